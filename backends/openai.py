@@ -1,0 +1,323 @@
+"""OpenAI's own dialect, as any compatible engine speaks it; vLLM's is this one with differences.
+
+The client's body goes on as it came, but for the model's name, nulls, and the usage, which is always asked
+for: the account needs it, and the client is shown it only if it asked. Answers are read into OpenAI's types
+and written anew, with the gateway's own id, time and model name.
+"""
+
+import hashlib
+from typing import Any
+
+import msgspec
+from msgspec import UNSET, Raw
+
+from backends import problem
+from backends.base import (
+    Again,
+    BackendError,
+    Call,
+    Cause,
+    Completion,
+    Decoder,
+    Event,
+    Headers,
+    Served,
+    UpstreamRequest,
+)
+from backends.extras import Reader, lay
+from backends.schema import (
+    Answer,
+    ChatAnswer,
+    ChatChoice,
+    ChatChunk,
+    ChatRequest,
+    ChunkChoice,
+    StreamOptions,
+    TextAnswer,
+    ToolCall,
+    Usage,
+)
+from backends.sse import DONE, EventReader, EventTooLarge
+
+CHAT = "/v1/chat/completions"
+TEXT = "/v1/completions"
+NOT_THE_PROTOCOL = "The engine answered with something that is not its protocol."
+FAILED = "The engine failed while it generated the answer."
+CUT = "The engine closed the stream before the answer was complete."
+
+_encode = msgspec.json.Encoder().encode
+
+
+def raw(value: Any) -> Raw:
+    """Write a value as the piece of JSON that a Call's body is made of."""
+    return Raw(_encode(value))
+
+
+class ModelCard(msgspec.Struct):
+    """One entry of `GET /v1/models`."""
+
+    id: str
+    max_model_len: int | None = None
+
+
+class ModelList(msgspec.Struct):
+    """The answer of `GET /v1/models`."""
+
+    data: list[ModelCard]
+
+
+class OpenAI:
+    """The dialect of a server that speaks OpenAI's API."""
+
+    name = "openai"
+    label = "OpenAI-compatible engine"
+    passes: frozenset[str] = frozenset({"/v1/embeddings", "/v1/responses"})
+    facts_path = "/v1/models"
+
+    def served(self, body: bytes) -> list[Served]:
+        """Read `GET /v1/models`."""
+        try:
+            cards = msgspec.json.decode(body, type=ModelList).data
+        except msgspec.DecodeError as error:
+            raise BackendError(Cause.NONSENSE, NOT_THE_PROTOCOL) from error
+        return [Served(card.id, card.id, card.max_model_len) for card in cards]
+
+    def unsupported(self, call: Call) -> str | None:
+        """Return None: what this dialect cannot do, its engine says itself."""
+        return None
+
+    def encode(self, call: Call, model: str) -> list[UpstreamRequest]:
+        """Return the client's body with the engine's name for the model; `n` greedy choices are asked for once."""
+        view = call.view
+        body = {name: value for name, value in call.body.items() if getattr(view, name, value) is not None}
+        body["model"] = raw(model)
+        adapted = self.adapt(call, body)
+        copies = greedy_copies(call)
+        if copies:
+            del body["n"]
+            adapted.append("n")
+        if call.stream:
+            body["stream_options"] = raw(StreamOptions(True, call.continuous_usage or None))
+        path = CHAT if isinstance(view, ChatRequest) else TEXT
+        return [
+            UpstreamRequest(path=path, body=_encode(body), stream=call.stream, choices=copies, adapted=tuple(adapted))
+        ]
+
+    def adapt(self, call: Call, body: dict[str, Raw]) -> list[str]:
+        """Change what this engine takes differently; return the names of the parameters changed."""
+        return []
+
+    def decode(self, call: Call, request: UpstreamRequest, headers: Headers, body: bytes) -> Completion | Again:
+        """Read a whole answer."""
+        chat = isinstance(call.view, ChatRequest)
+        try:
+            answer, extra = (WHOLE_CHAT if chat else WHOLE_TEXT).read(body)
+        except (msgspec.DecodeError, RecursionError) as error:
+            raise BackendError(Cause.NONSENSE, NOT_THE_PROTOCOL) from error
+        if not answer.choices:
+            raise BackendError(Cause.NONSENSE, NOT_THE_PROTOCOL)
+        dress(answer, call, "chat.completion" if chat else "text_completion")
+        for choice in answer.choices:
+            finish_choice(choice)
+            if isinstance(choice, ChatChoice):
+                finish_message(choice.message, call, choice.index)
+        if request.choices:
+            answer.choices = repeat(answer.choices[0], request.choices)
+            answer.usage = answer.usage and multiply(answer.usage, len(request.choices))
+        return Completion(answer, extra)
+
+    def decoder(self, call: Call, request: UpstreamRequest) -> Decoder:
+        """Return a reader of chat or text chunks."""
+        return StreamDecoder(call, request)
+
+    def failure(
+        self, call: Call | None, request: UpstreamRequest | None, status: int, headers: Headers, body: bytes
+    ) -> BackendError | Again | Completion:
+        """Read an answer whose status is not 200: none of these is an answer."""
+        return classify(status, problem.read(body), call)
+
+
+WHOLE_CHAT = Reader(ChatAnswer)
+WHOLE_TEXT = Reader(TextAnswer)
+CHAT_CHUNK = Reader(ChatChunk)
+
+
+class StreamDecoder:
+    """Reads a stream of OpenAI's chunks, chat or text."""
+
+    def __init__(self, call: Call, request: UpstreamRequest) -> None:
+        self.usage: Usage | None = None
+        self.finished = False
+        self.failure: BackendError | Again | Completion | None = None
+        self._call = call
+        self._copies = request.choices
+        self._events = EventReader()
+        chat = isinstance(call.view, ChatRequest)
+        self._object = "chat.completion.chunk" if chat else "text_completion"
+        self._reader: Reader[Any] = CHAT_CHUNK if chat else WHOLE_TEXT
+        self._ended: set[int] = set()  # choices whose finish reason has come
+
+    def feed(self, data: bytes) -> list[Event]:
+        """Take one read; return the chunks that it completed."""
+        events: list[Event] = []
+        try:
+            payloads = self._events.feed(data)
+        except EventTooLarge:
+            self.failure = BackendError(Cause.NONSENSE, NOT_THE_PROTOCOL)
+            return events
+        for payload in payloads:
+            if payload == DONE:
+                self._done()
+                break
+            try:
+                chunk, extra = self._reader.read(payload)
+            except (msgspec.DecodeError, RecursionError):
+                self.failure = event_failure(payload)
+                break
+            if chunk.usage is not None:
+                self._take_usage(chunk)
+            if chunk.choices:
+                self._take(chunk, extra, events)
+        return events
+
+    def end(self) -> None:
+        """Say that the body has ended: without `[DONE]` it was cut."""
+        if not self.finished and self.failure is None:
+            self.failure = BackendError(Cause.FAILED, CUT)
+
+    def _done(self) -> None:
+        # An engine that dies can still say [DONE]; without a finish reason there was no answer.
+        if self._ended:
+            self.finished = True
+        else:
+            self.failure = BackendError(Cause.FAILED, CUT)
+
+    def _take_usage(self, chunk: Answer[Any]) -> None:
+        self.usage = chunk.usage
+        if self._copies and chunk.usage is not None:
+            self.usage = multiply(chunk.usage, len(self._copies))
+        if not self._call.continuous_usage:
+            chunk.usage = None
+
+    def _take(self, chunk: Answer[Any], extra: dict[str, Any], events: list[Event]) -> None:
+        call = self._call
+        chunk.id = call.id
+        chunk.object = self._object
+        chunk.created = call.created
+        chunk.model = call.model
+        chunk.system_fingerprint = None
+        for choice in chunk.choices:
+            if choice.finish_reason is not None:
+                self._ended.add(choice.index)
+                finish_choice(choice)
+            if self._reader is CHAT_CHUNK and choice.delta.tool_calls:
+                finish_tool_delta(choice, call)
+        for one in self._repeated(chunk) if self._copies else (chunk,):
+            events.append(lay(one, extra) if extra else one)
+
+    def _repeated(self, chunk: Answer[Any]) -> list[Answer[Any]]:
+        same = repeat(chunk.choices[0], self._copies)
+        return [msgspec.structs.replace(chunk, choices=[choice]) for choice in same]
+
+
+def event_failure(payload: bytes) -> BackendError:
+    """Read an event that is no chunk: an engine's error, or nonsense."""
+    try:
+        value = msgspec.json.decode(payload)
+    except (msgspec.DecodeError, RecursionError):
+        return BackendError(Cause.NONSENSE, NOT_THE_PROTOCOL)
+    if not isinstance(value, dict) or "error" not in value:
+        return BackendError(Cause.NONSENSE, NOT_THE_PROTOCOL)
+    error = value["error"]
+    status = error.get("code") if isinstance(error, dict) else None
+    return classify(status if isinstance(status, int) else 500, problem.read_value(value), None)
+
+
+def classify(status: int, found: problem.Problem, call: Call | None) -> BackendError:
+    """Turn a status and what the body says into the cause."""
+    if status in (400, 413, 422):
+        if problem.CONTEXT.search(found.message):
+            return BackendError(Cause.CONTEXT, found.message, prompt_param(call))
+        return BackendError(Cause.INVALID, found.message or "The engine refused the request.", found.param)
+    if status in (401, 403):
+        return BackendError(Cause.REFUSED, "The engine refused the gateway's credentials.")
+    if status in (404, 405):
+        return BackendError(Cause.MISSING, "The engine does not serve this model here.")
+    if status == 429:
+        return BackendError(Cause.LIMITED, found.message or "The engine's rate limit is reached.")
+    if status == 503:
+        return BackendError(Cause.OVERLOADED, "The engine is busy and takes no new requests now.")
+    return BackendError(Cause.FAILED, FAILED)
+
+
+def prompt_param(call: Call | None) -> str:
+    """Return the name of the field that holds the prompt."""
+    return "messages" if call is None or isinstance(call.view, ChatRequest) else "prompt"
+
+
+def greedy_copies(call: Call) -> tuple[int, ...]:
+    """Return the indexes of `n` choices that are one answer repeated, as greedy ones are; else nothing."""
+    n = call.view.n or 1
+    single = isinstance(call.view, ChatRequest) or isinstance(call.view.prompt, str)
+    return tuple(range(n)) if n > 1 and single and call.view.greedy else ()
+
+
+def dress(answer: Answer[Any], call: Call, kind: str) -> None:
+    """Give an answer the gateway's head, and take out what names the engine."""
+    answer.id = call.id
+    answer.object = kind
+    answer.created = call.created
+    answer.model = call.model
+    answer.system_fingerprint = None
+
+
+FINISH = {"repetition": "stop", "": None, "eos_token": "stop", "stop_sequence": "stop"}
+
+
+def finish_choice(choice: Any) -> None:
+    """Bring a choice's end into OpenAI's words."""
+    choice.finish_reason = FINISH.get(choice.finish_reason, choice.finish_reason)
+    choice.stop_reason = None
+    if not isinstance(choice, ChunkChoice):
+        choice.routed_experts = None
+
+
+def finish_message(message: Any, call: Call, index: int) -> None:
+    """Write `refusal` out, and give tool calls ids of the gateway's."""
+    if message.refusal is UNSET:
+        message.refusal = None
+    if message.tool_calls:
+        message.content = message.content or None
+        for place, tool in enumerate(message.tool_calls):
+            finish_tool(tool, call, index, place)
+            tool.index = None
+
+
+def finish_tool_delta(choice: ChunkChoice, call: Call) -> None:
+    """The first piece of a call has id, type, name and empty arguments; later ones arguments alone."""
+    for tool in choice.delta.tool_calls or ():
+        if tool.id is not None:
+            finish_tool(tool, call, choice.index, tool.index or 0)
+            tool.function.arguments = tool.function.arguments or ""
+
+
+def finish_tool(tool: ToolCall, call: Call, index: int, place: int) -> None:
+    """Give a tool call its id, which is the same whether it is streamed or whole."""
+    tool.id = tool_id(call, index, place)
+    tool.type = "function"
+
+
+def tool_id(call: Call, index: int, place: int) -> str:
+    """Return `call_` and 24 characters that only this call of this answer has."""
+    return "call_" + hashlib.blake2b(f"{call.id}/{index}/{place}".encode(), digest_size=12).hexdigest()
+
+
+def repeat(choice: Any, indexes: tuple[int, ...]) -> list[Any]:
+    """Return the same choice under each of the indexes."""
+    return [msgspec.structs.replace(choice, index=index) for index in indexes]
+
+
+def multiply(usage: Usage, times: int) -> Usage:
+    """Return the usage of one prompt answered several times over."""
+    written = usage.completion_tokens * times
+    return msgspec.structs.replace(usage, completion_tokens=written, total_tokens=usage.prompt_tokens + written)

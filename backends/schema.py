@@ -1,0 +1,312 @@
+"""OpenAI's wire types, as msgspec Structs: what a client may send and what it gets back.
+
+Request types are views: they name what the gateway decides on and check its type and range
+(OpenAI API reference, "Create chat completion" and "Create completion"). Fields they do not name are not
+lost: a Call keeps the whole body beside its view.
+
+Answer types are what every dialect's answer becomes. A field whose default is None is left out when it is
+None; a field without a default is always written, null or not, as OpenAI does. Fields that only vLLM has are
+named where they may pass (`token_ids`) or where they must be taken out (`stop_reason`): a field that no type
+names takes the slower road of `backends.extras`.
+"""
+
+from typing import Annotated, Any, Generic, TypeVar
+
+from msgspec import UNSET, Meta, Struct, UnsetType
+
+Temperature = Annotated[float, Meta(ge=0, le=2)]
+Share = Annotated[float, Meta(ge=0, le=1)]
+Penalty = Annotated[float, Meta(ge=-2, le=2)]
+Choices = Annotated[int, Meta(ge=1, le=128)]
+Seed = Annotated[int, Meta(ge=-(2**63), le=2**63 - 1)]
+StopText = Annotated[str, Meta(min_length=1)]
+Stop = StopText | Annotated[list[StopText], Meta(max_length=4)]
+
+
+# --- what a client sends ----------------------------------------------------------------------------------
+
+
+class StreamOptions(Struct):
+    """`stream_options`: whether a last chunk carries the usage; vLLM can also put it on every chunk."""
+
+    include_usage: bool | None = None
+    continuous_usage_stats: bool | None = None
+
+
+class Part(Struct):
+    """One part of a message's content; only the type and the text are looked at."""
+
+    type: str
+    text: str | None = None
+
+
+class Function(Struct):
+    """The function of a tool call in a message's history."""
+
+    name: str
+    arguments: str
+
+
+class HistoryCall(Struct):
+    """A tool call that an assistant's message made."""
+
+    id: str
+    function: Function
+    type: str = "function"
+
+
+class Message(Struct):
+    """One message of a chat. `content` may be null only where an assistant called a tool."""
+
+    role: str
+    content: str | list[Part] | None = None
+    name: str | None = None
+    tool_calls: list[HistoryCall] | None = None
+
+    @property
+    def text(self) -> str:
+        """The content as one text; parts are joined by line feeds, as vLLM joins them."""
+        if isinstance(self.content, list):
+            return "\n".join(part.text or "" for part in self.content)
+        return self.content or ""
+
+
+class ToolFunction(Struct):
+    """What a tool is called and which arguments it takes (a JSON schema)."""
+
+    name: Annotated[str, Meta(min_length=1)]
+    description: str | None = None
+    parameters: dict[str, Any] | None = None
+    strict: bool | None = None
+
+
+class Tool(Struct):
+    """One entry of `tools`."""
+
+    function: ToolFunction
+    type: str = "function"
+
+
+class FunctionName(Struct):
+    """The `function` of a named `tool_choice`."""
+
+    name: str
+
+
+class NamedTool(Struct):
+    """`tool_choice` that names one function."""
+
+    function: FunctionName
+    type: str = "function"
+
+
+class JsonSchema(Struct):
+    """`response_format.json_schema`."""
+
+    name: str
+    schema: dict[str, Any] | None = None
+    description: str | None = None
+    strict: bool | None = None
+
+
+class ResponseFormat(Struct):
+    """`response_format`: text, json_object or json_schema; `value` is TGI's own form of the same."""
+
+    type: str
+    json_schema: JsonSchema | None = None
+    value: Any = None
+
+
+class Request(Struct, kw_only=True):
+    """What chat completions and completions have in common."""
+
+    model: str | None = None
+    stream: bool | None = None
+    stream_options: StreamOptions | None = None
+    temperature: Temperature | None = None
+    top_p: Share | None = None
+    n: Choices | None = None
+    stop: Stop | None = None
+    seed: Seed | None = None
+    frequency_penalty: Penalty | None = None
+    presence_penalty: Penalty | None = None
+    logit_bias: dict[str, Annotated[float, Meta(ge=-100, le=100)]] | None = None
+
+    @property
+    def stops(self) -> list[str]:
+        """The stop strings as a list."""
+        return [self.stop] if isinstance(self.stop, str) else self.stop or []
+
+    @property
+    def greedy(self) -> bool:
+        """Whether sampling is off: temperature 0, or a nucleus of nothing."""
+        return self.temperature == 0 or self.top_p == 0
+
+
+class ChatRequest(Request, kw_only=True):
+    """The body of `POST /v1/chat/completions`."""
+
+    messages: Annotated[list[Message], Meta(min_length=1)]
+    max_tokens: Annotated[int, Meta(ge=1)] | None = None
+    max_completion_tokens: Annotated[int, Meta(ge=1)] | None = None
+    logprobs: bool | None = None
+    top_logprobs: Annotated[int, Meta(ge=0, le=20)] | None = None
+    response_format: ResponseFormat | None = None
+    tools: list[Tool] | None = None
+    tool_choice: str | NamedTool | None = None
+    parallel_tool_calls: bool | None = None
+
+    @property
+    def limit(self) -> int | None:
+        """The most tokens to generate; `max_completion_tokens` wins."""
+        return self.max_completion_tokens or self.max_tokens
+
+    @property
+    def offers_tools(self) -> bool:
+        """Whether the model may call a tool."""
+        return bool(self.tools) and self.tool_choice != "none"
+
+
+class CompletionRequest(Request, kw_only=True):
+    """The body of `POST /v1/completions`. A prompt is a text, texts, token ids or lists of them."""
+
+    prompt: Any
+    max_tokens: Annotated[int, Meta(ge=0)] | None = None
+    logprobs: Annotated[int, Meta(ge=0, le=5)] | None = None
+    echo: bool | None = None
+    best_of: Annotated[int, Meta(ge=0, le=20)] | None = None
+    suffix: str | None = None
+
+    @property
+    def limit(self) -> int:
+        """The most tokens to generate: 16 if the client does not say."""
+        return 16 if self.max_tokens is None else self.max_tokens
+
+    @property
+    def prompts(self) -> list[Any]:
+        """The prompts; a list of token ids is one prompt."""
+        if isinstance(self.prompt, list) and self.prompt and not isinstance(self.prompt[0], int):
+            return self.prompt
+        return [self.prompt]
+
+
+# --- what a client gets -----------------------------------------------------------------------------------
+
+
+class Wire(Struct, omit_defaults=True, forbid_unknown_fields=True, kw_only=True):
+    """The way all answer types are read and written: see this file's opening."""
+
+
+class Usage(Wire, kw_only=True):
+    """Tokens read and written; the details only where the engine gives them."""
+
+    prompt_tokens: int
+    completion_tokens: int = -1
+    total_tokens: int = -1
+    prompt_tokens_details: dict[str, Any] | None = None
+    completion_tokens_details: dict[str, Any] | None = None
+
+
+class CalledFunction(Wire, kw_only=True):
+    """The function of a tool call in an answer; in a delta either field may be absent."""
+
+    name: str | None = None
+    arguments: str | None = None
+
+
+class ToolCall(Wire, kw_only=True):
+    """A tool call of an answer, or in a delta a piece of one: then with its index."""
+
+    index: int | None = None
+    id: str | None = None
+    type: str | None = None
+    function: CalledFunction
+
+
+class Delta(Wire, kw_only=True):
+    """What a chunk adds to the message."""
+
+    role: str | None = None
+    content: str | None = None
+    refusal: str | None = None
+    reasoning: str | None = None
+    reasoning_content: str | None = None
+    tool_calls: list[ToolCall] | None = None
+
+
+class ChunkChoice(Wire, kw_only=True):
+    """A choice of a chat chunk."""
+
+    index: int
+    delta: Delta
+    logprobs: Any = UNSET
+    finish_reason: str | None
+    token_ids: list[int] | None = None
+    stop_reason: Any = None
+
+
+class AnswerMessage(Wire, kw_only=True):
+    """The message of a whole answer."""
+
+    role: str
+    content: str | None
+    refusal: str | UnsetType | None = UNSET
+    reasoning: str | None = None
+    reasoning_content: str | None = None
+    tool_calls: list[ToolCall] | None = None
+    annotations: Any = None
+    audio: Any = None
+    function_call: Any = None
+
+
+class ChatChoice(Wire, kw_only=True):
+    """A choice of a whole chat answer."""
+
+    index: int
+    message: AnswerMessage
+    logprobs: Any = UNSET
+    finish_reason: str | None
+    token_ids: list[int] | None = None
+    stop_reason: Any = None
+    routed_experts: Any = None
+
+
+class TextChoice(Wire, kw_only=True):
+    """A choice of a legacy completion, whole or in a chunk."""
+
+    index: int
+    text: str
+    logprobs: Any = UNSET
+    finish_reason: str | None
+    token_ids: list[int] | None = None
+    prompt_logprobs: Any = None
+    prompt_token_ids: list[int] | None = None
+    stop_reason: Any = None
+    routed_experts: Any = None
+
+
+Choice = TypeVar("Choice", ChunkChoice, ChatChoice, TextChoice)
+
+
+class Answer(Wire, Generic[Choice], kw_only=True):
+    """A whole answer or one chunk of a stream, and what vLLM adds to either."""
+
+    id: str = ""
+    object: str = ""
+    created: int = 0
+    model: str = ""
+    choices: list[Choice]
+    usage: Usage | None = None
+    service_tier: str | None = None
+    system_fingerprint: str | None = None
+    prompt_token_ids: list[int] | None = None
+    prompt_text: str | None = None
+    prompt_logprobs: Any = None
+    kv_transfer_params: Any = None
+    ec_transfer_params: Any = None
+    metrics: Any = None
+
+
+ChatChunk = Answer[ChunkChoice]
+ChatAnswer = Answer[ChatChoice]
+TextAnswer = Answer[TextChoice]  # whole and in chunks: the two have one shape

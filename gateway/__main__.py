@@ -1,0 +1,149 @@
+"""The command line: the only place that reads argv, files and `os.environ`. Each command imports what it needs."""
+
+import os
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+import msgspec
+
+if TYPE_CHECKING:
+    from gateway.config import Config
+
+WRONG = 2
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(package_name="pointsman", prog_name="pointsman")
+def main() -> None:
+    """An OpenAI-compatible gateway in front of vLLM and Text Generation Inference."""
+
+
+def engines(command: Any) -> Any:
+    """Add the options that name engines."""
+    for option in (
+        click.option("--model", metavar="NAME", default="", help="Put all engines given by URL behind one name."),
+        click.option("--openai", "openai_", multiple=True, metavar="URL", help="Another OpenAI-compatible engine."),
+        click.option("--tgi", multiple=True, metavar="URL", help="A TGI; may be given several times."),
+        click.option("--vllm", multiple=True, metavar="URL", help="A vLLM; may be given several times."),
+        click.option("--config", type=click.Path(), metavar="FILE", help="A pointsman.toml. Flags win over it."),
+    ):
+        command = option(command)
+    return command
+
+
+@main.command()
+@engines
+@click.option("--host", metavar="H", help="Where to listen; loopback by default.")
+@click.option("--port", type=int, metavar="N", help="8080 by default.")
+@click.option("--workers", type=int, metavar="N", help="Processes that share the port; 1 by default.")
+@click.option("--allow-anonymous", is_flag=True, help="Listen on other than loopback although there are no keys.")
+def serve(
+    config: str | None,
+    vllm: tuple[str, ...],
+    tgi: tuple[str, ...],
+    openai_: tuple[str, ...],
+    model: str,
+    host: str | None,
+    port: int | None,
+    workers: int | None,
+    allow_anonymous: bool,
+) -> None:
+    """Run the gateway, e.g. pointsman serve --vllm http://10.0.0.5:8000 --tgi http://10.0.0.6:8080."""
+    given = {"host": host, "port": port, "workers": workers}
+    urls = {"vllm": list(vllm), "tgi": list(tgi), "openai": list(openai_)}
+    made = configured(config, urls, model, given, allow_anonymous)
+    from gateway import server
+
+    sys.exit(server.run(made))
+
+
+def configured(
+    path: str | None, urls: dict[str, list[str]], model: str, given: dict[str, Any], allow_anonymous: bool
+) -> "Config":
+    """Return the configuration of a file and flags, or say every fault of it and leave."""
+    from gateway import config
+
+    try:
+        read = config.read(Path(path).read_text()) if path else config.Config()
+        flags = {name: value for name, value in given.items() if value is not None}
+        server = msgspec.convert(msgspec.to_builtins(read.server) | flags, config.Server)
+        named = config.from_urls(urls, model, os.environ)
+        changed = msgspec.structs.replace(
+            read,
+            server=server,
+            models=named or read.models,
+            auth=config.Auth(allow_anonymous=True) if allow_anonymous else read.auth,
+        )
+        return config.check(changed, os.environ)
+    except OSError as error:
+        fail([f"{path}: {error.strerror}"])
+    except msgspec.ValidationError as error:
+        fail([str(error)])
+    except config.ConfigError as error:
+        fail([f"{path}: {fault}" if path else fault for fault in error.faults])
+
+
+def fail(faults: list[str]) -> Any:
+    """Say what is wrong, a line each, and leave with status 2."""
+    for fault in faults:
+        click.echo(f"pointsman: {fault}", err=True)
+    sys.exit(WRONG)
+
+
+@main.command()
+@click.option("--config", "path", type=click.Path(), required=True, metavar="FILE", help="The file to read.")
+def check(path: str) -> None:
+    """Read a configuration file and print every fault in it."""
+    from gateway import config
+
+    try:
+        read = config.load(Path(path).read_text(), os.environ)
+    except (OSError, UnicodeDecodeError) as error:
+        click.echo(f"{path}: {error}", err=True)
+        sys.exit(1)
+    except config.ConfigError as error:
+        for fault in error.faults:
+            click.echo(f"{path}: {fault}", err=True)
+        sys.exit(1)
+    count = sum(len(model.deployments) for model in read.models)
+    click.echo(f"{path}: in order; {len(read.models)} model(s), {count} deployment(s)")
+
+
+@main.command()
+@click.argument("engine", type=click.Choice(["vllm", "tgi"]))
+@click.option("--host", default="127.0.0.1", show_default=True, help="Where to listen.")
+@click.option("--port", type=int, required=True, metavar="N", help="The port to listen on.")
+@click.option("--model", default="sim-model", show_default=True, metavar="NAME", help="What it says it serves.")
+@click.option("--max-model-len", default=8192, show_default=True, metavar="N", help="The context, in tokens.")
+@click.option("--ttft-ms", default=30.0, show_default=True, metavar="MS", help="Time to the first token.")
+@click.option("--itl-ms", default=5.0, show_default=True, metavar="MS", help="Time between tokens.")
+@click.option("--fault", "faults", multiple=True, metavar="NAME[:AFTER][@SHARE]", help="A fault; `--fault help` lists.")
+def sim(
+    engine: str,
+    host: str,
+    port: int,
+    model: str,
+    max_model_len: int,
+    ttft_ms: float,
+    itl_ms: float,
+    faults: tuple[str, ...],
+) -> None:
+    """Run a SIMULATOR of an engine: it speaks the engine's protocol, but there is no model in it."""
+    import uvicorn
+
+    from backends.sim import SIMULATORS, Options, parse_fault
+
+    try:
+        wanted = tuple(parse_fault(fault) for fault in faults)
+    except ValueError as error:
+        fail([f"--fault: {error}"])
+    options = Options(model=model, max_model_len=max_model_len, ttft_ms=ttft_ms, itl_ms=itl_ms, faults=wanted)
+    click.echo(f"SIMULATED {engine} on http://{host}:{port}: no model in it, only the protocol. Ctrl-C ends it.")
+    app: Any = SIMULATORS[engine](options)
+    uvicorn.run(app, host=host, port=port, log_level="warning", server_header=False, lifespan="off", ws="none")
+
+
+if __name__ == "__main__":
+    main(prog_name="pointsman")

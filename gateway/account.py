@@ -1,0 +1,64 @@
+"""Step 2: opens the account of a request, and closes it exactly once, however the request ends.
+
+It wraps each handler, rather than being one of Litestar's middlewares: so the account is a typed argument of
+the handler instead of an entry in the scope's dictionary. Refusals, cut streams and clients that left all come
+through the one `finally` here, and no exception passes it.
+"""
+
+import asyncio
+import secrets
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+from gateway.door import Receive, Send, respond_error
+from gateway.errors import ClientLeft, MethodNotAllowed, PointsmanError
+from gateway.exchange import Exchange
+from gateway.services import Services
+
+Handler = Callable[[Exchange, Receive, Send], Awaitable[None]]
+ASGI = Callable[[Any, Receive, Send], Awaitable[None]]
+
+
+def account(services: Services, handler: Handler, *methods: str) -> ASGI:
+    """Return an ASGI application that answers these methods by the handler."""
+    allowed = ", ".join(methods)
+
+    async def app(scope: Any, receive: Receive, send: Send) -> None:
+        exchange = _open(scope, services)
+        services.sweep.open.add(exchange)
+        try:
+            if methods and exchange.method not in methods:
+                message = f"{exchange.path} takes {allowed}, not {exchange.method}."
+                raise MethodNotAllowed(message, headers={"allow": allowed})
+            await handler(exchange, receive, send)
+        except (Exception, asyncio.CancelledError) as error:
+            await _close(exchange.ended_by(error), exchange, send, services)
+        finally:
+            services.sweep.open.discard(exchange)
+
+    return app
+
+
+async def _close(error: BaseException, exchange: Exchange, send: Send, services: Services) -> None:
+    """Tell the client of an error, if there is a client and it has not been told anything else."""
+    if isinstance(error, PointsmanError) and not exchange.status:
+        await respond_error(exchange, send, services.clock(), error)
+    elif isinstance(error, ClientLeft):
+        exchange.status = exchange.status or 499
+    elif not isinstance(error, PointsmanError):
+        raise error  # the server is going down
+
+
+def _open(scope: Any, services: Services) -> Exchange:
+    task = asyncio.current_task()
+    assert task is not None, "a server runs each request in a task"
+    now = services.clock()
+    return Exchange(
+        id=secrets.token_hex(16),
+        method=scope["method"],
+        path=scope["path"],
+        headers=dict(scope["headers"]),
+        began=now,
+        ends=now + services.config.timeouts.total,
+        task=task,
+    )

@@ -1,0 +1,82 @@
+"""OpenAI's API: chat completions, completions, models (OpenAI API reference)."""
+
+from collections.abc import Callable
+
+import msgspec
+
+from backends.base import Call
+from gateway import parse
+from gateway.account import Handler
+from gateway.catalog import Catalog, Entry
+from gateway.door import Receive, Send, read_json, respond, watching
+from gateway.errors import ModelNotFound
+from gateway.exchange import Exchange
+from gateway.pipeline import serve
+from gateway.services import Services
+
+MODELS = "/v1/models"
+
+
+class Card(msgspec.Struct, omit_defaults=True, kw_only=True):
+    """A model as `GET /v1/models` shows it; `max_model_len` is vLLM's addition, and useful."""
+
+    id: str
+    object: str
+    created: int
+    owned_by: str
+    max_model_len: int | None = None
+
+
+def generation(services: Services, read: Callable[[bytes, str, int], Call]) -> Handler:
+    """Return the handler of a path that generates; `read` is the parser of its requests."""
+    limit = services.config.server.max_body_bytes
+
+    async def handle(exchange: Exchange, receive: Receive, send: Send) -> None:
+        body = await read_json(exchange, receive, limit)
+        with watching(exchange, receive):
+            call = read(body, exchange.id, int(services.wall()))
+            await serve(call, exchange, send, services)
+
+    return handle
+
+
+def chat(services: Services) -> Handler:
+    """Return the handler of `POST /v1/chat/completions`."""
+    return generation(services, parse.chat)
+
+
+def completions(services: Services) -> Handler:
+    """Return the handler of `POST /v1/completions`."""
+    return generation(services, parse.completion)
+
+
+def models(services: Services) -> Handler:
+    """Return the handler of `GET /v1/models`."""
+
+    async def handle(exchange: Exchange, receive: Receive, send: Send) -> None:
+        catalog = services.catalog
+        cards = [_card(entry, entry.name, catalog) for entry in catalog.entries.values()]
+        body = msgspec.json.encode({"object": "list", "data": cards})
+        await respond(exchange, send, services.clock(), 200, body)
+
+    return handle
+
+
+def model(services: Services) -> Handler:
+    """Return the handler of `GET /v1/models/{id}`. Ids may hold slashes, raw and as `%2F`."""
+
+    async def handle(exchange: Exchange, receive: Receive, send: Send) -> None:
+        name = exchange.path.removeprefix(MODELS + "/")
+        if not name:
+            raise ModelNotFound("The path needs the name of a model.", "model")
+        entry = services.catalog.find(name)
+        body = msgspec.json.encode(_card(entry, name, services.catalog))
+        await respond(exchange, send, services.clock(), 200, body)
+
+    return handle
+
+
+def _card(entry: Entry, name: str, catalog: Catalog) -> Card:
+    return Card(
+        id=name, object="model", created=catalog.created, owned_by="pointsman", max_model_len=entry.max_model_len
+    )

@@ -1,0 +1,34 @@
+"""What operators ask: is it alive, is it ready."""
+
+import msgspec
+
+from gateway.account import Handler
+from gateway.door import Receive, Send, respond
+from gateway.exchange import Exchange
+from gateway.services import Services
+
+
+def alive(services: Services) -> Handler:
+    """Return the handler of `/healthz`: whoever can answer is alive."""
+
+    async def handle(exchange: Exchange, receive: Receive, send: Send) -> None:
+        await respond(exchange, send, services.clock(), 200, b'{"status":"ok"}')
+
+    return handle
+
+
+def ready(services: Services) -> Handler:
+    """Return the handler of `/readyz`: 200 when each model has an engine, else 503 and who is missing."""
+
+    async def handle(exchange: Exchange, receive: Receive, send: Send) -> None:
+        entries = services.catalog.entries
+        lacking = [name for name, entry in entries.items() if not entry.ready]
+        is_ready = bool(entries) and not lacking
+        report = {
+            "status": "ready" if is_ready else "not ready",
+            "models": {name: entry.ready for name, entry in entries.items()},
+            "missing": {target.name: target.trouble for target in services.catalog.targets if not target.up},
+        }
+        await respond(exchange, send, services.clock(), 200 if is_ready else 503, msgspec.json.encode(report))
+
+    return handle

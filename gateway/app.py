@@ -1,0 +1,80 @@
+"""Step 1: the application. Which path is answered by whom, and what lives as long as the server does."""
+
+import time
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from random import Random
+from typing import Any
+
+from litestar import Litestar, Request, Response, asgi, get
+from litestar.config.cors import CORSConfig
+from litestar.exceptions import HTTPException
+from litestar.handlers.base import BaseRouteHandler
+from litestar.types import ASGIApp
+
+from gateway import services as collaborators
+from gateway.account import Handler, account
+from gateway.api import openai, ops, passing
+from gateway.config import Config
+from gateway.errors import Internal, InvalidRequest, MethodNotAllowed, NotFound, PointsmanError
+from gateway.services import Services
+
+
+def create_app(config: Config, services: Services | None = None) -> Litestar:
+    """Return the gateway for a checked configuration; `services` can be given by tests."""
+    made = services or collaborators.make(config, Random(), time.monotonic, time.time)
+
+    @asynccontextmanager
+    async def lifespan(_: Litestar) -> AsyncIterator[None]:
+        async with made.running():
+            yield
+
+    origins = config.server.cors_origins
+    return Litestar(
+        route_handlers=routes(made),
+        lifespan=[lifespan],
+        cors_config=CORSConfig(allow_origins=origins) if origins else None,
+        openapi_config=None,
+        logging_config=None,
+        exception_handlers={HTTPException: unrouted},
+    )
+
+
+def routes(services: Services) -> list[BaseRouteHandler]:
+    """Return every path with its methods and its handler."""
+
+    def route(handler: Handler, paths: tuple[str, ...], *methods: str) -> BaseRouteHandler:
+        return asgi(list(paths))(account(services, handler, *methods))
+
+    retrieve = account(services, openai.model(services), "GET")
+
+    # Litestar gives path parameters to HTTP handlers only; such a handler may return an ASGI application.
+    @get("/v1/models/{model_id:path}")
+    async def model() -> ASGIApp:
+        return retrieve
+
+    return [
+        route(openai.chat(services), ("/v1/chat/completions",), "POST"),
+        route(openai.completions(services), ("/v1/completions",), "POST"),
+        route(openai.models(services), ("/v1/models",), "GET"),
+        model,
+        route(passing.json_path(services), passing.JSON_PATHS, "POST"),
+        route(passing.form_path(services), passing.FORM_PATHS, "POST"),
+        route(ops.alive(services), ("/healthz", "/health", "/ping"), "GET", "HEAD"),
+        route(ops.ready(services), ("/readyz",), "GET", "HEAD"),
+    ]
+
+
+def unrouted(request: Request[Any, Any, Any], error: Exception) -> Response[bytes]:
+    """Answer what Litestar could not route, in OpenAI's envelope."""
+    status = error.status_code if isinstance(error, HTTPException) else 500
+    headers = {}
+    told: PointsmanError = Internal("The gateway failed to handle this request; its log says why.")
+    if status == MethodNotAllowed.status:
+        headers = {"allow": (getattr(error, "headers", None) or {}).get("allow", "GET")}
+        told = MethodNotAllowed(f"{request.url.path} does not take {request.method}.")
+    elif status == NotFound.status:
+        told = NotFound(f"There is no {request.method} {request.url.path} here.")
+    elif status < Internal.status:
+        told = InvalidRequest(getattr(error, "detail", "The request is not valid HTTP."))
+    return Response(told.body(), status_code=told.status, media_type="application/json", headers=headers)

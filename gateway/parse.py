@@ -1,0 +1,136 @@
+"""Step 5: the body's bytes to a Call, or an error that names the field.
+
+One validation, before an engine is chosen: the engines disagree on types and ranges, and on what they drop in
+silence (contract section 0). The whole body is kept beside the typed view, so that unknown fields survive.
+"""
+
+from typing import TypeVar
+
+import msgspec
+from msgspec import Raw
+
+from backends.base import Call
+from backends.schema import ChatRequest, CompletionRequest, NamedTool, ResponseFormat
+from gateway.errors import InvalidRequest, from_validation
+
+FORMATS = ("text", "json_object", "json_schema", "structural_tag")
+TGI_FORMATS = ("json", "regex", "json_object", "json_schema")
+
+T = TypeVar("T")
+
+_fields = msgspec.json.Decoder(dict[str, Raw])
+_chat = msgspec.json.Decoder(ChatRequest)
+_text = msgspec.json.Decoder(CompletionRequest)
+
+
+def fields(body: bytes) -> dict[str, Raw]:
+    """Return the body's fields, unread. Raises InvalidRequest."""
+    try:
+        if not body.isascii():
+            body.decode()
+        return _fields.decode(body)
+    except UnicodeDecodeError as error:
+        raise InvalidRequest(f"The body is not valid UTF-8 at byte {error.start}.") from error
+    except msgspec.DecodeError as error:
+        raise from_validation(error) from error
+    except RecursionError as error:
+        raise InvalidRequest("The body is nested too deeply.") from error
+
+
+def chat(body: bytes, request_id: str, created: int) -> Call:
+    """Read a chat request. Raises InvalidRequest."""
+    raw = fields(body)
+    view = _view(_chat, body)
+    _check_messages(view)
+    _check_chat(view)
+    _check_stream(view)
+    return _call(view, raw, f"chatcmpl-{request_id}", request_id, created)
+
+
+def completion(body: bytes, request_id: str, created: int) -> Call:
+    """Read a legacy completion request. Raises InvalidRequest."""
+    raw = fields(body)
+    view = _view(_text, body)
+    _check_prompt(view.prompt)
+    _check_stream(view)
+    if view.suffix is not None:
+        raise InvalidRequest("'suffix' is not supported.", "suffix")
+    if view.best_of is not None and view.best_of > (view.n or 1):
+        raise InvalidRequest("'best_of' above 'n' is not supported.", "best_of")
+    if view.max_tokens == 0 and not view.echo:
+        raise InvalidRequest("Invalid 'max_tokens': expected at least 1.", "max_tokens")
+    return _call(view, raw, f"cmpl-{request_id}", request_id, created)
+
+
+def _call(
+    view: ChatRequest | CompletionRequest, raw: dict[str, Raw], answer_id: str, request_id: str, created: int
+) -> Call:
+    return Call(view=view, body=raw, id=answer_id, created=created, model=view.model or "", request_id=request_id)
+
+
+def _view(decoder: msgspec.json.Decoder[T], body: bytes) -> T:
+    try:
+        return decoder.decode(body)
+    except msgspec.DecodeError as error:
+        raise from_validation(error) from error
+    except (RecursionError, UnicodeError) as error:
+        raise InvalidRequest("The body cannot be read.") from error
+
+
+def _check_stream(view: ChatRequest | CompletionRequest) -> None:
+    if view.stream_options is not None and not view.stream:
+        raise InvalidRequest("'stream_options' is only allowed when 'stream' is true.", "stream_options")
+
+
+def _check_messages(view: ChatRequest) -> None:
+    for place, message in enumerate(view.messages):
+        where = f"messages[{place}].content"
+        if message.content is None and message.role != "assistant":
+            raise InvalidRequest(f"Invalid '{where}': expected a string or a list of parts.", where)
+        if isinstance(message.content, list):
+            for part in message.content:
+                if part.type == "text" and part.text is None:
+                    raise InvalidRequest(f"Invalid '{where}': a text part needs its text.", where)
+
+
+def _check_chat(view: ChatRequest) -> None:
+    if view.top_logprobs is not None and not view.logprobs:
+        raise InvalidRequest("'top_logprobs' is only allowed when 'logprobs' is true.", "top_logprobs")
+    if view.response_format is not None:
+        _check_format(view.response_format)
+    choice = view.tool_choice
+    if choice is None:
+        return
+    if not view.tools and (view.tools is None or choice not in ("auto", "none")):
+        raise InvalidRequest("'tool_choice' is only allowed when 'tools' are given.", "tool_choice")
+    if isinstance(choice, NamedTool):
+        if choice.function.name not in [tool.function.name for tool in view.tools or ()]:
+            raise InvalidRequest(f"'tool_choice' names '{choice.function.name}', which is not a tool.", "tool_choice")
+    elif choice not in ("none", "auto", "required"):
+        raise InvalidRequest(
+            "Invalid 'tool_choice': expected 'none', 'auto', 'required' or a named function.", "tool_choice"
+        )
+
+
+def _check_format(wanted: ResponseFormat) -> None:
+    if wanted.type not in (FORMATS if wanted.value is None else TGI_FORMATS):
+        raise InvalidRequest(
+            "Invalid 'response_format.type': expected 'text', 'json_object' or 'json_schema'.", "response_format.type"
+        )
+    if wanted.type == "json_schema" and wanted.value is None and wanted.json_schema is None:
+        raise InvalidRequest("'response_format.json_schema' is required.", "response_format.json_schema")
+
+
+def _check_prompt(prompt: object) -> None:
+    prompts = prompt if isinstance(prompt, list) else [prompt]
+    if not prompts or not all(_is_prompt(one) for one in prompts) or (len({type(one) for one in prompts}) > 1):
+        raise InvalidRequest(
+            "Invalid 'prompt': expected a text, a list of texts, token ids or lists of them, none of them empty.",
+            "prompt",
+        )
+
+
+def _is_prompt(one: object) -> bool:
+    if isinstance(one, list):
+        return bool(one) and all(type(token) is int and token >= 0 for token in one)
+    return type(one) is int or (isinstance(one, str) and one != "")

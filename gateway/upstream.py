@@ -1,0 +1,124 @@
+"""Step 8: the engine connection, and its only user. Foreign errors are turned into ours here, once.
+
+aiohttp carries it: its connection pool costs a tenth of httpx's a request (see `loadtests/`). There is no bound
+on connections; how many requests are let through is decided before.
+"""
+
+from collections.abc import Awaitable
+from typing import TypeVar
+
+import aiohttp
+from multidict import CIMultiDictProxy
+
+from gateway.catalog import Target
+from gateway.config import Timeouts
+from gateway.errors import RETRY_AFTER, EngineFailed, Unavailable
+
+# uvicorn, and so vLLM, closes an idle connection after 5 s: one that old must not be used again.
+IDLE = 4.0
+
+T = TypeVar("T")
+
+
+class Unreachable(Unavailable):
+    """No connection: the engine has not seen the request, so another may be asked."""
+
+    code = "engine_unreachable"
+
+
+class Reply:
+    """An engine's answer: its status and headers are here, its body is read when it is wanted."""
+
+    def __init__(self, response: aiohttp.ClientResponse, target: Target) -> None:
+        self.status = response.status
+        self.headers: CIMultiDictProxy[str] = response.headers
+        self._response = response
+        self._read = response.content.readany
+        self._target = target
+
+    async def read(self) -> bytes:
+        """Return the whole body."""
+        return await _seam(self._response.read(), self._target)
+
+    async def chunk(self) -> bytes:
+        """Return what has come of the body since the last call, or wait for more; at the end, nothing."""
+        try:
+            return await self._read()
+        except (aiohttp.ClientError, OSError) as error:
+            raise _mapped(error, self._target) from error
+
+    def close(self) -> None:
+        """Close the connection unless the body has been read: for an engine, that cancels the work."""
+        self._response.close()
+
+    def release(self) -> None:
+        """Give the connection back for the next request, if the body has been read."""
+        self._response.release()
+
+
+class Upstream:
+    """The connections to all engines."""
+
+    def __init__(self, timeouts: Timeouts) -> None:
+        self._timeout = aiohttp.ClientTimeout(total=None, sock_connect=timeouts.connect)
+        self._session: aiohttp.ClientSession | None = None
+
+    async def open(self) -> None:
+        """Make ready; to be called in the running event loop."""
+        self._session = aiohttp.ClientSession(
+            connector=aiohttp.TCPConnector(limit=0, keepalive_timeout=IDLE),
+            cookie_jar=aiohttp.DummyCookieJar(),
+            timeout=self._timeout,
+            trust_env=False,
+            auto_decompress=True,
+            skip_auto_headers=("user-agent", "accept", "accept-encoding"),
+        )
+
+    async def close(self) -> None:
+        """Close all connections."""
+        if self._session is not None:
+            await self._session.close()
+
+    async def post(self, target: Target, path: str, body: bytes, headers: dict[str, str]) -> Reply:
+        """Send a request; return when the answer's head is there. Raises Unreachable and EngineFailed."""
+        try:
+            return await self._send(target, "POST", path, body, headers)
+        except _Dropped:
+            # A connection kept alive may be closed by the engine just as it is used again.
+            return await self._send(target, "POST", path, body, headers)
+
+    async def get(self, target: Target, path: str) -> Reply:
+        """Ask for a path. Raises as `post` does."""
+        return await self._send(target, "GET", path, None, {})
+
+    async def _send(self, target: Target, method: str, path: str, body: bytes | None, headers: dict[str, str]) -> Reply:
+        assert self._session is not None, "open() comes first"
+        asked = self._session.request(
+            method, target.url + path, data=body, headers=target.headers | headers, allow_redirects=False
+        )
+        return Reply(await _seam(asked, target), target)
+
+
+async def _seam(waited: Awaitable[T], target: Target) -> T:
+    try:
+        return await waited
+    except (TimeoutError, aiohttp.ClientError, OSError) as error:
+        raise _mapped(error, target) from error
+
+
+class _Dropped(EngineFailed):
+    """The engine closed the connection without an answer."""
+
+
+def _mapped(error: Exception, target: Target) -> EngineFailed | Unavailable:
+    name = target.name
+    if isinstance(error, aiohttp.ClientConnectorError | aiohttp.ConnectionTimeoutError | aiohttp.InvalidURL):
+        target.lost(f"no connection to {target.url}: {error}")
+        return Unreachable(f"The engine {name} cannot be reached.", headers={"retry-after": RETRY_AFTER})
+    if isinstance(error, aiohttp.ServerDisconnectedError | aiohttp.ClientOSError | ConnectionError):
+        return _Dropped(f"The engine {name} closed the connection without an answer.")
+    if isinstance(error, aiohttp.ClientPayloadError):
+        return EngineFailed(f"The engine {name} closed the connection before the answer was complete.")
+    if isinstance(error, aiohttp.ClientResponseError):
+        return EngineFailed(f"The engine {name} does not speak HTTP as expected.")
+    return EngineFailed(f"The connection to the engine {name} failed.")
