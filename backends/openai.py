@@ -32,7 +32,6 @@ from backends.schema import (
     ChatChunk,
     ChatRequest,
     ChunkChoice,
-    StreamOptions,
     TextAnswer,
     ToolCall,
     Usage,
@@ -44,6 +43,9 @@ TEXT = "/v1/completions"
 NOT_THE_PROTOCOL = "The engine answered with something that is not its protocol."
 FAILED = "The engine failed while it generated the answer."
 CUT = "The engine closed the stream before the answer was complete."
+
+NULL = Raw(b"null")
+BROKEN = frozenset({"abort", "error"})  # reasons to finish that are failures
 
 _encode = msgspec.json.Encoder().encode
 
@@ -78,7 +80,7 @@ class OpenAI:
         """Read `GET /v1/models`."""
         try:
             cards = msgspec.json.decode(body, type=ModelList).data
-        except msgspec.DecodeError as error:
+        except problem.UNREADABLE as error:
             raise BackendError(Cause.NONSENSE, NOT_THE_PROTOCOL) from error
         return [Served(card.id, card.id, card.max_model_len) for card in cards]
 
@@ -89,18 +91,19 @@ class OpenAI:
     def encode(self, call: Call, model: str) -> list[UpstreamRequest]:
         """Return the client's body with the engine's name for the model; `n` greedy choices are asked for once."""
         view = call.view
-        body = {name: value for name, value in call.body.items() if getattr(view, name, value) is not None}
+        body = {name: value for name, value in call.body.items() if value != NULL}
         body["model"] = raw(model)
         adapted = self.adapt(call, body)
-        copies = greedy_copies(call)
-        if copies:
+        shared = greedy_copies(call)
+        if shared:
             del body["n"]
             adapted.append("n")
         if call.stream:
-            body["stream_options"] = raw(StreamOptions(True, call.continuous_usage or None))
+            asked = {"continuous_usage_stats": True} if call.continuous_usage else {}
+            body["stream_options"] = raw({"include_usage": True} | asked)
         path = CHAT if isinstance(view, ChatRequest) else TEXT
         return [
-            UpstreamRequest(path=path, body=_encode(body), stream=call.stream, choices=copies, adapted=tuple(adapted))
+            UpstreamRequest(path=path, body=_encode(body), stream=call.stream, choices=shared, adapted=tuple(adapted))
         ]
 
     def adapt(self, call: Call, body: dict[str, Raw]) -> list[str]:
@@ -112,7 +115,7 @@ class OpenAI:
         chat = isinstance(call.view, ChatRequest)
         try:
             answer, extra = (WHOLE_CHAT if chat else WHOLE_TEXT).read(body)
-        except (msgspec.DecodeError, RecursionError) as error:
+        except problem.UNREADABLE as error:
             raise BackendError(Cause.NONSENSE, NOT_THE_PROTOCOL) from error
         if not answer.choices:
             raise BackendError(Cause.NONSENSE, NOT_THE_PROTOCOL)
@@ -121,9 +124,14 @@ class OpenAI:
             finish_choice(choice)
             if isinstance(choice, ChatChoice):
                 finish_message(choice.message, call, choice.index)
+        if answer.usage is not None:
+            trim(answer.usage)
         if request.choices:
-            answer.choices = repeat(answer.choices[0], request.choices)
-            answer.usage = answer.usage and multiply(answer.usage, len(request.choices))
+            n = call.view.n or 1
+            answer.choices = [copy for choice in answer.choices for copy in copies(choice, n)]
+            answer.usage = answer.usage and multiply(answer.usage, n)
+            if "choices" in extra:
+                extra["choices"] = [beside for beside in extra["choices"] for _ in range(n)]
         return Completion(answer, extra)
 
     def decoder(self, call: Call, request: UpstreamRequest) -> Decoder:
@@ -150,11 +158,12 @@ class StreamDecoder:
         self.finished = False
         self.failure: BackendError | Again | Completion | None = None
         self._call = call
-        self._copies = request.choices
+        self._copies = (call.view.n or 1) if request.choices else 0
         self._events = EventReader()
-        chat = isinstance(call.view, ChatRequest)
-        self._object = "chat.completion.chunk" if chat else "text_completion"
-        self._reader: Reader[Any] = CHAT_CHUNK if chat else WHOLE_TEXT
+        self._chat = isinstance(call.view, ChatRequest)
+        self._object = "chat.completion.chunk" if self._chat else "text_completion"
+        self._reader: Reader[Any] = CHAT_CHUNK if self._chat else WHOLE_TEXT
+        self._decode = self._reader.decode
         self._ended: set[int] = set()  # choices whose finish reason has come
 
     def feed(self, data: bytes) -> list[Event]:
@@ -170,15 +179,17 @@ class StreamDecoder:
                 self._done()
                 break
             try:
-                chunk, extra = self._reader.read(payload)
-            except (msgspec.DecodeError, RecursionError):
-                self.failure = event_failure(payload)
+                chunk = self._decode(payload)
+                self._take(chunk)
+                if chunk.choices:
+                    events.append(chunk)
+            except problem.UNREADABLE:
+                if not self._take_open(payload, events):
+                    break
+            except BackendError as failure:
+                self.failure = failure
                 break
-            if chunk.usage is not None:
-                self._take_usage(chunk)
-            if chunk.choices:
-                self._take(chunk, extra, events)
-        return events
+        return [one for chunk in events for one in self._repeated(chunk)] if self._copies else events
 
     def end(self) -> None:
         """Say that the body has ended: without `[DONE]` it was cut."""
@@ -192,45 +203,65 @@ class StreamDecoder:
         else:
             self.failure = BackendError(Cause.FAILED, CUT)
 
-    def _take_usage(self, chunk: Answer[Any]) -> None:
-        self.usage = chunk.usage
-        if self._copies and chunk.usage is not None:
-            self.usage = multiply(chunk.usage, len(self._copies))
-        if not self._call.continuous_usage:
-            chunk.usage = None
+    def _take_open(self, payload: bytes, events: list[Event]) -> bool:
+        """Take an event with fields that no type names; return whether it was a chunk at all."""
+        try:
+            chunk, extra = self._reader.read(payload)
+            self._take(chunk)
+        except problem.UNREADABLE:
+            self.failure = event_failure(payload, self._call)
+            return False
+        except BackendError as failure:
+            self.failure = failure
+            return False
+        if chunk.usage is None:
+            extra.pop("usage", None)
+        if chunk.choices:
+            events.append(lay(chunk, extra))
+        return True
 
-    def _take(self, chunk: Answer[Any], extra: dict[str, Any], events: list[Event]) -> None:
+    def _take(self, chunk: Answer[Any]) -> None:
+        """Note what the chunk says, and make it the gateway's."""
         call = self._call
         chunk.id = call.id
         chunk.object = self._object
         chunk.created = call.created
         chunk.model = call.model
         chunk.system_fingerprint = None
+        if chunk.usage is not None:
+            self._take_usage(chunk, chunk.usage)
         for choice in chunk.choices:
+            finish_choice(choice)
             if choice.finish_reason is not None:
                 self._ended.add(choice.index)
-                finish_choice(choice)
-            if self._reader is CHAT_CHUNK and choice.delta.tool_calls:
+            if self._chat and choice.delta.tool_calls:
                 finish_tool_delta(choice, call)
-        for one in self._repeated(chunk) if self._copies else (chunk,):
-            events.append(lay(one, extra) if extra else one)
 
-    def _repeated(self, chunk: Answer[Any]) -> list[Answer[Any]]:
-        same = repeat(chunk.choices[0], self._copies)
-        return [msgspec.structs.replace(chunk, choices=[choice]) for choice in same]
+    def _take_usage(self, chunk: Answer[Any], usage: Usage) -> None:
+        trim(usage)
+        self.usage = multiply(usage, self._copies) if self._copies else usage
+        chunk.usage = self.usage if self._call.continuous_usage else None
+
+    def _repeated(self, chunk: Event) -> list[Event]:
+        """Return a greedy chunk once for each of the choices that share it."""
+        if isinstance(chunk, dict):
+            first = chunk["choices"][0]
+            place = first["index"] * self._copies
+            return [chunk | {"choices": [first | {"index": place + i}]} for i in range(self._copies)]
+        return [msgspec.structs.replace(chunk, choices=[one]) for one in copies(chunk.choices[0], self._copies)]
 
 
-def event_failure(payload: bytes) -> BackendError:
+def event_failure(payload: bytes, call: Call) -> BackendError:
     """Read an event that is no chunk: an engine's error, or nonsense."""
     try:
         value = msgspec.json.decode(payload)
-    except (msgspec.DecodeError, RecursionError):
+    except problem.UNREADABLE:
         return BackendError(Cause.NONSENSE, NOT_THE_PROTOCOL)
     if not isinstance(value, dict) or "error" not in value:
         return BackendError(Cause.NONSENSE, NOT_THE_PROTOCOL)
     error = value["error"]
     status = error.get("code") if isinstance(error, dict) else None
-    return classify(status if isinstance(status, int) else 500, problem.read_value(value), None)
+    return classify(status if isinstance(status, int) else 500, problem.read_value(value), call)
 
 
 def classify(status: int, found: problem.Problem, call: Call | None) -> BackendError:
@@ -256,10 +287,16 @@ def prompt_param(call: Call | None) -> str:
 
 
 def greedy_copies(call: Call) -> tuple[int, ...]:
-    """Return the indexes of `n` choices that are one answer repeated, as greedy ones are; else nothing."""
-    n = call.view.n or 1
-    single = isinstance(call.view, ChatRequest) or isinstance(call.view.prompt, str)
-    return tuple(range(n)) if n > 1 and single and call.view.greedy else ()
+    """Return the indexes of all choices if the `n` of each prompt are one answer repeated; else nothing."""
+    view = call.view
+    n = view.n or 1
+    prompts = 1 if isinstance(view, ChatRequest) else len(view.prompts)
+    return tuple(range(n * prompts)) if n > 1 and view.greedy else ()
+
+
+def copies(choice: Any, n: int) -> list[Any]:
+    """Return a prompt's only choice as the `n` that were asked for."""
+    return repeat(choice, tuple(range(choice.index * n, choice.index * n + n)))
 
 
 def dress(answer: Answer[Any], call: Call, kind: str) -> None:
@@ -275,8 +312,11 @@ FINISH = {"repetition": "stop", "": None, "eos_token": "stop", "stop_sequence": 
 
 
 def finish_choice(choice: Any) -> None:
-    """Bring a choice's end into OpenAI's words."""
-    choice.finish_reason = FINISH.get(choice.finish_reason, choice.finish_reason)
+    """Bring a choice's end into OpenAI's words. Raises BackendError if the engine gave up."""
+    if choice.finish_reason is not None:
+        if choice.finish_reason in BROKEN:
+            raise BackendError(Cause.FAILED, FAILED)
+        choice.finish_reason = FINISH.get(choice.finish_reason, choice.finish_reason)
     choice.stop_reason = None
     if not isinstance(choice, ChunkChoice):
         choice.routed_experts = None
@@ -315,6 +355,13 @@ def tool_id(call: Call, index: int, place: int) -> str:
 def repeat(choice: Any, indexes: tuple[int, ...]) -> list[Any]:
     """Return the same choice under each of the indexes."""
     return [msgspec.structs.replace(choice, index=index) for index in indexes]
+
+
+def trim(usage: Usage) -> None:
+    """Leave out of the usage's details what the engine does not know."""
+    for name in ("prompt_tokens_details", "completion_tokens_details"):
+        if details := getattr(usage, name):
+            setattr(usage, name, {detail: count for detail, count in details.items() if count is not None})
 
 
 def multiply(usage: Usage, times: int) -> Usage:

@@ -13,7 +13,15 @@ from msgspec import Struct
 CONTEXT = re.compile(r"maximum context length|reduce the length of the (input prompt|messages)")
 _PARAMETER = re.compile(r" \((?:parameter|value)=.*\)$", re.DOTALL)
 _DUMP = re.compile(r"^\d+ validation errors?:\n")
+_SERDE = re.compile(
+    r"Failed to (?:deserialize the JSON body into the target type|parse the request body as JSON): "
+    r"(?:parameters\.)?(?P<said>(?:(?P<param>\w+)[\w.\[\]]*: )?.*?)(?: at line \d+ column \d+)?",
+    re.DOTALL,
+)
 _DUMPED = re.compile(r"'loc': '(?P<loc>[^']*)', 'msg': (?P<quote>['\"])(?P<msg>.*?)(?P=quote), ")
+
+UNREADABLE = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
+"""What reading an engine's JSON may raise."""
 
 
 class Problem(Struct):
@@ -28,8 +36,8 @@ def read(body: bytes) -> Problem:
     """Read any error body. What cannot be read is an empty problem."""
     try:
         value = msgspec.json.decode(body)
-    except (msgspec.DecodeError, RecursionError):
-        return Problem(_plain(body))
+    except UNREADABLE:
+        return _plain(body)
     return read_value(value)
 
 
@@ -50,16 +58,25 @@ def clean(message: str) -> str:
     """Leave out what vLLM's messages say about its own code: pydantic's dumps, `(parameter=…)`."""
     if _DUMP.match(message):
         first = _DUMPED.search(message)
-        return f"{_path(first['loc'])}: {first['msg']}" if first else _DUMP.sub("", message).strip()
+        if not first:
+            return _DUMP.sub("", message).strip()
+        where = _path(first["loc"])
+        return f"{where}: {first['msg']}" if where else first["msg"]
     return _PARAMETER.sub("", message)
 
 
 def _path(param: object) -> str | None:
+    """Return the field at fault; the body as a whole, or a place in its bytes, is none."""
     if not isinstance(param, str):
         return None
-    return param.removeprefix("body.").split(".", 1)[0] or None
+    name = param.removeprefix("body.").split(".", 1)[0]
+    return None if name in ("", "body") or name.isdigit() else name
 
 
-def _plain(body: bytes) -> str:
+def _plain(body: bytes) -> Problem:
+    """Read plain text: what TGI's reader of JSON says, less the place in a body that the client never saw."""
     text = body[:500].decode(errors="replace").strip()
-    return "" if text.startswith("<") else text
+    if text.startswith("<"):
+        return Problem()
+    found = _SERDE.fullmatch(text)
+    return Problem(found["said"], found["param"]) if found else Problem(text)

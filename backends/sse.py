@@ -25,11 +25,12 @@ class EventReader:
     def __init__(self) -> None:
         self._pieces: list[bytes] = []  # of an event that has not ended; joined only when it may have
         self._size = 0
+        self._after_cr = False  # the last read ended in a CR: if the next begins with an LF, the two are one line end
 
     def feed(self, data: bytes) -> list[bytes]:
         """Take one read; return the payloads of the events that it completed."""
-        if b"\r" in data or (self._pieces and self._pieces[-1].endswith(b"\r")):
-            return self._feed_carriage_returns(data)
+        if b"\r" in data or self._after_cr:
+            data = self._fold(data)
         if self._pieces:
             seam = self._pieces[-1][-1:] + data
             if b"\n\n" not in seam:
@@ -48,17 +49,14 @@ class EventReader:
         """Whether an event has begun and not ended: at the end of a stream, that it was cut."""
         return any(piece.strip() for piece in self._pieces)
 
-    def _feed_carriage_returns(self, data: bytes) -> list[bytes]:
-        """Fold CRLF and CR line ends to LF. No payload is hurt: JSON has none of them raw."""
-        text = b"".join([*self._pieces, data])
-        self._pieces.clear()
-        self._size = 0
-        held = b"\r" if text.endswith(b"\r") else b""  # the LF of a CRLF may come with the next read
-        text = text[: len(text) - len(held)].replace(b"\r\n", b"\n").replace(b"\r", b"\n")
-        payloads = self.feed(text) if text else []
-        if held:
-            self._keep(held)
-        return payloads
+    def _fold(self, data: bytes) -> bytes:
+        """Make CRLF and CR line ends LF. No payload is hurt: JSON has none of them raw."""
+        if not data:
+            return data
+        if self._after_cr:
+            data = data.removeprefix(b"\n")
+        self._after_cr = data.endswith(b"\r")
+        return data.replace(b"\r\n", b"\n").replace(b"\r", b"\n")
 
     def _keep(self, data: bytes) -> None:
         if not data:

@@ -20,19 +20,26 @@ class StopScanner:
         if self.stopped:
             return ""
         text = self._held + text
-        found = [place for stop in self._stops if (place := text.find(stop)) >= 0]
-        if found:
+        found = _first(text, self._stops)
+        begun = len(text) - max((_overlap(text, stop) for stop in self._stops), default=0)
+        if found is not None and found <= begun:  # else an earlier stop may yet become whole
             self.stopped = True
             self._held = ""
-            return text[: min(found)]
-        keep = max((_overlap(text, stop) for stop in self._stops), default=0)
-        self._held = text[len(text) - keep :]
-        return text[: len(text) - keep]
+            return text[:found]
+        self._held = text[begun:]
+        return text[:begun]
 
     def end(self) -> str:
-        """No more text comes: return what was held back."""
+        """No more text comes: return what was held back, up to a stop in it."""
         held, self._held = self._held, ""
-        return held
+        found = _first(held, self._stops)
+        self.stopped = self.stopped or found is not None
+        return held[:found]
+
+
+def _first(text: str, stops: Sequence[str]) -> int | None:
+    """Return where the first stop in the text begins."""
+    return min((place for stop in stops if (place := text.find(stop)) >= 0), default=None)
 
 
 def _overlap(text: str, stop: str) -> int:
@@ -46,5 +53,5 @@ def _overlap(text: str, stop: str) -> int:
 def cut(text: str, stops: Sequence[str]) -> tuple[str, bool]:
     """Return the text before the first stop, and whether there was one."""
     scanner = StopScanner(stops)
-    before = scanner.feed(text)
-    return (before, True) if scanner.stopped else (text, False)
+    before = scanner.feed(text) + scanner.end()
+    return before, scanner.stopped

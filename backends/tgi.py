@@ -37,12 +37,17 @@ GREEDY = {"temperature": 0.0}
 
 _encode = msgspec.json.Encoder().encode
 _ROOM = re.compile(r"tokens \+ `max_new_tokens` must be <= (\d+)\. Given: (\d+)")
+_BLAMED = re.compile(r"`(\w+)` |(grammar) is not valid")
 _TOO_LONG = re.compile(r"must have less than (\d+) tokens\. Given: (\d+)")
 _CAUSES = {
     "overloaded": (Cause.OVERLOADED, "The engine is busy and takes no new requests now."),
     "generation": (Cause.FAILED, FAILED),
     "incomplete_generation": (Cause.FAILED, FAILED),
     "healthcheck": (Cause.FAILED, FAILED),
+}
+_BY_STATUS = {
+    429: (Cause.LIMITED, "The engine's rate limit is reached."),
+    503: _CAUSES["overloaded"],
 }
 
 
@@ -65,7 +70,7 @@ class TGI:
         """Read `GET /info`: one model, which a request calls `tgi`, as other names would ask for an adapter."""
         try:
             info = msgspec.json.decode(body, type=Info)
-        except msgspec.DecodeError as error:
+        except problem.UNREADABLE as error:
             raise BackendError(Cause.NONSENSE, NOT_THE_PROTOCOL) from error
         return [Served(info.model_id, "tgi", info.max_total_tokens)]
 
@@ -85,7 +90,7 @@ class TGI:
             if isinstance(call.view, ChatRequest):
                 return chat_completion(call, call.view, request, headers, body)
             return text_completion(call, call.view, request, headers, body)
-        except (msgspec.DecodeError, IndexError, RecursionError) as error:
+        except (*problem.UNREADABLE, IndexError, ValueError) as error:
             raise BackendError(Cause.NONSENSE, NOT_THE_PROTOCOL) from error
 
     def decoder(self, call: Call, request: UpstreamRequest) -> Decoder:
@@ -105,9 +110,9 @@ class TGI:
         if status == 413:
             return BackendError(Cause.INVALID, "The request is larger than the engine takes.")
         found = problem.read(body)
-        if status not in (400, 415, 422, 424, 429, 500, 503):
-            return BackendError(Cause.FAILED, FAILED)
-        return _failed(call, request, found)
+        if status in (400, 415, 422) or (found.kind or _kind(found.message)) in _CAUSES:
+            return _failed(call, request, found)
+        return BackendError(*_BY_STATUS.get(status, (Cause.FAILED, FAILED)))
 
 
 # --- what TGI cannot do ---------------------------------------------------------------------------------------
@@ -247,9 +252,10 @@ def _message(message: Message) -> dict[str, Any]:
 
 def _arguments(text: str) -> Any:
     try:
-        return msgspec.json.decode(text)
-    except msgspec.DecodeError:
+        value = msgspec.json.decode(text)
+    except problem.UNREADABLE:
         return text
+    return value if isinstance(value, dict) else text
 
 
 def _tool(tool: Tool) -> dict[str, Any]:
@@ -294,7 +300,23 @@ def _failed(
         return _tool_error(call, request, message)
     if room := _ROOM.search(message) or _TOO_LONG.search(message):
         return _too_long(call, request, int(room[1]), int(room[2]))
-    return BackendError(Cause.INVALID, message or "The engine refused the request.", found.param)
+    return _invalid(call, message, found.param)
+
+
+def _invalid(call: Call, message: str, param: str | None) -> BackendError:
+    """Blame the client's field where the message begins with TGI's name of it."""
+    if param is None and (blamed := _BLAMED.match(message)):
+        theirs = blamed[1] or blamed[2]
+        param = _ours(call).get(theirs, theirs)
+        message = message.replace(theirs, param)
+    return BackendError(Cause.INVALID, message or "The engine refused the request.", param)
+
+
+def _ours(call: Call) -> dict[str, str]:
+    """Return OpenAI's names of what TGI calls differently."""
+    likeliest = "top_logprobs" if isinstance(call.view, ChatRequest) else "logprobs"
+    names = {"max_new_tokens": "max_tokens", "top_n_tokens": likeliest, "grammar": "response_format"}
+    return names | {"inputs": prompt_param(call)}
 
 
 def _kind(message: str) -> str:
@@ -329,7 +351,7 @@ def _tool_error(call: Call, request: UpstreamRequest, message: str) -> BackendEr
     if "missing field `function`" not in message:
         return BackendError(Cause.INVALID, message.removeprefix("Tool error: "), "tools")
     body = msgspec.json.decode(request.body)
-    if body["tool_choice"] == "auto":  # `{ }`: the model chose to call none
+    if body.get("tool_choice") == "auto":  # `{ }`: the model chose to call none
         del body["tools"], body["tool_choice"]
     elif call.view.greedy:  # the same again would come to the same
         return BackendError(Cause.FAILED, FAILED)

@@ -12,7 +12,7 @@ from msgspec import Struct
 
 from backends import problem
 from backends.base import Again, BackendError, Call, Cause, Completion, Event, Headers, UpstreamRequest
-from backends.openai import CUT, FINISH, NOT_THE_PROTOCOL, dress, finish_tool, multiply, repeat
+from backends.openai import CUT, FAILED, FINISH, NOT_THE_PROTOCOL, dress, finish_tool, multiply, repeat
 from backends.schema import (
     Answer,
     AnswerMessage,
@@ -31,6 +31,7 @@ from backends.sse import DONE, EventReader, EventTooLarge
 from backends.stops import StopScanner, cut
 
 Failed = Callable[[Call, UpstreamRequest, problem.Problem], BackendError | Again | Completion]
+SORTED = ("Input validation error", "Model is overloaded", "Template error", "Tool error")  # the rest are failures
 Failure = BackendError | Again | Completion | None
 
 
@@ -269,7 +270,7 @@ class _Stream:
                     break
         except EventTooLarge:
             self.failure = BackendError(Cause.NONSENSE, NOT_THE_PROTOCOL)
-        except (msgspec.DecodeError, RecursionError):
+        except problem.UNREADABLE:
             self.failure = self._no_chunk(payload)
         return events
 
@@ -284,10 +285,12 @@ class _Stream:
     def _no_chunk(self, payload: bytes) -> Failure:
         try:
             found = problem.read_value(msgspec.json.decode(payload))
-        except (msgspec.DecodeError, RecursionError):
+        except problem.UNREADABLE:
             found = problem.Problem()
         if not found.message:
             return BackendError(Cause.NONSENSE, NOT_THE_PROTOCOL)
+        if not found.message.startswith(SORTED):
+            return BackendError(Cause.FAILED, FAILED)
         return self._failed(self._call, self._request, found)
 
     def _scan(self, text: str, finish: str | None) -> tuple[str, str | None]:
@@ -295,9 +298,9 @@ class _Stream:
         if self._scanner is None:
             return text, finish
         text = self._scanner.feed(text)
-        if self._scanner.stopped:
-            return text, "stop"
-        return (text + self._scanner.end(), finish) if finish else (text, None)
+        if finish:
+            text += self._scanner.end()
+        return text, "stop" if self._scanner.stopped else finish
 
     def _emit(self, choice: Any, events: list[Event]) -> None:
         call = self._call

@@ -4,6 +4,7 @@ from msgspec import Raw
 
 from backends.base import Call
 from backends.openai import OpenAI, raw
+from backends.schema import ChatRequest, ResponseFormat
 
 
 class VLLM(OpenAI):
@@ -26,13 +27,31 @@ class VLLM(OpenAI):
     )
 
     def adapt(self, call: Call, body: dict[str, Raw]) -> list[str]:
-        """vLLM refuses a `top_p` of 0, which means greedy, and an empty list of tools."""
+        """Change what vLLM refuses: a `top_p` of 0, which means greedy, an empty list of tools, TGI's formats.
+
+        Tools that may not be called are left out, as on TGI: vLLM would show them to the model.
+        """
+        view = call.view
         adapted = []
-        if call.view.top_p == 0:
+        if view.top_p == 0:
             del body["top_p"]
             body["temperature"] = raw(0)
             adapted.append("top_p")
-        if "tools" in body and not getattr(call.view, "tools", None):
+        if "tools" in body and not (isinstance(view, ChatRequest) and view.offers_tools):
             del body["tools"]
+            body.pop("tool_choice", None)
             adapted.append("tools")
+        if isinstance(view, ChatRequest) and view.response_format and view.response_format.value is not None:
+            del body["response_format"]
+            body |= _constraint(view.response_format)
+            adapted.append("response_format")
         return adapted
+
+
+def _constraint(wanted: ResponseFormat) -> dict[str, Raw]:
+    """Return what vLLM has for TGI's form of a response format."""
+    if wanted.type == "regex":
+        return {"structured_outputs": raw({"regex": wanted.value})}
+    named = wanted.type == "json_schema" and isinstance(wanted.value, dict) and "schema" in wanted.value
+    schema = wanted.value if named else {"name": "answer", "schema": wanted.value}
+    return {"response_format": raw({"type": "json_schema", "json_schema": schema})}

@@ -3,7 +3,7 @@
 import os
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NoReturn
 
 import click
 import msgspec
@@ -85,7 +85,7 @@ def configured(
         fail([f"{path}: {fault}" if path else fault for fault in error.faults])
 
 
-def fail(faults: list[str]) -> Any:
+def fail(faults: list[str]) -> NoReturn:
     """Say what is wrong, a line each, and leave with status 2."""
     for fault in faults:
         click.echo(f"pointsman: {fault}", err=True)
@@ -143,6 +143,18 @@ def sim(
     click.echo(f"SIMULATED {engine} on http://{host}:{port}: no model in it, only the protocol. Ctrl-C ends it.")
     app: Any = SIMULATORS[engine](options)
     uvicorn.run(app, host=host, port=port, log_level="warning", server_header=False, lifespan="off", ws="none")
+
+
+@main.command()
+@click.option(
+    "--port", default=8080, show_default=True, metavar="N", help="The gateway's port; another if it is taken."
+)
+@click.option("--once", is_flag=True, help="One round, a summary, and the end.")
+def demo(port: int, once: bool) -> None:
+    """Run the gateway over two SIMULATED engines, and send it some traffic."""
+    from gateway import demo as played
+
+    sys.exit(played.run(port, once))
 
 
 if __name__ == "__main__":

@@ -44,7 +44,7 @@ def routes(services: Services) -> list[BaseRouteHandler]:
     """Return every path with its methods and its handler."""
 
     def route(handler: Handler, paths: tuple[str, ...], *methods: str) -> BaseRouteHandler:
-        return asgi(list(paths))(account(services, handler, *methods))
+        return asgi(list(paths), copy_scope=False)(account(services, handler, *methods))
 
     retrieve = account(services, openai.model(services), "GET")
 

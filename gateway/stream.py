@@ -26,7 +26,8 @@ HEADERS = [
 KEEP_ALIVE = b": keep-alive\n\n"
 END = b"data: [DONE]\n\n"
 
-_encode = msgspec.json.Encoder().encode
+_encoder = msgspec.json.Encoder()
+_encode = _encoder.encode
 
 
 class ClientStream:
@@ -58,7 +59,7 @@ class ClientStream:
         if not exchange.status:
             await self.begin()
         exchange.wrote = exchange.heard
-        await self._body(b"".join([b"data: %b\n\n" % _encode(event) for event in events]))
+        await self._body(framed(events))
 
     async def finish(self, call: Call, usage: Usage | None) -> None:
         """End the stream: the usage, if it was asked for, and `[DONE]`."""
@@ -74,6 +75,12 @@ class ClientStream:
         if not more:
             self._exchange.silence = None
         await self._send({"type": "http.response.body", "body": data, "more_body": more})
+
+
+def framed(events: Sequence[Event]) -> bytes:
+    """Return the events as server-sent events. JSON has no raw line feed: each is the end of an event."""
+    lines = _encoder.encode_lines(events)
+    return b"data: " + lines[:-1].replace(b"\n", b"\n\ndata: ") + b"\n\n"
 
 
 def _usage_chunk(call: Call, usage: Usage) -> Answer[Any]:

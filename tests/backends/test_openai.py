@@ -1,0 +1,490 @@
+"""OpenAI's own dialect: a client's body goes on as it came, an engine's answer comes back as OpenAI's.
+
+What vLLM was recorded with is in `test_vllm`; here is what any compatible engine may do.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable
+from typing import Any, NamedTuple
+
+import msgspec
+import pytest
+
+from backends.base import Again, Backend, BackendError, Call, Cause, Completion, Decoder, Served, UpstreamRequest
+from backends.extras import lay
+from backends.merge import merged
+from backends.openai import OpenAI
+from backends.schema import Usage
+from gateway import parse
+
+CHAT = "/v1/chat/completions"
+TEXT = "/v1/completions"
+HI = [{"role": "user", "content": "hi"}]
+TOOL = {"type": "function", "function": {"name": "f", "parameters": {"type": "object", "properties": {}}}}
+BACKEND = OpenAI()
+
+# What the client's fields (beside its messages or its prompt) become; `...` stands for no change.
+ENCODED_CHATS: list[tuple[str, dict[str, Any], Any]] = [
+    ("nothing", {}, ...),
+    ("model", {"model": "name"}, {}),
+    ("nulls", {"temperature": None, "stream": None, "stop": None, "tools": None, "user": None, "new": None}, {}),
+    ("unknown fields", {"new": {"a": None}, "top_k": 5, "limit": 3, "greedy": 1, "stops": [], "prompts": ""}, ...),
+    ("neutral fields", {"user": "u", "metadata": {"a": "b"}, "store": True, "service_tier": "flex"}, ...),
+    ("sampling", {"temperature": 0.5, "top_p": 0.9, "seed": -5, "presence_penalty": 0, "logit_bias": {"1": -100}}, ...),
+    ("top_p 0", {"top_p": 0}, ...),
+    ("limits", {"max_tokens": 5, "max_completion_tokens": 7}, ...),
+    ("stops", {"stop": "a"}, ...),
+    ("tools", {"tools": [TOOL], "tool_choice": "required", "parallel_tool_calls": False}, ...),
+    ("n sampled", {"n": 3, "temperature": 1}, ...),
+    ("n 1", {"n": 1, "temperature": 0}, ...),
+    ("stream", {"stream": True}, {"stream": True, "stream_options": {"include_usage": True}}),
+    ("no stream", {"stream": False}, ...),
+    (
+        "stream options",
+        {"stream": True, "stream_options": {"include_usage": False, "include_obfuscation": True}},
+        {"stream": True, "stream_options": {"include_usage": True}},
+    ),
+    (
+        "continuous usage",
+        {"stream": True, "stream_options": {"continuous_usage_stats": True}},
+        {"stream": True, "stream_options": {"include_usage": True, "continuous_usage_stats": True}},
+    ),
+]
+
+
+@pytest.mark.parametrize(("fields", "expected"), [r[1:] for r in ENCODED_CHATS], ids=[r[0] for r in ENCODED_CHATS])
+def test_a_chat_goes_on_as_it_came(fields: dict[str, Any], expected: Any) -> None:
+    """But for the model's name, nulls, and the usage, which is always asked for."""
+    call = chat(**fields)
+    (request,) = BACKEND.encode(call, "theirs")
+    wanted = fields if expected is ... else expected
+    assert json.loads(request.body) == {"messages": HI, **wanted, "model": "theirs"}
+    assert (request.path, request.stream, request.choices, request.adapted) == (CHAT, call.stream, (), ())
+    assert BACKEND.unsupported(call) is None
+
+
+@pytest.mark.parametrize(
+    ("fields", "sent"),
+    [
+        ({"prompt": "a"}, {"prompt": "a"}),
+        ({"prompt": ["a", "b"], "max_tokens": 0, "echo": True}, {"prompt": ["a", "b"], "max_tokens": 0, "echo": True}),
+        ({"prompt": [1, 2], "logprobs": 0, "suffix": None}, {"prompt": [1, 2], "logprobs": 0}),
+        ({"prompt": [[1], [2]], "n": 2}, {"prompt": [[1], [2]], "n": 2}),
+        ({"prompt": "a", "stream": True}, {"prompt": "a", "stream": True, "stream_options": {"include_usage": True}}),
+    ],
+)
+def test_a_completion_goes_on_as_it_came(fields: dict[str, Any], sent: dict[str, Any]) -> None:
+    (request,) = BACKEND.encode(text(**fields), "theirs")
+    assert json.loads(request.body) == {**sent, "model": "theirs"}
+    assert (request.path, request.choices) == (TEXT, ())
+
+
+def test_values_are_not_written_anew() -> None:
+    """A number keeps its digits, a text its escapes: what is passed on is what the client wrote."""
+    body = b'{"messages":[{"role":"user","content":"\\u00e9"}],"new":1.50,"big":123456789012345678901234567890}'
+    (request,) = BACKEND.encode(parse.chat(body, "r", 1), "m")
+    assert request.body == body[:-1] + b',"model":"m"}'
+
+
+GREEDY: list[tuple[dict[str, Any], tuple[int, ...]]] = [
+    ({"messages": HI, "n": 3, "temperature": 0}, (0, 1, 2)),
+    ({"messages": HI, "n": 2, "temperature": 0.0, "top_p": 0.5}, (0, 1)),
+    ({"messages": HI, "n": 2, "top_p": 0}, (0, 1)),
+    ({"prompt": "a", "n": 2, "temperature": 0}, (0, 1)),
+    ({"prompt": [1, 2, 3], "n": 2, "temperature": 0}, (0, 1)),
+    ({"prompt": ["a", "b"], "n": 2, "temperature": 0}, (0, 1, 2, 3)),
+    ({"prompt": [[1], [2], [3]], "n": 2, "temperature": 0}, (0, 1, 2, 3, 4, 5)),
+]
+
+
+@pytest.mark.parametrize(("fields", "choices"), GREEDY)
+def test_n_greedy_choices_are_asked_for_once(fields: dict[str, Any], choices: tuple[int, ...]) -> None:
+    (request,) = BACKEND.encode(call_of(fields), "m")
+    assert "n" not in json.loads(request.body)
+    assert request.choices == choices
+    assert request.adapted == ("n",)
+
+
+# --- whole answers --------------------------------------------------------------------------------------------
+
+USAGE = {"prompt_tokens": 5, "completion_tokens": 2, "total_tokens": 7}
+
+
+def test_n_greedy_choices_are_one_answer_repeated() -> None:
+    """With the choice's own extra fields, and the tokens written counted for each."""
+    call = chat(n=3, temperature=0)
+    body = whole({"content": "a"}, token_ids=[1], new=2)
+    answer = decoded(BACKEND, call, body)
+    assert [choice["index"] for choice in answer["choices"]] == [0, 1, 2]
+    for choice in answer["choices"]:
+        assert choice["message"]["content"] == "a"
+        assert (choice["token_ids"], choice["new"]) == ([1], 2)
+    assert answer["usage"] == {"prompt_tokens": 5, "completion_tokens": 6, "total_tokens": 11}
+
+
+def test_n_greedy_choices_of_several_prompts_keep_their_prompts_order() -> None:
+    call = text(prompt=["a", "b"], n=2, temperature=0)
+    choices = [{"index": i, "text": t, "finish_reason": "stop", "new": t} for i, t in enumerate(["A", "B"])]
+    answer = decoded(BACKEND, call, json.dumps({"choices": choices, "usage": USAGE}).encode())
+    assert [(one["index"], one["text"], one["new"]) for one in answer["choices"]] == [
+        (0, "A", "A"),
+        (1, "A", "A"),
+        (2, "B", "B"),
+        (3, "B", "B"),
+    ]
+    assert answer["usage"] == {"prompt_tokens": 5, "completion_tokens": 4, "total_tokens": 9}
+
+
+@pytest.mark.parametrize(
+    ("finish", "shown"),
+    [
+        ("stop", "stop"),
+        ("length", "length"),
+        ("tool_calls", "tool_calls"),
+        ("content_filter", "content_filter"),
+        ("repetition", "stop"),
+        ("eos_token", "stop"),
+        ("stop_sequence", "stop"),
+        ("", None),
+        (None, None),
+    ],
+)
+def test_finish_reasons_are_openais(finish: str | None, shown: str | None) -> None:
+    assert (
+        decoded(BACKEND, chat(), whole({"content": "a"}, finish_reason=finish))["choices"][0]["finish_reason"] == shown
+    )
+    stream = events({"delta": {"content": "a"}, "finish_reason": finish})
+    assert heard(BACKEND, chat(stream=True), [stream]).events[0]["choices"][0]["finish_reason"] == shown
+
+
+@pytest.mark.parametrize("finish", ["abort", "error"])
+def test_an_engine_that_gave_up_has_failed(finish: str) -> None:
+    """It may say so in a finish reason of its own, with status 200."""
+    with pytest.raises(BackendError) as raised:
+        decoded(BACKEND, chat(), whole({"content": "a"}, finish_reason=finish))
+    assert raised.value.cause is Cause.FAILED
+    for extra in ({}, {"new": 1}):
+        stream = events({"delta": {"content": "a"}}, {"delta": {"content": "b"}, "finish_reason": finish, **extra})
+        got = heard(BACKEND, chat(stream=True), [stream + b"data: [DONE]\n\n"])
+        assert [one["choices"][0]["delta"] for one in got.events] == [{"content": "a"}]
+        assert got.cause is Cause.FAILED
+        assert not got.finished
+
+
+def test_what_names_the_engine_never_passes() -> None:
+    marks = {"stop_reason": 5, "routed_experts": [1]}
+    answer = decoded(BACKEND, chat(), whole({"content": "a"}, **marks))
+    assert set(answer["choices"][0]) == {"index", "message", "finish_reason"}
+    body = json.dumps({"choices": [{"index": 0, "text": "a", "finish_reason": None, **marks}]}).encode()
+    assert set(decoded(BACKEND, text(prompt="a"), body)["choices"][0]) == {"index", "text", "finish_reason"}
+    for finish in (None, "stop"):
+        stream = events({"delta": {"content": "a"}, "finish_reason": finish, **marks})
+        (event,) = heard(BACKEND, chat(stream=True), [stream]).events
+        assert event["choices"] == [{"index": 0, "delta": {"content": "a"}, "finish_reason": finish}]
+        stream = events({"text": "a", "finish_reason": finish, **marks})
+        (event,) = heard(BACKEND, text(prompt="a", stream=True), [stream]).events
+        assert event["choices"] == [{"index": 0, "text": "a", "finish_reason": finish}]
+
+
+def test_an_answer_is_the_gateways() -> None:
+    """Its own id, time and kind, and the client's name for the model; the fingerprint is gone, the rest stays."""
+    answer = decoded(BACKEND, chat(model="ours"), whole({"content": "a", "refusal": "no", "annotations": []}))
+    assert answer == {
+        "id": "chatcmpl-r",
+        "object": "chat.completion",
+        "created": 1700000000,
+        "model": "ours",
+        "choices": [
+            {
+                "index": 0,
+                "message": {"role": "assistant", "content": "a", "refusal": "no", "annotations": []},
+                "finish_reason": "stop",
+            }
+        ],
+        "usage": USAGE,
+        "service_tier": "default",
+    }
+
+
+def test_an_answer_without_usage_or_refusal_is_an_answer() -> None:
+    body = {"choices": [{"index": 0, "message": {"role": "assistant", "content": "a"}, "finish_reason": "stop"}]}
+    answer = decoded(BACKEND, chat(n=2, temperature=0), json.dumps(body).encode())
+    assert "usage" not in answer
+    assert answer["choices"][0]["message"] == {"role": "assistant", "content": "a", "refusal": None}
+
+
+def test_nulls_in_the_usages_details_are_left_out() -> None:
+    said = USAGE | {
+        "prompt_tokens_details": {"cached_tokens": 0, "audio_tokens": None},
+        "completion_tokens_details": {},
+    }
+    shown = USAGE | {"prompt_tokens_details": {"cached_tokens": 0}, "completion_tokens_details": {}}
+    assert decoded(BACKEND, chat(), whole({"content": "a"}, usage=said))["usage"] == shown
+    stream = events({"delta": {"content": "a"}, "finish_reason": "stop"}, usage=said) + b"data: [DONE]\n\n"
+    assert plain(heard(BACKEND, chat(stream=True), [stream]).usage) == shown
+
+
+def test_tool_calls_have_ids_of_the_gateways() -> None:
+    """Each its own, the same whole and streamed, and never the engine's; `content` is null beside them."""
+    calls = [{"id": f"x{i}", "type": "function", "function": {"name": "f", "arguments": "{}"}} for i in range(2)]
+    message = decoded(BACKEND, chat(tools=[TOOL]), whole({"content": "", "tool_calls": calls}))["choices"][0]["message"]
+    ids = [one["id"] for one in message["tool_calls"]]
+    assert message["content"] is None
+    assert [one["function"] for one in message["tool_calls"]] == [{"name": "f", "arguments": "{}"}] * 2
+    assert all(len(one) == 29 and one.startswith("call_") for one in ids)
+    assert len(set(ids)) == 2
+    pieces = [{"index": i, "id": f"x{i}", "function": {"name": "f"}} for i in range(2)]
+    stream = events(*({"delta": {"tool_calls": [piece]}} for piece in pieces))
+    deltas = [one["choices"][0]["delta"] for one in heard(BACKEND, chat(stream=True, tools=[TOOL]), [stream]).events]
+    assert deltas == [
+        {"tool_calls": [{"index": i, "id": ids[i], "type": "function", "function": {"name": "f", "arguments": ""}}]}
+        for i in range(2)
+    ]
+
+
+def test_a_text_beside_tool_calls_stays() -> None:
+    calls = [{"id": "x", "type": "function", "function": {"name": "f", "arguments": "{}"}}]
+    answer = decoded(BACKEND, chat(tools=[TOOL]), whole({"content": "so:", "tool_calls": calls}))
+    assert answer["choices"][0]["message"]["content"] == "so:"
+
+
+GARBAGE: list[bytes] = [
+    b"",
+    b"null",
+    b"[]",
+    b"{}",
+    b"OK",
+    b"\x00\xff\xfe",
+    b"<html><body>502</body></html>",
+    b'{"choices": []}',
+    b'{"choices": [{"index": 0, "finish_reason": null}]}',
+    b'{"choices": [{"index": 0, "message": {"role": "assistant", "content": "\xff"}, "finish_reason": null}]}',
+    b'{"choices": [{"index": 0, "message": {"role": "assistant", "content": "\\ud800"}, "finish_reason": null}]}',
+    b'{"new": "\xff", "choices": [{"index": 0, "message": {"role": "a", "content": "b"}, "finish_reason": null}]}',
+    b'{"generated_text": "a", "details": null}',
+    b'{"error": {"message": "no", "code": 500}}',
+    b'{"error": "no", "error_type": "validation"}',
+    b"[" * 100_000,
+    b'{"a":' * 100_000,
+    b'{"choices":' + b"[" * 100_000,
+    b'{"choices": [], "usage": {"prompt_tokens": 1e999}}',
+]
+
+
+@pytest.mark.parametrize("body", GARBAGE, ids=lambda body: repr(body[:40]))
+def test_garbage_is_no_answer(body: bytes) -> None:
+    """Never an exception but BackendError, whatever a server sends with status 200."""
+    for call in (chat(), text(prompt="a"), chat(n=2, temperature=0)):
+        with pytest.raises(BackendError) as raised:
+            decoded(BACKEND, call, body)
+        assert raised.value.cause is Cause.NONSENSE
+    with pytest.raises(BackendError) as raised:
+        BACKEND.served(body)
+    assert raised.value.cause is Cause.NONSENSE
+
+
+@pytest.mark.parametrize("body", GARBAGE, ids=lambda body: repr(body[:40]))
+@pytest.mark.parametrize("frame", ["an event", "a bare body"])
+def test_garbage_is_no_stream(body: bytes, frame: str) -> None:
+    data = b"data: " + body + b"\n\n" if frame == "an event" else body
+    for call in (chat(stream=True), text(prompt="a", stream=True)):
+        got = heard(BACKEND, call, [data])
+        assert not got.finished
+        assert got.events == []
+        assert got.cause in (Cause.NONSENSE, Cause.FAILED)
+
+
+def test_models_are_read() -> None:
+    body = b'{"object": "list", "data": [{"id": "a/b", "max_model_len": 1024, "root": "x"}, {"id": "c"}]}'
+    assert BACKEND.served(body) == [Served("a/b", "a/b", 1024), Served("c", "c", None)]
+
+
+# --- streams --------------------------------------------------------------------------------------------------
+
+
+def test_a_stream_without_done_was_cut() -> None:
+    stream = events({"delta": {"content": "a"}, "finish_reason": "stop"})
+    got = heard(BACKEND, chat(stream=True), [stream])
+    assert not got.finished
+    assert got.cause is Cause.FAILED
+    assert heard(BACKEND, chat(stream=True), [stream + b"data: [DONE]\n\n"]).finished
+
+
+@pytest.mark.parametrize("finish", [None, ""])
+def test_a_stream_without_a_finish_reason_was_cut(finish: str | None) -> None:
+    """An engine that dies can still say [DONE]."""
+    stream = events({"delta": {"content": "a"}, "finish_reason": finish}) + b"data: [DONE]\n\n"
+    got = heard(BACKEND, chat(stream=True), [stream])
+    assert not got.finished
+    assert got.cause is Cause.FAILED
+
+
+def test_an_event_with_unknown_fields_keeps_them() -> None:
+    choice = {"delta": {"content": "a", "deep": 1}, "new": {"a": None}}
+    (event,) = heard(BACKEND, chat(stream=True), [events(choice, top=[1])]).events
+    assert event["top"] == [1]
+    assert event["choices"][0] == {"index": 0, "delta": {"content": "a", "deep": 1}, "finish_reason": None} | {
+        "new": {"a": None}
+    }
+    assert (event["id"], event["model"], event["created"]) == ("chatcmpl-r", "", 1700000000)
+
+
+def test_usage_on_every_chunk_is_shown_only_if_it_was_asked_for() -> None:
+    """Also where it has fields of the engine's own."""
+    for own in ({}, {"cost": 0.1}):
+        stream = events({"delta": {"content": "a"}}, usage=USAGE | own)
+        (event,) = heard(BACKEND, chat(stream=True), [stream]).events
+        assert "usage" not in event
+        asked = chat(stream=True, stream_options={"continuous_usage_stats": True})
+        (event,) = heard(BACKEND, asked, [stream]).events
+        assert event["usage"] == USAGE | own
+        assert plain(heard(BACKEND, asked, [stream]).usage) == USAGE
+
+
+def test_n_greedy_choices_stream_side_by_side() -> None:
+    for own in ({}, {"new": 1}):
+        stream = events({"delta": {"content": "a"}, **own}, {"delta": {}, "finish_reason": "stop", **own}, usage=USAGE)
+        got = heard(BACKEND, chat(stream=True, n=2, temperature=0), [stream + b"data: [DONE]\n\n"])
+        assert [(one["choices"][0]["index"], one["choices"][0]["delta"]) for one in got.events] == [
+            (0, {"content": "a"}),
+            (1, {"content": "a"}),
+            (0, {}),
+            (1, {}),
+        ]
+        assert all(one["choices"][0].get("new") == own.get("new") for one in got.events)
+        assert plain(got.usage) == {"prompt_tokens": 5, "completion_tokens": 4, "total_tokens": 9}
+        assert got.finished
+
+
+def test_n_greedy_choices_of_several_prompts_stream_under_their_indexes() -> None:
+    for own in ({}, {"new": 1}):
+        stream = events({"text": "a", **own}, {"index": 1, "text": "b", "finish_reason": "stop", **own}, usage=USAGE)
+        call = text(prompt=["a", "b"], n=2, temperature=0, stream=True)
+        got = heard(BACKEND, call, [stream + b"data: [DONE]\n\n"])
+        assert [(one["choices"][0]["index"], one["choices"][0]["text"]) for one in got.events] == [
+            (0, "a"),
+            (1, "a"),
+            (2, "b"),
+            (3, "b"),
+        ]
+        assert plain(got.usage) == {"prompt_tokens": 5, "completion_tokens": 4, "total_tokens": 9}
+
+
+def test_an_error_in_a_stream_comes_after_what_came_before() -> None:
+    error = {"error": {"message": "Slow down.", "type": "rate_limit", "param": None, "code": 429}}
+    stream = events({"delta": {"content": "a"}}) + b"data: " + json.dumps(error).encode() + b"\n\n"
+    got = heard(BACKEND, chat(stream=True), [stream])
+    assert len(got.events) == 1
+    assert got.cause is Cause.LIMITED
+    for code in ("rate_limit_exceeded", None, 7):
+        error["error"]["code"] = code
+        got = heard(BACKEND, chat(stream=True), [b"data: " + json.dumps(error).encode() + b"\n\n"])
+        assert got.cause is Cause.FAILED
+
+
+def test_a_context_error_in_a_stream_names_the_clients_field() -> None:
+    error = b'data: {"error": {"message": "This is the maximum context length", "code": 400}}\n\n'
+    assert heard(BACKEND, chat(stream=True), [error]).param == "messages"
+    assert heard(BACKEND, text(prompt="a", stream=True), [error]).param == "prompt"
+
+
+def test_an_event_without_end_is_nonsense(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("backends.sse.LIMIT", 1000)
+    got = heard(BACKEND, chat(stream=True), [b"x" * 600] * 3)
+    assert got.cause is Cause.NONSENSE
+
+
+# --- what the tests of all dialects have in common ------------------------------------------------------------
+
+
+class Heard(NamedTuple):
+    """What came of a stream, read until it had finished or failed."""
+
+    events: list[Any]
+    usage: Usage | None
+    finished: bool
+    failure: BackendError | Again | Completion | None
+
+    @property
+    def cause(self) -> Cause | None:
+        return self.failure.cause if isinstance(self.failure, BackendError) else None
+
+    @property
+    def param(self) -> str | None:
+        return self.failure.param if isinstance(self.failure, BackendError) else None
+
+
+def chat(**fields: Any) -> Call:
+    return call_of({"messages": HI} | fields)
+
+
+def text(**fields: Any) -> Call:
+    return call_of(fields)
+
+
+def call_of(fields: dict[str, Any]) -> Call:
+    """Read a client's body as the gateway does: a chat if it has messages."""
+    read = parse.chat if "messages" in fields else parse.completion
+    return read(json.dumps(fields).encode(), "r", 1700000000)
+
+
+def plain(value: Any) -> Any:
+    """Return what is written on the wire, read again."""
+    return json.loads(msgspec.json.encode(value))
+
+
+def decoded(
+    backend: Backend, call: Call, body: bytes, headers: dict[str, str] | None = None, place: int = 0
+) -> dict[str, Any]:
+    """Return what the client reads of a whole answer to one of the call's requests."""
+    request = backend.encode(call, "m")[place]
+    completion = backend.decode(call, request, headers or {}, body)
+    assert isinstance(completion, Completion)
+    answer: dict[str, Any] = plain(lay(completion.answer, completion.extra))
+    return answer
+
+
+def all_decoded(backend: Backend, call: Call, answers: Iterable[tuple[bytes, dict[str, str]]]) -> dict[str, Any]:
+    """Return what the client reads of the answers to all of the call's requests."""
+    requests = backend.encode(call, "m")
+    completions = []
+    for request, (body, headers) in zip(requests, answers, strict=True):
+        completion = backend.decode(call, request, headers, body)
+        assert isinstance(completion, Completion)
+        completions.append(completion)
+    answer: dict[str, Any] = plain(merged(completions, requests).answer)
+    return answer
+
+
+def heard(backend: Backend, call: Call, pieces: Iterable[bytes], request: UpstreamRequest | None = None) -> Heard:
+    """Read a stream as the gateway does: until it has finished or failed, or its pieces are at an end."""
+    return drive(backend.decoder(call, request or backend.encode(call, "m")[0]), pieces)
+
+
+def drive(decoder: Decoder, pieces: Iterable[bytes]) -> Heard:
+    got: list[Any] = []
+    for piece in pieces:
+        got += [plain(event) for event in decoder.feed(piece)]
+        if decoder.finished or decoder.failure is not None:
+            break
+    else:
+        decoder.end()
+    return Heard(got, decoder.usage, decoder.finished, decoder.failure)
+
+
+def whole(message: dict[str, Any], usage: dict[str, Any] | None = None, **choice: Any) -> bytes:
+    """A chat answer of an engine's."""
+    one = {"index": 0, "message": {"role": "assistant"} | message, "finish_reason": "stop"} | choice
+    head = {"id": "x", "object": "x", "created": 1, "model": "theirs", "system_fingerprint": "theirs-1"}
+    return json.dumps(head | {"choices": [one], "usage": usage or USAGE, "service_tier": "default"}).encode()
+
+
+def events(*choices: dict[str, Any], usage: dict[str, Any] | None = None, **top: Any) -> bytes:
+    """A stream of an engine's, an event for each choice; the usage is on the last."""
+    head = {"id": "x", "object": "x", "created": 1, "model": "theirs", "system_fingerprint": "theirs-1"} | top
+    chunks = [head | {"choices": [{"index": 0, "finish_reason": None} | choice]} for choice in choices]
+    if usage is not None:
+        chunks[-1]["usage"] = usage
+    return b"".join(b"data: " + json.dumps(chunk).encode() + b"\n\n" for chunk in chunks)

@@ -1,0 +1,1 @@
+"""Tests of the gateway: its parts, and the whole over real sockets."""

@@ -1,0 +1,288 @@
+"""The gateway over real sockets: a scripted engine behind it, a client in front, all in the test's own event loop.
+
+A scripted engine is no simulator: it says on the wire exactly what a test wrote down, byte for byte.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import socket
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from dataclasses import dataclass, field
+from random import Random
+from time import monotonic
+from typing import Any
+
+import httpx
+import msgspec
+import uvicorn
+
+from gateway import config, server, services
+from gateway.app import create_app
+
+MODEL = "tiny"
+CHAT = {"model": MODEL, "messages": [{"role": "user", "content": "hi"}], "max_tokens": 4, "temperature": 0}
+TEXT = {"model": MODEL, "prompt": "hi", "max_tokens": 4, "temperature": 0}
+FACTS = {
+    "/v1/models": {"object": "list", "data": [{"id": MODEL, "object": "model", "max_model_len": 1024}]},
+    "/info": {"model_id": MODEL, "max_total_tokens": 1024},
+}
+
+
+@dataclass
+class Asked:
+    """A request that the engine got."""
+
+    method: str
+    path: str
+    headers: dict[str, str]
+    body: bytes
+
+    @property
+    def json(self) -> Any:
+        return json.loads(self.body)
+
+
+Script = Callable[[Asked, asyncio.StreamWriter], Awaitable[None]]
+
+
+@dataclass
+class Engine:
+    """A scripted engine. `asked` holds what it was asked; `left` counts connections closed on it in mid-answer."""
+
+    script: Script
+    asked: list[Asked] = field(default_factory=list)
+    left: int = 0
+    url: str = ""
+
+    async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        """Answer the requests of one connection."""
+        with contextlib.suppress(ConnectionError, asyncio.IncompleteReadError):
+            while True:
+                asked = await read_request(reader)
+                if asked.path in FACTS and asked.method == "GET":
+                    writer.write(whole(FACTS[asked.path]))
+                    continue
+                self.asked.append(asked)
+                await self._play(asked, reader, writer)
+        writer.close()
+
+    async def _play(self, asked: Asked, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        playing = asyncio.ensure_future(self.script(asked, writer))
+        leaving = asyncio.ensure_future(reader.read(1))  # the gateway asks nothing before it has its answer
+        await asyncio.wait({playing, leaving}, return_when=asyncio.FIRST_COMPLETED)
+        if playing.done():
+            leaving.cancel()
+            await asyncio.gather(leaving, return_exceptions=True)
+            playing.result()
+            return
+        self.left += 1
+        playing.cancel()
+        await asyncio.gather(playing, return_exceptions=True)
+        raise ConnectionError
+
+
+async def read_request(reader: asyncio.StreamReader) -> Asked:
+    """Read one HTTP/1.1 request with a Content-Length."""
+    head = (await reader.readuntil(b"\r\n\r\n")).decode("latin-1")
+    first, *lines = head.strip().split("\r\n")
+    method, path, _ = first.split(" ")
+    headers = {name.lower(): value for name, value in (line.split(": ", 1) for line in lines)}
+    body = await reader.readexactly(int(headers.get("content-length", 0)))
+    return Asked(method, path, headers, body)
+
+
+def whole(value: Any, status: str = "200 OK", kind: str = "application/json", headers: str = "") -> bytes:
+    """Write a whole answer; a value that is not bytes is written as JSON."""
+    body = value if isinstance(value, bytes) else json.dumps(value).encode()
+    return f"HTTP/1.1 {status}\r\ncontent-type: {kind}\r\n{headers}content-length: {len(body)}\r\n\r\n".encode() + body
+
+
+def head(kind: str = "text/event-stream", status: str = "200 OK") -> bytes:
+    """Write the head of a chunked answer."""
+    return f"HTTP/1.1 {status}\r\ncontent-type: {kind}\r\ntransfer-encoding: chunked\r\n\r\n".encode()
+
+
+def piece(data: bytes) -> bytes:
+    """Write one HTTP chunk."""
+    return b"%x\r\n%b\r\n" % (len(data), data)
+
+
+END = b"0\r\n\r\n"
+
+
+def says(data: bytes) -> Script:
+    """Return a script that writes these bytes."""
+
+    async def script(asked: Asked, writer: asyncio.StreamWriter) -> None:
+        writer.write(data)
+        await writer.drain()
+
+    return script
+
+
+def cuts(data: bytes) -> Script:
+    """Return a script that writes these bytes and closes the connection."""
+
+    async def script(asked: Asked, writer: asyncio.StreamWriter) -> None:
+        writer.write(data)
+        await writer.drain()
+        writer.close()
+        raise ConnectionError
+
+    return script
+
+
+def hangs(data: bytes = b"") -> Script:
+    """Return a script that writes these bytes and then nothing more."""
+
+    async def script(asked: Asked, writer: asyncio.StreamWriter) -> None:
+        writer.write(data)
+        await writer.drain()
+        await asyncio.Event().wait()
+
+    return script
+
+
+def chunk(delta: dict[str, Any], finish: str | None = None, **more: Any) -> bytes:
+    """Write an event of a vLLM chat stream, with the nulls that vLLM sends."""
+    choice = {"index": 0, "delta": delta, "logprobs": None, "finish_reason": finish, "token_ids": None}
+    value = {
+        "id": "chatcmpl-engine",
+        "object": "chat.completion.chunk",
+        "created": 1,
+        "model": "own",
+        "choices": [choice],
+    }
+    return b"data: " + json.dumps(value | more).encode() + b"\n\n"
+
+
+USAGE = {"prompt_tokens": 12, "completion_tokens": 2, "total_tokens": 14}
+STREAM = [
+    chunk({"role": "assistant", "content": ""}),
+    chunk({"content": "Grüße"}),
+    chunk({"content": " dir"}, "stop", system_fingerprint="vllm-0.32.0-x"),
+    b"data: "
+    + json.dumps({"id": "x", "object": "o", "created": 1, "model": "m", "choices": [], "usage": USAGE}).encode()
+    + b"\n\n",
+    b"data: [DONE]\n\n",
+]
+ANSWER = {
+    "id": "chatcmpl-engine",
+    "object": "chat.completion",
+    "created": 1,
+    "model": "own",
+    "choices": [
+        {
+            "index": 0,
+            "message": {"role": "assistant", "content": "Grüße dir", "refusal": None, "annotations": None},
+            "logprobs": None,
+            "finish_reason": "stop",
+            "stop_reason": None,
+        }
+    ],
+    "service_tier": None,
+    "system_fingerprint": "vllm-0.32.0-x",
+    "usage": USAGE,
+}
+
+
+def streamed(*pieces: bytes) -> bytes:
+    """Write a whole chunked event stream."""
+    return head() + b"".join(piece(one) for one in pieces) + END
+
+
+class Quiet(uvicorn.Server):
+    """A server that leaves the process's signals alone."""
+
+    @contextlib.contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        yield
+
+
+@contextlib.asynccontextmanager
+async def engine(script: Script) -> AsyncIterator[Engine]:
+    """Run a scripted engine on a real port."""
+    made = Engine(script)
+    listening = await asyncio.start_server(made.serve, "127.0.0.1", 0, limit=2**25)
+    made.url = f"http://127.0.0.1:{listening.sockets[0].getsockname()[1]}"
+    try:
+        yield made
+    finally:
+        listening.close()
+
+
+@dataclass
+class Gateway:
+    """A running gateway, and a client of it."""
+
+    client: httpx.AsyncClient
+    port: int
+    services: services.Services
+
+    async def post(self, body: Any, path: str = "/v1/chat/completions", **headers: str) -> httpx.Response:
+        """Send a JSON request and read the whole answer."""
+        names = {name.replace("_", "-"): value for name, value in headers.items()}
+        return await self.client.post(path, json=body, headers=names)
+
+
+@contextlib.asynccontextmanager
+async def gateway(given: config.Config, ready: bool = True) -> AsyncIterator[Gateway]:
+    """Run the gateway on a real port; if `ready`, wait until it has heard all engines."""
+    # The protocol is named because asyncio, unlike uvloop, switches Nagle's delay off only where it is.
+    with socket.socket(socket.AF_INET, socket.SOCK_STREAM, socket.IPPROTO_TCP) as listening:
+        listening.bind(("127.0.0.1", 0))
+        port = listening.getsockname()[1]
+        made = services.make(given, Random(1), monotonic, lambda: 1_700_000_000.0)
+        running = Quiet(server.settings(given, create_app(given, made)))
+        task = asyncio.ensure_future(running.serve(sockets=[listening]))
+        try:
+            async with httpx.AsyncClient(base_url=f"http://127.0.0.1:{port}", timeout=20, trust_env=False) as client:
+                await until(lambda: running.started and (not ready or all(one.up for one in made.catalog.targets)))
+                yield Gateway(client, port, made)
+        finally:
+            running.should_exit = True
+            await task
+
+
+def configured(vllm: str = "", tgi: str = "", timeouts: config.Timeouts | None = None, **more: Any) -> config.Config:
+    """Return the configuration of engines by URL, all behind one model."""
+    urls = {name: [url] for name, url in (("vllm", vllm), ("tgi", tgi)) if url}
+    given = config.Config(models=config.from_urls(urls, MODEL, {}), timeouts=timeouts or config.Timeouts())
+    return config.check(msgspec.structs.replace(given, **more), {})
+
+
+def of(behind: Engine, kind: str, **more: Any) -> config.Config:
+    """Return the configuration of one engine."""
+    return configured(behind.url, **more) if kind == "vllm" else configured(tgi=behind.url, **more)
+
+
+@contextlib.asynccontextmanager
+async def over(script: Script, kind: str = "vllm", **more: Any) -> AsyncIterator[tuple[Gateway, Engine]]:
+    """Run the gateway over one scripted engine."""
+    async with engine(script) as behind, gateway(of(behind, kind, **more)) as front:
+        yield front, behind
+
+
+def events(body: bytes) -> list[Any]:
+    """Return the events of a stream: JSON values, `[DONE]` and comments as text."""
+    blocks = [block.decode() for block in body.split(b"\n\n") if block]
+    return [json.loads(block[6:]) if block.startswith("data: {") else block for block in blocks]
+
+
+@contextlib.asynccontextmanager
+async def both(vllm: Script, tgi: Script) -> AsyncIterator[tuple[Gateway, Engine]]:
+    """Run the gateway over a vLLM and a TGI; give the gateway and the TGI."""
+    async with engine(vllm) as one, engine(tgi) as two, gateway(configured(one.url, two.url)) as front:
+        yield front, two
+
+
+async def until(holds: Callable[[], Any]) -> None:
+    """Wait until a condition holds; fail after two seconds."""
+    for _ in range(200):
+        if holds():
+            return
+        await asyncio.sleep(0.01)
+    raise AssertionError("it did not come to that within two seconds")

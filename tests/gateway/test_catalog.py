@@ -1,0 +1,120 @@
+"""Which models there are, by which names, and which engines are asked for them."""
+
+from collections import Counter
+from random import Random
+
+import pytest
+
+from backends.base import Call, Served
+from gateway import parse
+from gateway.catalog import Catalog
+from gateway.config import Config, Deployment, Model, check
+from gateway.errors import InvalidRequest, ModelNotFound, Unavailable
+from gateway.routing import plan, plan_path
+
+
+def deployment(name: str, engine: str = "vllm", **more: object) -> Deployment:
+    return Deployment(name=name, engine=engine, url=f"http://{name}", **more)  # type: ignore[arg-type]  # a table's row
+
+
+def catalog(*models: Model) -> Catalog:
+    return Catalog(check(Config(models=list(models)), {}).models, 1)
+
+
+def hear(made: Catalog, **served: str) -> None:
+    """Note what each deployment says it serves, names parted by blanks."""
+    for target in made.targets:
+        if target.name in served:
+            own = "tgi" if target.engine == "tgi" else ""
+            target.heard([Served(name, own or name, 100) for name in served[target.name].split()])
+    made.refresh()
+
+
+def call(**more: object) -> Call:
+    body = b'{"messages": [{"role": "user", "content": "x"}]' + b"".join(
+        f', "{name}": {value}'.encode() for name, value in more.items()
+    )
+    return parse.chat(body + b"}", "id", 1)
+
+
+def test_before_any_engine_has_answered_a_model_is_unavailable_and_not_unknown() -> None:
+    made = catalog(Model(deployments=[deployment("a")]))
+    with pytest.raises(Unavailable):
+        made.find("x")
+    hear(made, a="x")
+    assert made.find("x").ready
+    with pytest.raises(ModelNotFound):
+        made.find("y")
+
+
+def test_engines_that_serve_the_same_name_are_one_model() -> None:
+    made = catalog(Model(deployments=[deployment("a")]), Model(deployments=[deployment("b", "tgi")]))
+    hear(made, a="x lora", b="x")
+    assert {name: [offer.target.name for offer in entry.offers] for name, entry in made.entries.items()} == {
+        "x": ["a", "b"],
+        "lora": ["a"],
+    }
+    assert [offer.model for offer in made.entries["x"].offers] == ["x", "tgi"]
+
+
+def test_a_configured_name_covers_what_its_engines_call_it() -> None:
+    one = deployment("a", model="org/own")
+    made = catalog(Model(name="mine", aliases=["m"], deployments=[one, deployment("b"), deployment("c", "tgi")]))
+    hear(made, a="base org/own", b="own other", c="third")
+    assert [offer.model for offer in made.find("mine").offers] == ["org/own", "own", "tgi"]
+    assert made.find("m") is made.find("mine")
+    with pytest.raises(ModelNotFound):
+        made.find("org/own")
+
+
+@pytest.mark.parametrize("name", ["", "tgi", "dummy"])
+def test_with_one_model_the_names_that_mean_the_model_find_it(name: str) -> None:
+    made = catalog(Model(deployments=[deployment("a")]))
+    hear(made, a="x")
+    assert made.find(name).name == "x"
+    hear(made, a="x y")
+    with pytest.raises(ModelNotFound):
+        made.find(name)
+
+
+def test_an_engine_that_went_away_keeps_its_model() -> None:
+    made = catalog(Model(deployments=[deployment("a")]))
+    hear(made, a="x")
+    made.targets[0].lost("gone")
+    made.refresh()
+    assert not made.find("x").ready
+    assert len(plan(call(), made.find("x"), None, Random(1))) == 1
+
+
+def test_the_first_engine_is_drawn_by_weight_and_those_that_are_down_come_last() -> None:
+    made = catalog(
+        Model(name="m", deployments=[deployment("a", weight=90), deployment("b", weight=10), deployment("c")])
+    )
+    hear(made, a="x", b="x", c="x")
+    made.targets[2].lost("gone")
+    random = Random(1)
+    plans = [plan(call(), made.find("m"), None, random) for _ in range(1000)]
+    firsts = Counter(offers[0].target.name for offers in plans)
+    assert 870 < firsts["a"] < 930
+    assert firsts["a"] + firsts["b"] == 1000
+    assert {offers[2].target.name for offers in plans} == {"c"}
+
+
+def test_what_one_engine_cannot_do_goes_to_the_others_alone_up_or_not() -> None:
+    made = catalog(Model(name="m", deployments=[deployment("v"), deployment("t", "tgi")]))
+    hear(made, v="x", t="x")
+    made.targets[0].lost("gone")
+    for _ in range(10):
+        (offer,) = plan(call(top_k=1), made.find("m"), None, Random(1))
+        assert offer.target.name == "v"
+    with pytest.raises(InvalidRequest) as raised:
+        plan(call(top_k=1), made.find("m"), "tgi", Random(1))
+    assert raised.value.param == "top_k"
+
+
+def test_a_path_goes_to_the_engines_that_have_it() -> None:
+    made = catalog(Model(name="m", deployments=[deployment("v"), deployment("t", "tgi")]))
+    hear(made, v="x", t="x")
+    assert [offer.target.name for offer in plan_path("/v1/rerank", made.find("m"), None, Random(1))] == ["v"]
+    with pytest.raises(InvalidRequest, match="TGI"):
+        plan_path("/v1/rerank", made.find("m"), "tgi", Random(1))

@@ -1,0 +1,128 @@
+"""The configuration: what is read, and every fault of a file at once, with its place."""
+
+import pytest
+
+from gateway.config import Config, ConfigError, Deployment, Model, check, from_urls, load, size
+
+GOOD = """
+[server]
+host = "127.0.0.1"
+port = 9000
+workers = 2
+max_body = "1MiB"
+
+[timeouts]
+connect = 1
+
+[[models]]
+name = "llama-3.1-8b"
+aliases = ["llama"]
+[[models.deployments]]
+name = "vllm-a"
+engine = "vllm"
+url = "http://10.0.0.5:8000/v1/"
+model = "meta-llama/Llama-3.1-8B-Instruct"
+weight = 90
+api_key_env = "VLLM_API_KEY"
+[[models.deployments]]
+name = "tgi-a"
+engine = "tgi"
+url = "http://10.0.0.6:8080/"
+weight = 10
+"""
+
+
+def faults(text: str, **environ: str) -> list[str]:
+    with pytest.raises(ConfigError) as raised:
+        load(text, environ)
+    return raised.value.faults
+
+
+def test_a_good_file_is_read_whole_and_keys_come_from_the_environment() -> None:
+    config = load(GOOD, {"VLLM_API_KEY": "s3cret"})
+    assert config.server.port == 9000
+    assert config.server.max_body_bytes == 2**20
+    assert config.timeouts.connect == 1
+    (model,) = config.models
+    assert (model.name, model.aliases) == ("llama-3.1-8b", ["llama"])
+    one, two = model.deployments
+    assert (one.url, one.api_key, one.weight) == ("http://10.0.0.5:8000", "s3cret", 90)
+    assert (two.url, two.api_key, two.model) == ("http://10.0.0.6:8080", "", "")
+
+
+def test_every_fault_is_reported_at_once_with_its_place() -> None:
+    text = """
+        nonsense = 1
+        [server]
+        port = "high"
+        hots = "x"
+        [timeouts]
+        connect = 0
+        [[models]]
+        name = "a"
+        [[models.deployments]]
+        engine = "vllm"
+        [[models.deployments]]
+        name = "b"
+        engine = "vllm"
+        url = 5
+    """
+    found = faults(text)
+    places = [fault.split(":")[0] for fault in found]
+    assert sorted(places) == [
+        "models[0].deployments[0].name",
+        "models[0].deployments[0].url",
+        "models[0].deployments[1].url",
+        "nonsense",
+        "server.hots",
+        "server.port",
+        "timeouts.connect",
+    ]
+    assert "did you mean host?" in next(fault for fault in found if "hots" in fault)
+    assert "expected int, got str" in next(fault for fault in found if "port" in fault)
+
+
+@pytest.mark.parametrize(
+    ("text", "place", "words"),
+    [
+        ("a = \n", "not valid TOML", "line 1"),
+        ("", "models", "at least one engine"),
+        (GOOD, "models[0].deployments[0].api_key_env", "VLLM_API_KEY"),
+        (GOOD.replace('"vllm"', '"vlm"'), "models[0].deployments[0].engine", "vllm, tgi, openai"),
+        (GOOD.replace("http://10.0.0.6:8080/", "10.0.0.6"), "models[0].deployments[1].url", "expected a URL"),
+        (GOOD.replace("http://10.0.0.6:8080/", "http://a:b@x"), "models[0].deployments[1].url", "without credentials"),
+        (GOOD.replace("http://10.0.0.6:8080/", "http://x:99999"), "models[0].deployments[1].url", "expected a URL"),
+        (GOOD.replace("tgi-a", "vllm-a"), "models[0].deployments[1].name", "taken by models[0].deployments[0].name"),
+        (GOOD.replace('["llama"]', '["llama-3.1-8b"]'), "models[0].name", "taken"),
+        (GOOD.replace("1MiB", "big"), "server.max_body", "32MiB"),
+        (GOOD.replace("weight = 10", "weight = -1"), "models[0].deployments[1].weight", ">= 0"),
+        (GOOD.replace("127.0.0.1", "0.0.0.0"), "server.host", "--allow-anonymous"),
+        (GOOD + "\napi_key = 'x'", "models[0].deployments[1].api_key", "unknown key"),
+    ],
+)
+def test_a_fault_names_its_place_and_what_was_expected(text: str, place: str, words: str) -> None:
+    assert any(fault.startswith(place) and words in fault for fault in faults(text)), faults(text)
+
+
+@pytest.mark.parametrize(("text", "number"), [("10", 10), ("2KiB", 2048), ("3 MiB", 3 * 2**20), ("1GiB", 2**30)])
+def test_sizes(text: str, number: int) -> None:
+    assert size(text) == number
+
+
+def test_engines_by_url_are_models_of_their_own_or_all_behind_one_name() -> None:
+    urls = {"vllm": ["http://a", "http://b"], "tgi": ["http://c"], "openai": []}
+    keys = {"POINTSMAN_VLLM_API_KEY": "k"}
+    apart = from_urls(urls, "", keys)
+    assert [(model.name, len(model.deployments)) for model in apart] == [("", 1)] * 3
+    names = [model.deployments[0].name for model in apart]
+    assert names == ["vllm-1", "vllm-2", "tgi"]
+    assert [model.deployments[0].api_key for model in apart] == ["k", "k", ""]
+    (together,) = from_urls(urls, "llama", keys)
+    assert together.name == "llama"
+    assert [one.name for one in together.deployments] == names
+
+
+@pytest.mark.parametrize("url", ["http://a:1", "http://a:1/", "http://a:1/v1", "http://a:1/v1/"])
+def test_a_url_may_end_as_people_paste_it(url: str) -> None:
+    models = [Model(deployments=[Deployment(name="x", engine="vllm", url=url)])]
+    assert check(Config(models=models), {}).models[0].deployments[0].url == "http://a:1"

@@ -1,0 +1,314 @@
+"""Engines that are down, slow, broken or not what they should be: a clear error, and the next request is served."""
+
+import asyncio
+from typing import Any
+
+import msgspec
+import pytest
+
+from gateway import config
+from tests.gateway.harness import (
+    ANSWER,
+    CHAT,
+    STREAM,
+    Script,
+    chunk,
+    configured,
+    cuts,
+    engine,
+    events,
+    gateway,
+    hangs,
+    head,
+    over,
+    piece,
+    says,
+    streamed,
+    until,
+    whole,
+)
+from tests.gateway.test_bad_input import is_error
+
+STREAMED = CHAT | {"stream": True}
+BUSY = {"error": {"message": "The engine is currently busy", "type": "Service Unavailable", "param": None, "code": 503}}
+DEAD = {
+    "error": {"message": "EngineCore encountered an issue.", "type": "InternalServerError", "param": None, "code": 500}
+}
+TGI_BUSY = {"error": "Model is overloaded", "error_type": "overloaded"}
+TGI_FAILED = {"error": "Request failed during generation: Server error: transport error", "error_type": "generation"}
+DONE = b"data: [DONE]\n\n"
+
+
+def event(value: Any) -> bytes:
+    return b"data: " + msgspec.json.encode(value) + b"\n\n"
+
+
+def tgi_chunk(finish: str | None = None) -> bytes:
+    delta = {"role": "assistant", "content": "a"}
+    return event({"choices": [{"index": 0, "delta": delta, "logprobs": None, "finish_reason": finish}], "usage": None})
+
+
+TGI_CHUNK = tgi_chunk()
+
+# (engine, what it says on the wire, the status a client gets whole, and streamed)
+REFUSALS: dict[str, tuple[str, Script, int]] = {
+    "vLLM is busy": ("vllm", says(whole(BUSY, "503 Service Unavailable")), 503),
+    "vLLM died": ("vllm", says(whole(DEAD, "500 Internal Server Error")), 502),
+    "vLLM's key is wrong": ("vllm", says(whole({"error": "Unauthorized"}, "401 Unauthorized")), 502),
+    "an upstream's rate limit": (
+        "vllm",
+        says(whole({"error": {"message": "slow down"}}, "429 Too Many Requests")),
+        429,
+    ),
+    "vLLM has no such path": ("vllm", says(whole({"detail": "Not Found"}, "404 Not Found")), 502),
+    "a proxy's page": ("vllm", says(whole(b"<html>Bad gateway</html>", "502 Bad Gateway", "text/html")), 502),
+    "a page with status 200": ("vllm", says(whole(b"<html>Welcome</html>", "200 OK", "text/html")), 502),
+    "JSON that is no answer": ("vllm", says(whole({"hello": "world"})), 502),
+    "no choices": ("vllm", says(whole({"choices": []})), 502),
+    "not HTTP at all": ("vllm", cuts(b"220 ftp.example.org ready\r\n"), 502),
+    "nothing": ("vllm", cuts(b""), 502),
+    "half a body": ("vllm", cuts(b"HTTP/1.1 200 OK\r\ncontent-length: 500\r\n\r\n{"), 502),
+    "TGI is busy": ("tgi", says(whole(TGI_BUSY, "429 Too Many Requests")), 503),
+    "TGI failed": ("tgi", says(whole(TGI_FAILED, "424 Failed Dependency")), 502),
+    "TGI's key is wrong": ("tgi", says(whole(b"", "401 Unauthorized")), 502),
+    "vLLM where TGI should be": ("tgi", says(whole(BUSY, "503 Service Unavailable")), 503),
+}
+# Streams that fail before the first chunk: the status can still be told.
+EARLY: dict[str, tuple[str, bytes, int]] = {
+    "TGI is busy": ("tgi", event({"error": {"message": "Model is overloaded", "http_status_code": 422}}) + DONE, 503),
+    "TGI refuses": (
+        "tgi",
+        event(
+            {"error": {"message": "Input validation error: `top_p` must be > 0.0 and < 1.0", "http_status_code": 422}}
+        ),
+        400,
+    ),
+    "TGI failed": ("tgi", event({"error": {"message": TGI_FAILED["error"], "http_status_code": 422}}) + DONE, 502),
+    "vLLM failed": ("vllm", event(DEAD) + DONE, 502),
+    "nothing but the end": ("vllm", DONE, 502),
+    "nothing": ("vllm", b"", 502),
+    "no JSON": ("vllm", b"data: hello\n\n", 502),
+    "another's event": ("vllm", event({"type": "message_start"}), 502),
+    "half an event": ("vllm", b'data: {"choices":', 502),
+}
+# Streams that fail after a chunk: an error event, and no [DONE].
+LATE: dict[str, tuple[str, bytes]] = {
+    "vLLM failed": ("vllm", b"".join(STREAM[:2]) + event(DEAD) + DONE),
+    "cut": ("vllm", b"".join(STREAM[:2])),
+    "half an event": ("vllm", STREAM[0] + STREAM[1][:30]),
+    "garbage": ("vllm", STREAM[0] + b"data: \x00\xff\n\n"),
+    "no finish reason": ("vllm", b"".join(STREAM[:2]) + DONE),
+    "TGI failed": (
+        "tgi",
+        TGI_CHUNK + event({"error": {"message": TGI_FAILED["error"], "http_status_code": 422}}) + DONE,
+    ),
+    "TGI cut": ("tgi", TGI_CHUNK),
+    "TGI without a finish reason": ("tgi", TGI_CHUNK + DONE),
+}
+
+
+@pytest.mark.parametrize("stream", [False, True])
+@pytest.mark.parametrize("name", REFUSALS)
+async def test_a_refusal_becomes_a_status_that_sdks_act_on(name: str, stream: bool) -> None:
+    kind, script, status = REFUSALS[name]
+    async with over(script, kind) as (front, behind):
+        answer = await front.post(CHAT | {"stream": stream})
+        assert answer.status_code == status
+        error = is_error(answer.json(), "rate_limit_error" if status == 429 else "server_error")
+        assert "EngineCore" not in error["message"]
+        assert (status in (429, 503)) == ("retry-after" in answer.headers)
+        if kind == "vllm":
+            behind.script = says(whole(ANSWER))
+            assert (await front.post(CHAT)).status_code == 200
+
+
+@pytest.mark.parametrize("name", EARLY)
+async def test_a_stream_that_fails_before_its_first_chunk_has_a_status(name: str) -> None:
+    kind, said, status = EARLY[name]
+    async with over(says(streamed(*([said] if said else []))), kind) as (front, _):
+        answer = await front.post(STREAMED)
+        assert answer.status_code == status
+        is_error(answer.json(), "invalid_request_error" if status == 400 else "server_error")
+
+
+@pytest.mark.parametrize("ends", ["properly", "by a cut"])
+@pytest.mark.parametrize("name", LATE)
+async def test_a_stream_that_fails_later_ends_in_an_error_event_and_without_done(name: str, ends: str) -> None:
+    kind, said = LATE[name]
+    script = says(streamed(said)) if ends == "properly" else cuts(head() + piece(said))
+    async with over(script, kind) as (front, behind):
+        answer = await front.post(STREAMED)
+        assert answer.status_code == 200
+        *chunks, last = events(answer.content)
+        assert all("choices" in one for one in chunks)
+        is_error(last, "server_error")
+        assert b"[DONE]" not in answer.content
+        if kind == "vllm":
+            behind.script = says(streamed(*STREAM))
+            assert (await front.post(STREAMED)).content.endswith(b"data: [DONE]\n\n")
+
+
+async def test_an_engine_that_is_down_is_a_503_until_it_comes_up() -> None:
+    async with engine(says(whole(ANSWER))) as behind:
+        url = behind.url
+    async with gateway(configured(url), ready=False) as front:
+        answer = await front.post(CHAT)
+        assert answer.status_code == 503
+        assert "retry-after" in answer.headers
+        is_error(answer.json(), "server_error")
+        ready = await front.client.get("/readyz")
+        assert ready.status_code == 503
+        assert "vllm" in ready.json()["missing"]
+        assert (await front.client.get("/healthz")).status_code == 200
+        port = int(url.rsplit(":", 1)[1])
+        listening = await asyncio.start_server(behind.serve, "127.0.0.1", port)
+        try:
+            await until(lambda: front.services.catalog.targets[0].up)
+            assert (await front.client.get("/readyz")).status_code == 200
+            assert (await front.post(CHAT)).status_code == 200
+        finally:
+            listening.close()
+
+
+async def test_an_engine_that_goes_down_leaves_its_model_known_and_another_engine_answers() -> None:
+    async with engine(says(whole(ANSWER))) as one:
+        dead = one.url
+    async with engine(says(whole(ANSWER))) as two:
+        models = config.from_urls({"vllm": [dead, two.url]}, "tiny", {})
+        async with gateway(config.check(config.Config(models=models), {}), ready=False) as front:
+            await until(lambda: front.services.catalog.targets[1].up)
+            front.services.catalog.targets[0].heard(front.services.catalog.targets[1].served)
+            front.services.catalog.refresh()
+            for _ in range(10):
+                answer = await front.post(CHAT)
+                assert answer.status_code == 200
+                assert answer.headers["x-pointsman-deployment"] == "vllm-2"
+
+
+async def test_a_connection_that_the_engine_closed_while_idle_is_not_a_failure() -> None:
+    """vLLM closes idle connections; the request that meets one is sent again on a new one."""
+    async with over(says(whole(ANSWER))) as (front, behind):
+        for _ in range(3):
+            assert (await front.post(CHAT)).status_code == 200
+
+            async def once(asked: Any, writer: asyncio.StreamWriter) -> None:
+                behind.script = says(whole(ANSWER))
+                writer.close()
+                raise ConnectionError
+
+            behind.script = once
+            assert (await front.post(CHAT)).status_code == 200
+
+
+@pytest.mark.parametrize("stream", [False, True])
+@pytest.mark.parametrize("before", [b"", head() + piece(STREAM[0])], ids=["before anything", "in the answer"])
+async def test_a_client_that_leaves_ends_the_engines_work_at_once(stream: bool, before: bytes) -> None:
+    async with over(hangs(before if stream else b"")) as (front, behind):
+        body = msgspec.json.encode(CHAT | {"stream": stream})
+        _, writer = await asyncio.open_connection("127.0.0.1", front.port)
+        writer.write(b"POST /v1/chat/completions HTTP/1.1\r\nhost: x\r\ncontent-length: %d\r\n\r\n" % len(body) + body)
+        await writer.drain()
+        await until(lambda: behind.asked)
+        await asyncio.sleep(0.05)
+        assert behind.left == 0
+        writer.close()
+        await until(lambda: behind.left == 1)
+        assert front.services.sweep.open == set()
+
+
+async def test_a_client_that_leaves_ends_all_of_a_fan_out() -> None:
+    async with over(hangs(), "tgi") as (front, behind):
+        body = msgspec.json.encode(CHAT | {"n": 3, "temperature": 1, "stream": True})
+        _, writer = await asyncio.open_connection("127.0.0.1", front.port)
+        writer.write(b"POST /v1/chat/completions HTTP/1.1\r\nhost: x\r\ncontent-length: %d\r\n\r\n" % len(body) + body)
+        await until(lambda: len(behind.asked) == 3)
+        writer.close()
+        await until(lambda: behind.left == 3)
+
+
+async def test_a_silent_engine_is_bridged_by_comments_and_then_an_error_is_an_event() -> None:
+    times = config.Timeouts(keep_alive=0.1, first_event=0.5)
+    async with over(hangs(head()), timeouts=times) as (front, behind):
+        answer = await front.post(STREAMED)
+        assert answer.status_code == 200
+        assert answer.headers["content-type"].startswith("text/event-stream")
+        *comments, last = events(answer.content)
+        assert 2 <= len(comments) <= 6
+        assert set(comments) == {": keep-alive"}
+        assert is_error(last, "server_error")["code"] == "engine_timeout"
+        assert b"[DONE]" not in answer.content
+        await asyncio.sleep(0.05)
+        assert behind.left == 1
+
+
+async def test_comments_bridge_a_silence_in_the_middle_and_the_stream_goes_on() -> None:
+    async def slow(asked: Any, writer: asyncio.StreamWriter) -> None:
+        writer.write(head() + piece(STREAM[0]))
+        await asyncio.sleep(0.35)
+        writer.write(piece(b"".join(STREAM[1:])) + b"0\r\n\r\n")
+
+    async with over(slow, timeouts=config.Timeouts(keep_alive=0.1)) as (front, _):
+        said = events((await front.post(STREAMED)).content)
+        assert ": keep-alive" in said
+        assert said[-1] == "data: [DONE]"
+
+
+@pytest.mark.parametrize(
+    ("stream", "script", "times"),
+    [
+        (True, hangs(head()), config.Timeouts(first_event=0.1, keep_alive=2)),
+        (False, hangs(), config.Timeouts(total=0.1, keep_alive=2)),
+        (True, hangs(), config.Timeouts(total=0.1, keep_alive=2)),
+    ],
+    ids=["no first event", "no answer", "no head"],
+)
+async def test_an_engine_that_takes_too_long_is_a_504(stream: bool, script: Script, times: config.Timeouts) -> None:
+    async with over(script, timeouts=times) as (front, behind):
+        answer = await front.post(CHAT | {"stream": stream})
+        assert answer.status_code == 504
+        assert is_error(answer.json(), "server_error")["code"] == "engine_timeout"
+        await asyncio.sleep(0.05)
+        assert behind.left == 1
+
+
+async def test_a_stream_that_stalls_between_events_ends_in_an_error_event() -> None:
+    times = config.Timeouts(between_events=0.1, keep_alive=2)
+    async with over(hangs(head() + piece(STREAM[0])), timeouts=times) as (front, _):
+        first, last = events((await front.post(STREAMED)).content)
+        assert first["choices"]
+        assert is_error(last, "server_error")["code"] == "engine_timeout"
+
+
+async def test_a_fan_out_of_which_one_fails_is_one_error_and_leaves_nothing_running() -> None:
+    async def one_fails(asked: Any, writer: asyncio.StreamWriter) -> None:
+        if asked.json["seed"] == 8:
+            writer.write(whole(TGI_BUSY, "429 Too Many Requests"))
+        else:
+            await hangs(head() + piece(TGI_CHUNK))(asked, writer)
+
+    async with over(one_fails, "tgi") as (front, behind):
+        answer = await front.post(STREAMED | {"n": 3, "temperature": 1, "seed": 7})
+        assert answer.status_code == 503
+        await until(lambda: behind.left == 2)
+
+
+async def test_tgi_is_asked_again_with_what_room_there_is() -> None:
+    given = "Given: 511 `inputs` tokens and 1000 `max_new_tokens`"
+    room = f"Input validation error: `inputs` tokens + `max_new_tokens` must be <= 1024. {given}"
+    good = tgi_chunk("length")
+
+    async def first_refuses(asked: Any, writer: asyncio.StreamWriter) -> None:
+        refused = event({"error": {"message": room, "http_status_code": 422}}) + DONE
+        writer.write(streamed(refused if len(behind.asked) == 1 else good + DONE))
+
+    async with over(first_refuses, "tgi") as (front, behind):
+        answer = await front.post(STREAMED | {"max_tokens": 1000})
+        assert answer.status_code == 200
+        assert [asked.json["max_tokens"] for asked in behind.asked] == [1000, 513]
+
+
+async def test_many_events_in_one_read_are_one_write() -> None:
+    burst = [chunk({"content": str(i)}) for i in range(500)] + [chunk({}, "stop"), DONE]
+    async with over(says(streamed(b"".join(burst)))) as (front, _):
+        answer = await front.post(STREAMED)
+        assert len(events(answer.content)) == 502

@@ -1,0 +1,1 @@
+"""Real engines behind the real gateway: every test here is marked `live`."""

