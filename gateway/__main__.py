@@ -65,24 +65,24 @@ def configured(
     """Return the configuration of a file and flags, or say every fault of it and leave."""
     from gateway import config
 
+    faults: list[str] = []
     try:
-        read = config.read(Path(path).read_text()) if path else config.Config()
-        flags = {name: value for name, value in given.items() if value is not None}
-        server = msgspec.convert(msgspec.to_builtins(read.server) | flags, config.Server)
-        named = config.from_urls(urls, model, os.environ)
+        read = config.read(Path(path).read_text(), faults) if path else config.Config()
+        flags = {f"--{name}": value for name, value in given.items() if value is not None}
         changed = msgspec.structs.replace(
             read,
-            server=server,
-            models=named or read.models,
+            server=config.with_flags(read.server, flags, faults),
+            models=config.from_urls(urls, model, os.environ) or read.models,
             auth=config.Auth(allow_anonymous=True) if allow_anonymous else read.auth,
         )
-        return config.check(changed, os.environ)
-    except OSError as error:
-        fail([f"{path}: {error.strerror}"])
-    except msgspec.ValidationError as error:
-        fail([str(error)])
+        checked = config.check(changed, os.environ, faults)
+    except (OSError, UnicodeDecodeError) as error:
+        fail([f"{path}: {error}"])
     except config.ConfigError as error:
-        fail([f"{path}: {fault}" if path else fault for fault in error.faults])
+        fail([f"{path}: {fault}" for fault in error.faults])
+    if faults:
+        fail([f"{path}: {fault}" if path else fault for fault in faults])
+    return checked
 
 
 def fail(faults: list[str]) -> NoReturn:

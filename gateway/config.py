@@ -103,19 +103,20 @@ class ConfigError(Exception):
 
 def load(text: str, environ: Mapping[str, str]) -> Config:
     """Read and check `pointsman.toml`. Raises ConfigError with every fault in it."""
-    return check(read(text), environ)
+    faults: list[str] = []
+    config = check(read(text, faults), environ, faults)
+    if faults:
+        raise ConfigError(faults)
+    return config
 
 
-def read(text: str) -> Config:
-    """Read `pointsman.toml`, each value by itself. Raises ConfigError with every fault in it."""
+def read(text: str, faults: list[str]) -> Config:
+    """Read `pointsman.toml`, each value by itself, and note every fault. Raises ConfigError if it is not TOML."""
     try:
         table = tomllib.loads(text)
     except tomllib.TOMLDecodeError as error:
         raise ConfigError([f"not valid TOML: {error}"]) from error
-    faults: list[str] = []
-    config = _read(table, Config, "", faults)
-    if faults:
-        raise ConfigError(faults)
+    config = _read_table(table, Config, "", faults)
     assert isinstance(config, Config)
     return config
 
@@ -133,9 +134,15 @@ def from_urls(urls: Mapping[str, list[str]], model: str, environ: Mapping[str, s
     return [Model(deployments=[deployment]) for deployment in deployments]
 
 
-def check(config: Config, environ: Mapping[str, str]) -> Config:
-    """Look at what one field cannot tell; fill in URLs and keys. Raises ConfigError with every fault."""
-    faults: list[str] = []
+def with_flags(server: Server, flags: Mapping[str, Any], faults: list[str]) -> Server:
+    """Return `[server]` with the values of flags such as `--port`, noting those that cannot be."""
+    fields = {f"--{field.name}": field for field in msgspec.structs.fields(Server)}
+    read = {name: _read(value, fields[name], name, faults) for name, value in flags.items()}
+    return msgspec.structs.replace(server, **{name.removeprefix("--"): value for name, value in read.items()})
+
+
+def check(config: Config, environ: Mapping[str, str], faults: list[str]) -> Config:
+    """Look at what one field cannot tell, note every fault, and fill in URLs and keys."""
     if not _size(config.server.max_body):
         faults.append(f'server.max_body: expected a size such as "32MiB", got "{config.server.max_body}"')
     if not config.server.host.startswith(LOOPBACK) and not config.auth.allow_anonymous:
@@ -147,8 +154,6 @@ def check(config: Config, environ: Mapping[str, str]) -> Config:
     models = [_check_model(model, f"models[{i}]", taken, environ, faults) for i, model in enumerate(config.models)]
     if not models:
         faults.append("models: expected at least one engine: --vllm URL, --tgi URL, or [[models]] in the file")
-    if faults:
-        raise ConfigError(faults)
     return msgspec.structs.replace(config, models=models)
 
 
@@ -162,15 +167,16 @@ def _check_model(
     deployments = []
     for place, deployment in enumerate(model.deployments):
         here = f"{path}.deployments[{place}]"
-        _claim(f"deployment {deployment.name}", f"{here}.name", taken, faults)
-        if deployment.engine not in BACKENDS:
+        if deployment.name:
+            _claim(f"deployment {deployment.name}", f"{here}.name", taken, faults)
+        if deployment.engine and deployment.engine not in BACKENDS:
             faults.append(f"{here}.engine: expected one of {', '.join(BACKENDS)}, got {deployment.engine!r}")
         key = deployment.api_key
         if deployment.api_key_env:
             key = environ.get(deployment.api_key_env, "")
             if not key:
                 faults.append(f"{here}.api_key_env: the environment has no {deployment.api_key_env}")
-        url = _url(deployment.url, f"{here}.url", faults)
+        url = deployment.url and _url(deployment.url, f"{here}.url", faults)
         deployments.append(msgspec.structs.replace(deployment, url=url, api_key=key))
     return msgspec.structs.replace(model, deployments=deployments)
 
@@ -206,25 +212,26 @@ def _size(text: str) -> int | None:
     return int(match[1]) * SIZES[match[2] or ""] if match and int(match[1]) else None
 
 
-def _read(value: Any, kind: Any, path: str, faults: list[str]) -> Any:
-    """Read a TOML value as `kind`, noting each fault with its path; what is faulty comes back as None."""
+def _read(value: Any, field: msgspec.structs.FieldInfo, path: str, faults: list[str]) -> Any:
+    """Read a TOML value, noting each fault with its path; for what is faulty its default, or nothing, stands in."""
+    kind = field.type
     if isinstance(kind, type) and issubclass(kind, Struct):
         return _read_table(value, kind, path, faults)
-    if typing.get_origin(kind) is list and isinstance(value, list):
-        (item,) = typing.get_args(kind)
-        return [_read(each, item, f"{path}[{i}]", faults) for i, each in enumerate(value)]
+    (item,) = typing.get_args(kind) if typing.get_origin(kind) is list else (None,)
+    if isinstance(item, type) and issubclass(item, Struct) and isinstance(value, list):
+        return [_read_table(each, item, f"{path}[{i}]", faults) for i, each in enumerate(value)]
     try:
         return msgspec.convert(value, kind)
     except msgspec.ValidationError as error:
-        said = str(error).split(" - at ", 1)[0]
-        faults.append(f"{path}: {said[0].lower()}{said[1:].replace('`', '')}")
-        return None
+        said, _, inside = str(error).partition(" - at `$")
+        faults.append(f"{path}{inside.rstrip('`')}: {said[0].lower()}{said[1:].replace('`', '')}")
+        return _nothing(field)
 
 
-def _read_table(value: Any, kind: type[Struct], path: str, faults: list[str]) -> Struct | None:
+def _read_table(value: Any, kind: type[Struct], path: str, faults: list[str]) -> Struct:
     if not isinstance(value, dict):
         faults.append(f"{path}: expected a table")
-        return None
+        value = {}
     fields = {field.name: field for field in msgspec.structs.fields(kind) if field.name != "api_key"}
     dot = f"{path}." if path else ""
     for name in value:
@@ -233,10 +240,15 @@ def _read_table(value: Any, kind: type[Struct], path: str, faults: list[str]) ->
             hint = f"did you mean {near[0]}?" if near else f"expected one of {', '.join(fields)}"
             faults.append(f"{dot}{name}: unknown key; {hint}")
     read: dict[str, Any] = {}
-    before = len(faults)
     for name, field in fields.items():
         if name in value:
-            read[name] = _read(value[name], field.type, f"{dot}{name}", faults)
+            read[name] = _read(value[name], field, f"{dot}{name}", faults)
         elif field.required:
             faults.append(f"{dot}{name}: required")
-    return kind(**read) if len(faults) == before else None
+            read[name] = _nothing(field)
+    return kind(**read)
+
+
+def _nothing(field: msgspec.structs.FieldInfo) -> Any:
+    """Return what stands in for a value that could not be read; all required ones are text."""
+    return "" if field.required else field.default_factory() if callable(field.default_factory) else field.default

@@ -20,11 +20,15 @@ def run(config: Config) -> int:
     """Serve until a signal; return the exit status."""
     log_to_stderr()
     chosen = settings(config, partial(worker, config), factory=True)
+    try:
+        sockets = [chosen.bind_socket()]
+    except SystemExit:  # it has said why; its status would mean something else here
+        return 1
     if config.server.workers > 1:
-        Multiprocess(chosen, sockets=[chosen.bind_socket()]).run()
+        Multiprocess(chosen, sockets=sockets).run()
         return 0
     server = uvicorn.Server(chosen)
-    server.run()
+    server.run(sockets=sockets)
     return 0 if server.started else 1
 
 

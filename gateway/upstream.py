@@ -113,7 +113,7 @@ class _Dropped(EngineFailed):
 def _mapped(error: Exception, target: Target) -> EngineFailed | Unavailable:
     name = target.name
     if isinstance(error, aiohttp.ClientConnectorError | aiohttp.ConnectionTimeoutError | aiohttp.InvalidURL):
-        target.lost(f"no connection to {target.url}: {error}")
+        target.lost(f"no connection to {target.url}: {_reason(error)}")
         return Unreachable(f"The engine {name} cannot be reached.", headers={"retry-after": RETRY_AFTER})
     if isinstance(error, aiohttp.ServerDisconnectedError | aiohttp.ClientOSError | ConnectionError):
         return _Dropped(f"The engine {name} closed the connection without an answer.")
@@ -122,3 +122,9 @@ def _mapped(error: Exception, target: Target) -> EngineFailed | Unavailable:
     if isinstance(error, aiohttp.ClientResponseError):
         return EngineFailed(f"The engine {name} does not speak HTTP as expected.")
     return EngineFailed(f"The connection to the engine {name} failed.")
+
+
+def _reason(error: Exception) -> str:
+    """Return why there is no connection, without aiohttp's words around it."""
+    found = getattr(error, "os_error", None)
+    return (found and (found.strerror or str(found))) or str(error) or type(error).__name__

@@ -13,7 +13,7 @@ from gateway.catalog import Catalog, Target
 from gateway.config import Timeouts
 from gateway.errors import EngineFailed, PointsmanError
 from gateway.exchange import Exchange
-from gateway.upstream import Upstream
+from gateway.upstream import Unreachable, Upstream
 
 WHEN_UP = 5.0
 WHEN_DOWN = 1.0
@@ -75,6 +75,8 @@ class Prober:
                 failure = target.backend.failure(None, None, reply.status, reply.headers, body)
                 raise EngineFailed(getattr(failure, "message", ""))
             served = target.backend.served(body)
+        except Unreachable:
+            return  # which has been noted
         except (PointsmanError, BackendError, TimeoutError) as error:
             target.lost(f"{target.url}{target.backend.facts_path} does not say what is served there: {_words(error)}")
             return

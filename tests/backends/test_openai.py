@@ -174,7 +174,7 @@ def test_an_engine_that_gave_up_has_failed(finish: str) -> None:
 
 
 def test_what_names_the_engine_never_passes() -> None:
-    marks = {"stop_reason": 5, "routed_experts": [1]}
+    marks: dict[str, Any] = {"stop_reason": 5, "routed_experts": [1]}
     answer = decoded(BACKEND, chat(), whole({"content": "a"}, **marks))
     assert set(answer["choices"][0]) == {"index", "message", "finish_reason"}
     body = json.dumps({"choices": [{"index": 0, "text": "a", "finish_reason": None, **marks}]}).encode()
@@ -323,12 +323,12 @@ def test_a_stream_without_a_finish_reason_was_cut(finish: str | None) -> None:
 
 def test_an_event_with_unknown_fields_keeps_them() -> None:
     choice = {"delta": {"content": "a", "deep": 1}, "new": {"a": None}}
-    (event,) = heard(BACKEND, chat(stream=True), [events(choice, top=[1])]).events
+    (event,) = heard(BACKEND, chat(model="ours", stream=True), [events(choice, top=[1])]).events
     assert event["top"] == [1]
     assert event["choices"][0] == {"index": 0, "delta": {"content": "a", "deep": 1}, "finish_reason": None} | {
         "new": {"a": None}
     }
-    assert (event["id"], event["model"], event["created"]) == ("chatcmpl-r", "", 1700000000)
+    assert (event["id"], event["model"], event["created"]) == ("chatcmpl-r", "ours", 1700000000)
 
 
 def test_usage_on_every_chunk_is_shown_only_if_it_was_asked_for() -> None:

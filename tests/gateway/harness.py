@@ -251,7 +251,15 @@ def configured(vllm: str = "", tgi: str = "", timeouts: config.Timeouts | None =
     """Return the configuration of engines by URL, all behind one model."""
     urls = {name: [url] for name, url in (("vllm", vllm), ("tgi", tgi)) if url}
     given = config.Config(models=config.from_urls(urls, MODEL, {}), timeouts=timeouts or config.Timeouts())
-    return config.check(msgspec.structs.replace(given, **more), {})
+    return checked(msgspec.structs.replace(given, **more))
+
+
+def checked(given: config.Config) -> config.Config:
+    """Return a configuration that has to be without fault."""
+    faults: list[str] = []
+    made = config.check(given, {}, faults)
+    assert faults == []
+    return made
 
 
 def of(behind: Engine, kind: str, **more: Any) -> config.Config:

@@ -8,9 +8,10 @@ import pytest
 from backends.base import Call, Served
 from gateway import parse
 from gateway.catalog import Catalog
-from gateway.config import Config, Deployment, Model, check
+from gateway.config import Config, Deployment, Model
 from gateway.errors import InvalidRequest, ModelNotFound, Unavailable
 from gateway.routing import plan, plan_path
+from tests.gateway.harness import checked
 
 
 def deployment(name: str, engine: str = "vllm", **more: object) -> Deployment:
@@ -18,7 +19,7 @@ def deployment(name: str, engine: str = "vllm", **more: object) -> Deployment:
 
 
 def catalog(*models: Model) -> Catalog:
-    return Catalog(check(Config(models=list(models)), {}).models, 1)
+    return Catalog(checked(Config(models=list(models))).models, 1)
 
 
 def hear(made: Catalog, **served: str) -> None:

@@ -2,7 +2,8 @@
 
 import pytest
 
-from gateway.config import Config, ConfigError, Deployment, Model, check, from_urls, load, size
+from gateway.config import Config, ConfigError, Deployment, Model, from_urls, load, size
+from tests.gateway.harness import checked
 
 GOOD = """
 [server]
@@ -64,15 +65,20 @@ def test_every_fault_is_reported_at_once_with_its_place() -> None:
         engine = "vllm"
         [[models.deployments]]
         name = "b"
-        engine = "vllm"
+        engine = "vlm"
         url = 5
+        [[models]]
+        name = "a"
     """
     found = faults(text)
     places = [fault.split(":")[0] for fault in found]
     assert sorted(places) == [
         "models[0].deployments[0].name",
         "models[0].deployments[0].url",
+        "models[0].deployments[1].engine",
         "models[0].deployments[1].url",
+        "models[1].deployments",
+        "models[1].name",
         "nonsense",
         "server.hots",
         "server.port",
@@ -125,4 +131,4 @@ def test_engines_by_url_are_models_of_their_own_or_all_behind_one_name() -> None
 @pytest.mark.parametrize("url", ["http://a:1", "http://a:1/", "http://a:1/v1", "http://a:1/v1/"])
 def test_a_url_may_end_as_people_paste_it(url: str) -> None:
     models = [Model(deployments=[Deployment(name="x", engine="vllm", url=url)])]
-    assert check(Config(models=models), {}).models[0].deployments[0].url == "http://a:1"
+    assert checked(Config(models=models)).models[0].deployments[0].url == "http://a:1"

@@ -12,6 +12,7 @@ from tests.gateway.harness import (
     CHAT,
     STREAM,
     Script,
+    checked,
     chunk,
     configured,
     cuts,
@@ -175,7 +176,7 @@ async def test_an_engine_that_goes_down_leaves_its_model_known_and_another_engin
         dead = one.url
     async with engine(says(whole(ANSWER))) as two:
         models = config.from_urls({"vllm": [dead, two.url]}, "tiny", {})
-        async with gateway(config.check(config.Config(models=models), {}), ready=False) as front:
+        async with gateway(checked(config.Config(models=models)), ready=False) as front:
             await until(lambda: front.services.catalog.targets[1].up)
             front.services.catalog.targets[0].heard(front.services.catalog.targets[1].served)
             front.services.catalog.refresh()

@@ -6,7 +6,7 @@ import pytest
 
 from gateway import config
 from gateway.api.passing import JSON_PATHS
-from tests.gateway.harness import both, engine, gateway, head, over, piece, says, whole
+from tests.gateway.harness import both, checked, engine, gateway, head, over, piece, says, whole
 from tests.gateway.test_bad_input import is_error
 
 BODY = {"model": "tiny", "input": "x", "of_tomorrow": [1, None, {"a": 1.50}]}
@@ -17,7 +17,7 @@ async def test_a_json_body_arrives_as_it_was_sent_with_the_engines_name_for_the_
     answer = {"id": "engine-1", "model": "own", "data": [{"x": None}]}
     async with engine(says(whole(answer))) as behind:
         models = config.from_urls({"vllm": [behind.url]}, "mine", {})
-        async with gateway(config.check(config.Config(models=models), {})) as front:
+        async with gateway(checked(config.Config(models=models))) as front:
             said = await front.post(BODY | {"model": "mine"}, path)
             assert said.status_code == 200
             assert said.json() == answer | {"model": "mine"}
@@ -75,7 +75,7 @@ async def test_a_form_arrives_with_its_file_untouched_and_the_model_mapped() -> 
     sound = bytes(range(256)) * 50 + b'\r\nname="model"\r\n\r\nnot this'
     async with engine(says(whole({"text": "hello"}))) as behind:
         models = config.from_urls({"vllm": [behind.url]}, "mine", {})
-        async with gateway(config.check(config.Config(models=models), {})) as front:
+        async with gateway(checked(config.Config(models=models))) as front:
             fields: Any = {"model": "mine", "language": "en"}
             answer = await front.client.post(
                 "/v1/audio/transcriptions", data=fields, files={"file": ("a.wav", sound, "audio/wav")}
