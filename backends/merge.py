@@ -1,11 +1,22 @@
 """Several upstream answers as one: the choices of `n`, and of several prompts, that were asked for one by one."""
 
 from collections.abc import Sequence
+from typing import Any
 
 import msgspec
 
-from backends.base import Completion, Event, UpstreamRequest
-from backends.schema import Answer, AnswerMessage, ChatChoice, ChunkChoice, Delta, TextChoice, ToolCall, Usage
+from backends.base import Call, Completion, Event, UpstreamRequest
+from backends.schema import (
+    Answer,
+    AnswerMessage,
+    ChatChoice,
+    ChatRequest,
+    ChunkChoice,
+    Delta,
+    TextChoice,
+    ToolCall,
+    Usage,
+)
 
 
 def merged(completions: Sequence[Completion], requests: Sequence[UpstreamRequest]) -> Completion:
@@ -36,7 +47,7 @@ def as_chunks(completion: Completion) -> list[Event]:
     answer = completion.answer
     events: list[Event] = []
     for choice in answer.choices:
-        for piece in _text_pieces(choice) if isinstance(choice, TextChoice) else _chat_pieces(choice):
+        for piece in _chat_pieces(choice) if isinstance(choice, ChatChoice) else (choice,):
             events.append(
                 Answer(
                     id=answer.id,
@@ -47,10 +58,6 @@ def as_chunks(completion: Completion) -> list[Event]:
                 )
             )
     return events
-
-
-def _text_pieces(choice: TextChoice) -> list[TextChoice]:
-    return [choice]
 
 
 def _chat_pieces(choice: ChatChoice) -> list[ChunkChoice]:
@@ -70,3 +77,48 @@ def _chat_pieces(choice: ChatChoice) -> list[ChunkChoice]:
 
 def _piece(tool: ToolCall, place: int) -> ToolCall:
     return msgspec.structs.replace(tool, index=place)
+
+
+def assembled(call: Call, events: Sequence[Event], usage: Usage | None) -> Completion:
+    """Return the chunks of a whole stream as the whole answer that they are."""
+    choices: dict[int, ChatChoice | TextChoice] = {}
+    for event in events:
+        assert isinstance(event, Answer), "only chunks without unknown fields are put together"
+        for piece in event.choices:
+            if isinstance(piece, TextChoice):
+                _add_text(choices, piece)
+            else:
+                _add_chat(choices, piece)
+    kind = "chat.completion" if isinstance(call.view, ChatRequest) else "text_completion"
+    ordered = [choices[index] for index in sorted(choices)]
+    return Completion(
+        Answer(id=call.id, object=kind, created=call.created, model=call.model, choices=ordered, usage=usage)
+    )
+
+
+def _add_text(choices: dict[int, ChatChoice | TextChoice], piece: TextChoice) -> None:
+    whole = choices.get(piece.index)
+    if not isinstance(whole, TextChoice):
+        choices[piece.index] = msgspec.structs.replace(piece)
+        return
+    whole.text += piece.text
+    whole.finish_reason = piece.finish_reason or whole.finish_reason
+    if piece.logprobs:
+        whole.logprobs = _joined(whole.logprobs, piece.logprobs)
+
+
+def _add_chat(choices: dict[int, ChatChoice | TextChoice], piece: ChunkChoice) -> None:
+    whole = choices.get(piece.index)
+    if not isinstance(whole, ChatChoice):
+        message = AnswerMessage(role="assistant", content="", refusal=None)
+        whole = ChatChoice(index=piece.index, message=message, logprobs=None, finish_reason=None)
+        choices[piece.index] = whole
+    whole.message.content = (whole.message.content or "") + (piece.delta.content or "")
+    whole.finish_reason = piece.finish_reason or whole.finish_reason
+    if piece.logprobs:
+        whole.logprobs = _joined(whole.logprobs, piece.logprobs)
+
+
+def _joined(first: dict[str, list[Any]] | None, more: dict[str, list[Any]]) -> dict[str, list[Any]]:
+    """Return logprobs, of chats or of texts, with more of the same behind them."""
+    return {name: [*(first or {}).get(name, []), *more[name]] for name in more}

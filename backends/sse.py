@@ -31,6 +31,10 @@ class EventReader:
         """Take one read; return the payloads of the events that it completed."""
         if b"\r" in data or self._after_cr:
             data = self._fold(data)
+        if not self._pieces and data.startswith(b"data: ") and data.endswith(b"\n\n"):
+            payloads = data[6:-2].split(b"\n\ndata: ")
+            if data.count(b"\n") == 2 * len(payloads):  # nothing but events of one line, as nearly always
+                return payloads
         if self._pieces:
             seam = self._pieces[-1][-1:] + data
             if b"\n\n" not in seam:

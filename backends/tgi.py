@@ -120,10 +120,7 @@ class TGI:
 
 def _unsupported(call: Call) -> Iterator[str]:
     view = call.view
-    yield from parameters.unknown(call)
-    for name in ("frequency_penalty", "presence_penalty", "logit_bias"):
-        if getattr(view, name):
-            yield name
+    yield from parameters.unsupported_by_tgi(call)
     if (view.n or 1) > MOST_CHOICES:
         yield "n"
     if isinstance(view, ChatRequest):

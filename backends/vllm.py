@@ -27,25 +27,28 @@ class VLLM(OpenAI):
     )
 
     def adapt(self, call: Call, body: dict[str, Raw]) -> list[str]:
-        """Change what vLLM refuses: a `top_p` of 0, which means greedy, an empty list of tools, TGI's formats.
-
-        Tools that may not be called are left out, as on TGI: vLLM would show them to the model.
-        """
+        """Change what vLLM refuses: a `top_p` of 0, which means greedy, an empty list of tools, TGI's formats."""
         view = call.view
         adapted = []
         if view.top_p == 0:
             del body["top_p"]
             body["temperature"] = raw(0)
             adapted.append("top_p")
-        if "tools" in body and not (isinstance(view, ChatRequest) and view.offers_tools):
-            del body["tools"]
-            body.pop("tool_choice", None)
-            adapted.append("tools")
-        if isinstance(view, ChatRequest) and view.response_format and view.response_format.value is not None:
-            del body["response_format"]
-            body |= _constraint(view.response_format)
-            adapted.append("response_format")
-        return adapted
+        return adapted + _adapt_chat(view, body) if isinstance(view, ChatRequest) else adapted
+
+
+def _adapt_chat(view: ChatRequest, body: dict[str, Raw]) -> list[str]:
+    """Tools that may not be called are left out, as for TGI: vLLM would show them to the model."""
+    adapted = []
+    if "tools" in body and not view.offers_tools:
+        del body["tools"]
+        body.pop("tool_choice", None)
+        adapted.append("tools")
+    if view.response_format and view.response_format.value is not None:
+        del body["response_format"]
+        body |= _constraint(view.response_format)
+        adapted.append("response_format")
+    return adapted
 
 
 def _constraint(wanted: ResponseFormat) -> dict[str, Raw]:

@@ -1,8 +1,8 @@
-"""One engine asked one thing: send, ask again where the dialect says so, turn failures into errors.
+"""Step 8: one engine asked one thing, and asked again where the dialect says so; failures become errors.
 
 Whole answers come back as a Completion. Streams come back as a Source, which is read batch by batch: the chunks
-of one read from the engine. There are three: an engine's own stream, a whole answer cut into chunks (TGI's
-answers to tools), and several of those read side by side (`n`, and several prompts, on TGI).
+of one read from the engine. A stream may take several requests (TGI's pieces of 1,024 tokens), and a request that
+was not streamed is a source too (TGI's tools), as a streamed one can be a whole answer (TGI's stop strings).
 """
 
 import asyncio
@@ -10,17 +10,15 @@ from collections.abc import Sequence
 from typing import Protocol
 
 from backends.base import Again, BackendError, Call, Cause, Completion, Decoder, Event, UpstreamRequest
-from backends.merge import as_chunks, merged_usage
+from backends.merge import as_chunks, assembled, merged_usage
 from backends.schema import Usage
 from gateway.catalog import Offer
-from gateway.errors import from_backend
+from gateway.errors import PointsmanError, from_backend
 from gateway.exchange import Exchange
 from gateway.services import Services
 from gateway.upstream import Reply
 
-MOST_AGAIN = 4
-
-NOT_IN_SO_MANY = BackendError(Cause.FAILED, "The engine did not come to an answer.")
+MOST_REQUESTS = 256  # for one answer; the dialects stop long before
 
 
 class Asker:
@@ -28,32 +26,48 @@ class Asker:
 
     def __init__(self, call: Call, offer: Offer, exchange: Exchange, services: Services) -> None:
         self.call = call
-        self.target = offer.target
         self.backend = offer.target.backend
         self.exchange = exchange
-        self.upstream = services.upstream
         self.clock = services.clock
-        self.headers = {"x-request-id": call.request_id}
+        self._target = offer.target
+        self._upstream = services.upstream
+        self._headers = {"x-request-id": call.request_id}
 
     async def send(self, request: UpstreamRequest) -> Reply:
         """Send one request; return the head of its answer."""
         began = self.clock()
-        reply = await self.upstream.post(self.target, request.path, request.body, self.headers)
-        now = self.clock()
-        self.exchange.waited += now - began
-        self.exchange.heard = now
+        reply = await self._upstream.post(self._target, request.path, request.body, self._headers)
+        self.exchange.heard = self.clock()
+        self.exchange.waited += self.exchange.heard - began
         return reply
 
     async def whole(self, request: UpstreamRequest) -> Completion:
         """Return the whole answer to one request. Raises PointsmanError."""
-        for _ in range(MOST_AGAIN):
-            answer = await self._whole_once(request)
+        for _ in range(MOST_REQUESTS):
+            answer = await (self._collected(request) if request.stream else self._once(request))
             if isinstance(answer, Completion):
                 return answer
             request = answer.request
-        raise from_backend(NOT_IN_SO_MANY)
+        raise too_often()
 
-    async def _whole_once(self, request: UpstreamRequest) -> Completion | Again:
+    async def stream(self, request: UpstreamRequest) -> "EngineSource":
+        """Return the source of one request's chunks, its first batch read. Raises PointsmanError."""
+        source = EngineSource(self, request)
+        try:
+            await source.begin()
+        except BaseException:
+            source.close()
+            raise
+        return source
+
+    def judge(self, request: UpstreamRequest, reply: Reply, body: bytes) -> Completion | Again:
+        """Return what an answer that is not 200 comes to. Raises PointsmanError."""
+        failure = self.backend.failure(self.call, request, reply.status, reply.headers, body)
+        if isinstance(failure, BackendError):
+            raise from_backend(failure) from failure
+        return failure
+
+    async def _once(self, request: UpstreamRequest) -> Completion | Again:
         reply = await self.send(request)
         try:
             began = self.clock()
@@ -61,44 +75,27 @@ class Asker:
             self.exchange.waited += self.clock() - began
         finally:
             reply.close()
+        if reply.status != 200:
+            return self.judge(request, reply, body)
         try:
-            if reply.status == 200:
-                return self.backend.decode(self.call, request, reply.headers, body)
+            return self.backend.decode(self.call, request, reply.headers, body)
         except BackendError as error:
             raise from_backend(error) from error
-        return self._judge(request, reply, body)
 
-    def _judge(self, request: UpstreamRequest, reply: Reply, body: bytes) -> Completion | Again:
-        failure = self.backend.failure(self.call, request, reply.status, reply.headers, body)
-        if isinstance(failure, BackendError):
-            raise from_backend(failure) from failure
-        return failure
-
-    async def stream(self, request: UpstreamRequest) -> "Source":
-        """Return the source of the chunks that answer one request, its first batch read. Raises PointsmanError."""
-        if not request.stream:
-            return WholeSource(await self.whole(request))
-        for _ in range(MOST_AGAIN):
-            source = await self._stream_once(request)
-            if not isinstance(source, Again):
-                return source
-            request = source.request
-        raise from_backend(NOT_IN_SO_MANY)
-
-    async def _stream_once(self, request: UpstreamRequest) -> "Source | Again":
-        reply = await self.send(request)
+    async def _collected(self, request: UpstreamRequest) -> Completion:
+        source = EngineSource(self, request)
+        events: list[Event] = []
         try:
-            if reply.status != 200:
-                judged = self._judge(request, reply, await reply.read())
-                return WholeSource(judged) if isinstance(judged, Completion) else judged
-            source = EngineSource(reply, self.backend.decoder(self.call, request), self)
-            first = await source.begin()
-        except BaseException:
-            reply.close()
-            raise
-        if first is not source:
-            reply.close()
-        return first
+            while batch := await source.read():
+                events += batch
+        finally:
+            source.close()
+        return assembled(self.call, events, source.usage)
+
+
+def too_often() -> PointsmanError:
+    """Return the error of an engine that is asked again and again and does not come to an end."""
+    return from_backend(BackendError(Cause.FAILED, "The engine did not come to an answer."))
 
 
 class Source(Protocol):
@@ -116,80 +113,95 @@ class Source(Protocol):
 
 
 class EngineSource:
-    """An engine's stream, decoded."""
+    """An engine's answer as chunks, over as many requests as it takes."""
 
-    def __init__(self, reply: Reply, decoder: Decoder, asker: Asker) -> None:
+    def __init__(self, asker: Asker, request: UpstreamRequest) -> None:
         self.usage: Usage | None = None
-        self._reply = reply
-        self._decoder = decoder
         self._asker = asker
-        self._first: Sequence[Event] | None = None
+        self._request: UpstreamRequest | None = request  # to be sent; None at the end
+        self._asked = 0
+        self._reply: Reply | None = None
+        self._decoder: Decoder | None = None
+        self._first: Sequence[Event] = ()
 
-    async def begin(self) -> "Source | Again":
-        """Read the first batch; return this source, or what is to be done instead of it."""
+    async def begin(self) -> None:
+        """Read the first batch, so that a failure before it can still be told by a status."""
         began = self._asker.clock()
+        waited = self._asker.exchange.waited
         self._first = await self._next()
-        self._asker.exchange.waited += self._asker.clock() - began
-        failure = self._decoder.failure
-        if self._first or failure is None:
-            return self
-        if isinstance(failure, BackendError):
-            raise from_backend(failure) from failure
-        return failure if isinstance(failure, Again) else WholeSource(failure)
+        self._asker.exchange.waited = waited + self._asker.clock() - began
 
     async def read(self) -> Sequence[Event]:
         """Return the next batch."""
         if self._first:
-            events, self._first = self._first, None
+            events, self._first = self._first, ()
             return events
-        events = await self._next()
-        if not events:
-            self._check()
-        return events
+        return await self._next()
 
     async def _next(self) -> Sequence[Event]:
-        decoder = self._decoder
-        exchange = self._asker.exchange
+        while self._decoder is not None or self._request is not None:
+            if self._decoder is None or self._reply is None:
+                events = await self._ask()
+            else:
+                events = await self._listen(self._decoder, self._reply)
+            if events:
+                return events
+        return ()
+
+    async def _ask(self) -> Sequence[Event]:
+        """Send the next request; where its answer is no stream, return the chunks of it."""
+        request, self._request = self._request, None
+        assert request is not None, "there is something to send"
+        self._asked += 1
+        if self._asked > MOST_REQUESTS:
+            raise too_often()
+        if not request.stream:
+            return self._take(await self._asker.whole(request))
+        reply = self._reply = await self._asker.send(request)
+        if reply.status != 200:
+            return self._take(self._asker.judge(request, reply, await reply.read()))
+        self._decoder = self._asker.backend.decoder(self._asker.call, request)
+        return ()
+
+    async def _listen(self, decoder: Decoder, reply: Reply) -> Sequence[Event]:
+        """Return the next batch of the stream that is open; at its end, what follows from how it ended."""
+        exchange, clock = self._asker.exchange, self._asker.clock
         while not decoder.finished and decoder.failure is None:
-            data = await self._reply.chunk()
-            exchange.heard = self._asker.clock()
+            data = await reply.chunk()
+            exchange.heard = clock()
             if not data:
                 decoder.end()
             elif events := decoder.feed(data):
                 return events
-        return ()
+        self._decoder = None
+        failure = decoder.failure
+        if failure is None:
+            self.usage = decoder.usage
+            reply.release()
+            return ()
+        if isinstance(failure, BackendError):
+            raise from_backend(failure) from failure
+        return self._take(failure)
 
-    def _check(self) -> None:
-        failure = self._decoder.failure
-        if failure is not None:
-            raise from_backend(failure if isinstance(failure, BackendError) else NOT_IN_SO_MANY)
-        self.usage = self._decoder.usage
-
-    def close(self) -> None:
-        """Give the connection back if the stream was read to its end; otherwise close it."""
-        self._reply.release() if self._decoder.finished else self._reply.close()
-
-
-class WholeSource:
-    """A whole answer as chunks."""
-
-    def __init__(self, completion: Completion) -> None:
-        self.usage = completion.answer.usage
-        self._events: Sequence[Event] = as_chunks(completion)
-
-    async def read(self) -> Sequence[Event]:
-        """Return all chunks at once, then nothing."""
-        events, self._events = self._events, ()
-        return events
+    def _take(self, answer: Completion | Again) -> Sequence[Event]:
+        if self._reply is not None:
+            self._reply.close()
+        if isinstance(answer, Again):
+            self._request = answer.request
+            return ()
+        self.usage = answer.answer.usage
+        return as_chunks(answer)
 
     def close(self) -> None:
-        """Do nothing: the answer is here."""
+        """Stop the engine, if it is still at work."""
+        if self._reply is not None and self._decoder is not None:
+            self._reply.close()
 
 
 class MergedSource:
     """Several sources read side by side; chunks come as they come, each with its choice's index."""
 
-    def __init__(self, sources: list[Source], requests: list[UpstreamRequest]) -> None:
+    def __init__(self, sources: Sequence[Source], requests: list[UpstreamRequest]) -> None:
         self.usage: Usage | None = None
         self._sources = sources
         self._requests = requests

@@ -2,6 +2,7 @@
 
 import gc
 import logging
+import signal
 import sys
 from functools import partial
 from typing import Any
@@ -27,6 +28,8 @@ def run(config: Config) -> int:
     if config.server.workers > 1:
         Multiprocess(chosen, sockets=sockets).run()
         return 0
+    for stop in (signal.SIGTERM, signal.SIGINT):  # uvicorn raises them once more when it has shut down in order
+        signal.signal(stop, lambda *_: None)
     server = uvicorn.Server(chosen)
     server.run(sockets=sockets)
     return 0 if server.started else 1

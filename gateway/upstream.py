@@ -4,6 +4,7 @@ aiohttp carries it: its connection pool costs a tenth of httpx's a request (see 
 on connections; how many requests are let through is decided before.
 """
 
+import asyncio
 from collections.abc import Awaitable
 from typing import TypeVar
 
@@ -16,6 +17,7 @@ from gateway.errors import RETRY_AFTER, EngineFailed, Unavailable
 
 # uvicorn, and so vLLM, closes an idle connection after 5 s: one that old must not be used again.
 IDLE = 4.0
+MOST_DRAIN = 1.0  # seconds
 
 T = TypeVar("T")
 
@@ -29,12 +31,13 @@ class Unreachable(Unavailable):
 class Reply:
     """An engine's answer: its status and headers are here, its body is read when it is wanted."""
 
-    def __init__(self, response: aiohttp.ClientResponse, target: Target) -> None:
+    def __init__(self, response: aiohttp.ClientResponse, target: Target, drains: set[asyncio.Task[None]]) -> None:
         self.status = response.status
         self.headers: CIMultiDictProxy[str] = response.headers
         self._response = response
         self._read = response.content.readany
         self._target = target
+        self._drains = drains
 
     async def read(self) -> bytes:
         """Return the whole body."""
@@ -52,8 +55,26 @@ class Reply:
         self._response.close()
 
     def release(self) -> None:
-        """Give the connection back for the next request, if the body has been read."""
-        self._response.release()
+        """Give the connection back for the next request: all that was of interest in the body has been read.
+
+        The end of the body may be a moment behind the last event; who closes then, closes a good connection.
+        """
+        if self._response.content.is_eof():
+            self._response.release()
+            return
+        drain = asyncio.ensure_future(self._drain())
+        self._drains.add(drain)
+        drain.add_done_callback(self._drains.discard)
+
+    async def _drain(self) -> None:
+        try:
+            async with asyncio.timeout(MOST_DRAIN):
+                while await self._read():
+                    pass
+        except (aiohttp.ClientError, OSError, TimeoutError):
+            self._response.close()
+        else:
+            self._response.release()
 
 
 class Upstream:
@@ -62,6 +83,7 @@ class Upstream:
     def __init__(self, timeouts: Timeouts) -> None:
         self._timeout = aiohttp.ClientTimeout(total=None, sock_connect=timeouts.connect)
         self._session: aiohttp.ClientSession | None = None
+        self._drains: set[asyncio.Task[None]] = set()
 
     async def open(self) -> None:
         """Make ready; to be called in the running event loop."""
@@ -76,6 +98,8 @@ class Upstream:
 
     async def close(self) -> None:
         """Close all connections."""
+        for drain in self._drains:
+            drain.cancel()
         if self._session is not None:
             await self._session.close()
 
@@ -96,7 +120,7 @@ class Upstream:
         asked = self._session.request(
             method, target.url + path, data=body, headers=target.headers | headers, allow_redirects=False
         )
-        return Reply(await _seam(asked, target), target)
+        return Reply(await _seam(asked, target), target, self._drains)
 
 
 async def _seam(waited: Awaitable[T], target: Target) -> T:

@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 import msgspec
 import pytest
 
+from backends import BACKENDS
 from backends.base import Again, Backend, BackendError, Call, Cause, Completion, Decoder, Served, UpstreamRequest
 from backends.extras import lay
 from backends.merge import merged
@@ -166,7 +167,8 @@ def test_an_engine_that_gave_up_has_failed(finish: str) -> None:
         decoded(BACKEND, chat(), whole({"content": "a"}, finish_reason=finish))
     assert raised.value.cause is Cause.FAILED
     for extra in ({}, {"new": 1}):
-        stream = events({"delta": {"content": "a"}}, {"delta": {"content": "b"}, "finish_reason": finish, **extra})
+        gave_up = {"delta": {"content": "b"}, "finish_reason": finish, **extra}
+        stream = events({"delta": {"content": "a"}}, gave_up, {"delta": {"content": "c"}, "finish_reason": "stop"})
         got = heard(BACKEND, chat(stream=True), [stream + b"data: [DONE]\n\n"])
         assert [one["choices"][0]["delta"] for one in got.events] == [{"content": "a"}]
         assert got.cause is Cause.FAILED
@@ -228,11 +230,12 @@ def test_nulls_in_the_usages_details_are_left_out() -> None:
 
 def test_tool_calls_have_ids_of_the_gateways() -> None:
     """Each its own, the same whole and streamed, and never the engine's; `content` is null beside them."""
-    calls = [{"id": f"x{i}", "type": "function", "function": {"name": "f", "arguments": "{}"}} for i in range(2)]
+    function = {"name": "f", "arguments": "{}"}
+    calls = [{"index": i, "id": f"x{i}", "type": "function", "function": function} for i in range(2)]
     message = decoded(BACKEND, chat(tools=[TOOL]), whole({"content": "", "tool_calls": calls}))["choices"][0]["message"]
     ids = [one["id"] for one in message["tool_calls"]]
     assert message["content"] is None
-    assert [one["function"] for one in message["tool_calls"]] == [{"name": "f", "arguments": "{}"}] * 2
+    assert message["tool_calls"] == [{"id": one, "type": "function", "function": function} for one in ids]
     assert all(len(one) == 29 and one.startswith("call_") for one in ids)
     assert len(set(ids)) == 2
     pieces = [{"index": i, "id": f"x{i}", "function": {"name": "f"}} for i in range(2)]
@@ -296,6 +299,11 @@ def test_garbage_is_no_stream(body: bytes, frame: str) -> None:
         assert got.cause in (Cause.NONSENSE, Cause.FAILED)
 
 
+def test_each_dialect_says_its_name() -> None:
+    assert {name: backend.name for name, backend in BACKENDS.items()} == {name: name for name in BACKENDS}
+    assert [backend.label for backend in BACKENDS.values()] == ["vLLM", "TGI", "OpenAI-compatible engine"]
+
+
 def test_models_are_read() -> None:
     body = b'{"object": "list", "data": [{"id": "a/b", "max_model_len": 1024, "root": "x"}, {"id": "c"}]}'
     assert BACKEND.served(body) == [Served("a/b", "a/b", 1024), Served("c", "c", None)]
@@ -328,7 +336,8 @@ def test_an_event_with_unknown_fields_keeps_them() -> None:
     assert event["choices"][0] == {"index": 0, "delta": {"content": "a", "deep": 1}, "finish_reason": None} | {
         "new": {"a": None}
     }
-    assert (event["id"], event["model"], event["created"]) == ("chatcmpl-r", "ours", 1700000000)
+    head = {"id": "chatcmpl-r", "object": "chat.completion.chunk", "created": 1700000000, "model": "ours"}
+    assert event == head | {"top": [1], "choices": event["choices"]}
 
 
 def test_usage_on_every_chunk_is_shown_only_if_it_was_asked_for() -> None:
@@ -341,6 +350,33 @@ def test_usage_on_every_chunk_is_shown_only_if_it_was_asked_for() -> None:
         (event,) = heard(BACKEND, asked, [stream]).events
         assert event["usage"] == USAGE | own
         assert plain(heard(BACKEND, asked, [stream]).usage) == USAGE
+
+
+def test_usage_alone_is_no_event() -> None:
+    """Whoever writes the client's stream ends it with the usage."""
+    for own in ({}, {"new": 1}):
+        alone = json.dumps({"choices": [], "usage": USAGE} | own).encode()
+        got = heard(BACKEND, chat(stream=True), [b"data: " + alone + b"\n\n"])
+        assert (got.events, plain(got.usage)) == ([], USAGE)
+
+
+def test_a_tool_call_that_comes_in_one_piece_keeps_its_arguments() -> None:
+    piece = {"index": 0, "id": "x", "type": "function", "function": {"name": "f", "arguments": '{"a":1}'}}
+    (event,) = heard(BACKEND, chat(stream=True, tools=[TOOL]), [events({"delta": {"tool_calls": [piece]}})]).events
+    (shown,) = event["choices"][0]["delta"]["tool_calls"]
+    assert shown["function"] == {"name": "f", "arguments": '{"a":1}'}
+
+
+def test_the_end_of_a_body_changes_nothing_that_is_settled() -> None:
+    decoder = BACKEND.decoder(chat(stream=True), BACKEND.encode(chat(stream=True), "m")[0])
+    decoder.feed(events({"delta": {}, "finish_reason": "stop"}) + b"data: [DONE]\n\n")
+    decoder.end()
+    assert (decoder.finished, decoder.failure) == (True, None)
+    decoder = BACKEND.decoder(chat(stream=True), BACKEND.encode(chat(stream=True), "m")[0])
+    decoder.feed(b"data: nonsense\n\n")
+    settled = decoder.failure
+    decoder.end()
+    assert decoder.failure is settled is not None
 
 
 def test_n_greedy_choices_stream_side_by_side() -> None:

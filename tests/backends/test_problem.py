@@ -309,6 +309,9 @@ SHAPES: list[tuple[bytes, Problem]] = [
     (b'{"error": {"message": "no"}}', Problem("no")),
     (b'{"error": {"message": "no", "param": 7, "type": "t"}}', Problem("no", None, "t")),
     (b'{"error": {"message": "no", "param": "body.a.b"}}', Problem("no", "a")),
+    (b'{"error": {"message": "no", "param": "body"}}', Problem("no")),
+    (b'{"error": {"message": "no", "param": "body.7"}}', Problem("no")),
+    (b'{"error": {"message": "no", "param": ""}}', Problem("no")),
     (b'{"error": "no"}', Problem("no")),
     (b'{"error": "no", "error_type": "kind"}', Problem("no", None, "kind")),
     (b'{"detail": "Not Found"}', Problem("Not Found")),
@@ -372,6 +375,15 @@ def test_an_upstreams_own_words_about_its_limit_pass() -> None:
     failure = BACKENDS["openai"].failure(CHAT, None, 429, {}, body)
     assert isinstance(failure, BackendError)
     assert (failure.cause, failure.message) == (Cause.LIMITED, "Slow down.")
+
+
+@pytest.mark.parametrize("said", ["Please reduce the length of the messages.", "This is the maximum context length."])
+def test_a_prompt_that_is_too_long_is_known_by_its_words(said: str) -> None:
+    body = b'{"error": {"message": "%b", "param": "input_tokens"}}' % said.encode()
+    for call, param in ((CHAT, "messages"), (TEXT, "prompt"), (None, "messages")):
+        failure = BACKENDS["openai"].failure(call, None, 400, {}, body)
+        assert isinstance(failure, BackendError)
+        assert (failure.cause, failure.param, failure.message) == (Cause.CONTEXT, param, said)
 
 
 def test_incomplete_generation_is_a_failure() -> None:

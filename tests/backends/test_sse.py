@@ -43,7 +43,9 @@ def test_the_events_are_the_same_however_the_stream_is_cut(stream: bytes, events
 
 
 def test_line_ends_may_be_mixed() -> None:
-    assert read([b"data: a\r\n\ndata: b\n\rdata: c\r\r\n"]) == [b"a", b"b", b"c"]
+    stream = b"data: a\r\n\ndata: b\n\rdata: c\r\r\ndata: d\n\ndata: e\r\n\r\n"
+    for cut in range(len(stream)):
+        assert read([stream[:cut], stream[cut:]]) == [b"a", b"b", b"c", b"d", b"e"], cut
 
 
 def test_an_event_comes_with_the_read_that_ends_it() -> None:
@@ -55,7 +57,7 @@ def test_an_event_comes_with_the_read_that_ends_it() -> None:
 
 
 def test_a_line_feed_after_a_carriage_return_ends_no_second_line() -> None:
-    assert read([b"data: a\r", b"\ndata: b\r", b"", b"\n\r", b"\n"]) == [b"a\nb"]
+    assert read([b"data: a\r", b"\ndata: b\r", b"", b"\ndata: c\r", b"\n\r", b"\n"]) == [b"a\nb\nc"]
 
 
 def test_a_recorded_stream_has_its_events() -> None:

@@ -90,5 +90,6 @@ def test_it_says_at_once_that_a_stop_came() -> None:
 
 
 def test_what_was_held_back_comes_at_the_end() -> None:
-    assert scan(["sess"], ["session"]) == (["", "sess"], False)
+    scanner = StopScanner(["session"])
+    assert [scanner.feed("sess"), scanner.end(), scanner.end()] == ["", "sess", ""]
     assert scan(["a<", "|b<", "|"], ["<|end|>"]) == (["a", "<|b", "", "<|"], False)

@@ -90,6 +90,15 @@ ENCODED: list[tuple[str, dict[str, Any], Any, tuple[str, ...]]] = [
         ("response_format",),
     ),
     (
+        "TGI's json of something called schema",
+        {"messages": HI, "response_format": {"type": "json", "value": {"schema": 1}}},
+        {
+            "messages": HI,
+            "response_format": {"type": "json_schema", "json_schema": {"name": "answer", "schema": {"schema": 1}}},
+        },
+        ("response_format",),
+    ),
+    (
         "TGI's regex",
         {"messages": HI, "response_format": {"type": "regex", "value": "[0-9]+"}},
         {"messages": HI, "structured_outputs": {"regex": "[0-9]+"}},
@@ -97,6 +106,7 @@ ENCODED: list[tuple[str, dict[str, Any], Any, tuple[str, ...]]] = [
     ),
     ("prompts", {"prompt": ["a", "b"], "n": 2, "echo": True, "logprobs": 0, "best_of": 2}, ..., ()),
     ("tokens", {"prompt": [[1, 2], [3]]}, ..., ()),
+    ("a chat's fields", {"prompt": "a", "tools": [], "response_format": {"type": "json", "value": {}}}, ..., ()),
 ]
 
 
