@@ -20,7 +20,9 @@ class Call(Struct, frozen=True, kw_only=True):
     """One request of a client's, read and checked.
 
     `body` is all of what the client sent, by field, as it was written: what no view names is still there.
-    `id`, `created` (Unix seconds) and `model` (the client's name for it) are what every answer carries.
+    `id`, `created` (Unix seconds) and `model` (the client's name for it) are what every answer carries. With `older`
+    words the client said functions for tools. `beside_tgi`: a TGI serves the same model, which always continues a last
+    message of the assistant's.
     """
 
     view: ChatRequest | CompletionRequest
@@ -29,6 +31,8 @@ class Call(Struct, frozen=True, kw_only=True):
     created: int
     model: str
     request_id: str
+    older: bool = False
+    beside_tgi: bool = False
 
     @property
     def stream(self) -> bool:
@@ -48,6 +52,23 @@ class Call(Struct, frozen=True, kw_only=True):
         return options is not None and options.continuous_usage_stats is True
 
 
+class Before(Struct, frozen=True, kw_only=True):
+    """What earlier requests for the same answer have come to: an answer may take several.
+
+    `held` is the end of the text that may be the beginning of a stop string. Once `ended`, only the prompt's tokens
+    are still to be counted, of an answer or, if `cut`, of a tool call without an end. `attempt` counts what was tried
+    again.
+    """
+
+    text: str = ""
+    held: str = ""
+    tokens: int = 0
+    prompt_tokens: int = 0
+    ended: bool = False
+    cut: bool = False
+    attempt: int = 0
+
+
 class UpstreamRequest(Struct, frozen=True, kw_only=True):
     """One HTTP POST to an engine.
 
@@ -62,6 +83,7 @@ class UpstreamRequest(Struct, frozen=True, kw_only=True):
     choices: tuple[int, ...] = ()
     prompt: int = 0
     adapted: tuple[str, ...] = ()
+    before: Before = Before()
 
 
 class Cause(Enum):

@@ -4,12 +4,14 @@ Neither engine knows them any more: they become tools on the way in, and a call 
 out. At most one function is called, as it always was.
 """
 
+from collections.abc import Sequence
 from typing import Any
 
 import msgspec
 from msgspec import Raw
 
-from backends.schema import Delta
+from backends.base import Event
+from backends.schema import Answer
 
 
 def as_tools(body: dict[str, Raw]) -> dict[str, Raw]:
@@ -21,7 +23,7 @@ def as_tools(body: dict[str, Raw]) -> dict[str, Raw]:
     functions = _read(changed.pop("functions"), list[dict[str, Any]])
     changed["tools"] = _raw([{"type": "function", "function": function} for function in functions])
     changed["parallel_tool_calls"] = _raw(False)
-    choice = _read(changed.pop("function_call", Raw(b'"auto"')), str | dict[str, str])
+    choice = _read(changed.pop("function_call", Raw(b"null")), str | dict[str, str] | None) or "auto"
     if isinstance(choice, dict):
         choice = {"type": "function", "function": choice}
     changed["tool_choice"] = _raw(choice)
@@ -52,20 +54,23 @@ def _raw(value: Any) -> Raw:
     return Raw(msgspec.json.encode(value))
 
 
-def whole(message: Any) -> None:
-    """Say a whole answer's tool call as a function call."""
-    if message.tool_calls:
-        message.function_call = message.tool_calls[0].function
-        message.tool_calls = None
+def answer(whole: Answer[Any]) -> None:
+    """Say a whole answer's tool calls as function calls."""
+    for choice in whole.choices:
+        _say(choice, choice.message)
 
 
-def delta(piece: Delta) -> None:
-    """Say a chunk's tool call as a function call."""
-    if piece.tool_calls:
-        piece.function_call = piece.tool_calls[0].function
-        piece.tool_calls = None
+def events(chunks: Sequence[Event]) -> Sequence[Event]:
+    """Say the chunks' tool calls as function calls; chunks with unknown fields stay as they are."""
+    for chunk in chunks:
+        for choice in chunk.choices if isinstance(chunk, Answer) else ():
+            _say(choice, choice.delta)
+    return chunks
 
 
-def finish(reason: str | None) -> str | None:
-    """Return the older finish reason."""
-    return "function_call" if reason == "tool_calls" else reason
+def _say(choice: Any, said: Any) -> None:
+    if said.tool_calls:
+        said.function_call = said.tool_calls[0].function
+        said.tool_calls = None
+    if choice.finish_reason == "tool_calls":
+        choice.finish_reason = "function_call"

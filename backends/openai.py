@@ -6,6 +6,7 @@ and written anew, with the gateway's own id, time and model name.
 """
 
 import hashlib
+from collections.abc import Iterator
 from typing import Any
 
 import msgspec
@@ -124,11 +125,12 @@ class OpenAI:
             finish_choice(choice)
             if isinstance(choice, ChatChoice):
                 finish_message(choice.message, call, choice.index)
+                likeliest(choice, call)
         if answer.usage is not None:
             trim(answer.usage)
         if request.choices:
             n = call.view.n or 1
-            answer.choices = [copy for choice in answer.choices for copy in copies(choice, n)]
+            answer.choices = [copy for choice in answer.choices for copy in copies(choice, n, call)]
             answer.usage = answer.usage and multiply(answer.usage, n)
             if "choices" in extra:
                 extra["choices"] = [beside for beside in extra["choices"] for _ in range(n)]
@@ -164,6 +166,7 @@ class StreamDecoder:
         self._object = "chat.completion.chunk" if self._chat else "text_completion"
         self._reader: Reader[Any] = CHAT_CHUNK if self._chat else WHOLE_TEXT
         self._decode = self._reader.decode
+        self._begun: set[int] = set()
         self._ended: set[int] = set()  # choices whose finish reason has come
 
     def feed(self, data: bytes) -> list[Event]:
@@ -178,10 +181,14 @@ class StreamDecoder:
             if payload == DONE:
                 self._done()
                 break
+            if not payload:
+                continue
             try:
                 chunk = self._decode(payload)
                 self._take(chunk)
-                if chunk.choices:
+                if self._copies:
+                    events += self._repeated(chunk, {})
+                elif chunk.choices:
                     events.append(chunk)
             except problem.UNREADABLE:
                 if not self._take_open(payload, events):
@@ -189,7 +196,7 @@ class StreamDecoder:
             except BackendError as failure:
                 self.failure = failure
                 break
-        return [one for chunk in events for one in self._repeated(chunk)] if self._copies else events
+        return events
 
     def end(self) -> None:
         """Say that the body has ended: without `[DONE]` it was cut."""
@@ -198,7 +205,7 @@ class StreamDecoder:
 
     def _done(self) -> None:
         # An engine that dies can still say [DONE]; without a finish reason there was no answer.
-        if self._ended:
+        if self._ended and self._begun <= self._ended:
             self.finished = True
         else:
             self.failure = BackendError(Cause.FAILED, CUT)
@@ -216,7 +223,9 @@ class StreamDecoder:
             return False
         if chunk.usage is None:
             extra.pop("usage", None)
-        if chunk.choices:
+        if self._copies:
+            events += self._repeated(chunk, extra)
+        elif chunk.choices:
             events.append(lay(chunk, extra))
         return True
 
@@ -232,23 +241,24 @@ class StreamDecoder:
             self._take_usage(chunk, chunk.usage)
         for choice in chunk.choices:
             finish_choice(choice)
-            if choice.finish_reason is not None:
-                self._ended.add(choice.index)
+            (self._begun if choice.finish_reason is None else self._ended).add(choice.index)
             if self._chat and choice.delta.tool_calls:
                 finish_tool_delta(choice, call)
+            if self._chat and choice.logprobs:
+                likeliest(choice, call)
 
     def _take_usage(self, chunk: Answer[Any], usage: Usage) -> None:
         trim(usage)
         self.usage = multiply(usage, self._copies) if self._copies else usage
         chunk.usage = self.usage if self._call.continuous_usage else None
 
-    def _repeated(self, chunk: Event) -> list[Event]:
-        """Return a greedy chunk once for each of the choices that share it."""
-        if isinstance(chunk, dict):
-            first = chunk["choices"][0]
-            place = first["index"] * self._copies
-            return [chunk | {"choices": [first | {"index": place + i}]} for i in range(self._copies)]
-        return [msgspec.structs.replace(chunk, choices=[one]) for one in copies(chunk.choices[0], self._copies)]
+    def _repeated(self, chunk: Answer[Any], extra: dict[str, Any]) -> Iterator[Event]:
+        """Yield a greedy chunk once for each of the choices that share it, with the fields that no type names."""
+        beside = extra.get("choices") or [None] * len(chunk.choices)
+        for choice, more in zip(chunk.choices, beside, strict=True):
+            for one in copies(choice, self._copies, self._call):
+                repeated = msgspec.structs.replace(chunk, choices=[one])
+                yield lay(repeated, extra | {"choices": [more]}) if extra else repeated
 
 
 def event_failure(payload: bytes, call: Call) -> BackendError:
@@ -294,9 +304,20 @@ def greedy_copies(call: Call) -> tuple[int, ...]:
     return tuple(range(n * prompts)) if n > 1 and view.greedy else ()
 
 
-def copies(choice: Any, n: int) -> list[Any]:
-    """Return a prompt's only choice as the `n` that were asked for."""
-    return repeat(choice, tuple(range(choice.index * n, choice.index * n + n)))
+def copies(choice: Any, n: int, call: Call) -> list[Any]:
+    """Return a prompt's only choice as the `n` that were asked for; their tool calls have ids of their own."""
+    repeated = repeat(choice, tuple(range(choice.index * n, choice.index * n + n)))
+    name = "message" if isinstance(choice, ChatChoice) else "delta"
+    said: Any = getattr(choice, name, None)
+    for one in repeated if said and said.tool_calls else ():
+        tools = [_own(tool, call, one.index, place) for place, tool in enumerate(said.tool_calls)]
+        setattr(one, name, msgspec.structs.replace(said, tool_calls=tools))
+    return repeated
+
+
+def _own(tool: ToolCall, call: Call, index: int, place: int) -> ToolCall:
+    place = place if tool.index is None else tool.index
+    return msgspec.structs.replace(tool, id=tool.id and tool_id(call, index, place))
 
 
 def dress(answer: Answer[Any], call: Call, kind: str) -> None:
@@ -313,21 +334,40 @@ FINISH = {"repetition": "stop", "": None, "eos_token": "stop", "stop_sequence": 
 
 def finish_choice(choice: Any) -> None:
     """Bring a choice's end into OpenAI's words. Raises BackendError if the engine gave up."""
-    if choice.finish_reason is not None:
-        if choice.finish_reason in BROKEN:
-            raise BackendError(Cause.FAILED, FAILED)
-        choice.finish_reason = FINISH.get(choice.finish_reason, choice.finish_reason)
+    if choice.finish_reason in BROKEN:
+        raise BackendError(Cause.FAILED, FAILED)
+    reason: str | None = choice.finish_reason or None
+    choice.finish_reason = reason and FINISH.get(reason, reason)
     choice.stop_reason = None
     if not isinstance(choice, ChunkChoice):
         choice.routed_experts = None
+
+
+def likeliest(choice: Any, call: Call) -> None:
+    """Order each token's likeliest ones, and leave as many as were asked for."""
+    most = getattr(call.view, "top_logprobs", None)
+    if not most or not isinstance(choice.logprobs, dict):
+        return
+    content = choice.logprobs.get("content")
+    for token in content if isinstance(content, list) else ():
+        likely = token.get("top_logprobs") if isinstance(token, dict) else None
+        if isinstance(likely, list):
+            token["top_logprobs"] = sorted(likely, key=_logprob, reverse=True)[:most]
+
+
+def _logprob(token: Any) -> float:
+    """Return a token's log probability; one without any is the least likely."""
+    value: Any = token.get("logprob") if isinstance(token, dict) else None
+    return value if isinstance(value, int | float) else float("-inf")
 
 
 def finish_message(message: Any, call: Call, index: int) -> None:
     """Write `refusal` out, and give tool calls ids of the gateway's."""
     if message.refusal is UNSET:
         message.refusal = None
-    if message.tool_calls:
+    if message.tool_calls or message.content is UNSET:
         message.content = message.content or None
+    if message.tool_calls:
         for place, tool in enumerate(message.tool_calls):
             finish_tool(tool, call, index, place)
             tool.index = None

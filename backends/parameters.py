@@ -195,4 +195,4 @@ def _asks_nothing(name: str, value: Raw) -> bool:
     written = bytes(value)
     if name in ("frequency_penalty", "presence_penalty"):
         return written == b"null" or float(written) == 0
-    return written == b"null" or (name == "logit_bias" and written.strip(b"{ }") == b"")
+    return written == b"null" or (name == "logit_bias" and written.strip(b"{} \t\r\n") == b"")

@@ -1,8 +1,11 @@
 """JSON Schemas with their references resolved (JSON Schema 2020-12, section 8.2): TGI does not follow them."""
 
+from itertools import count
 from typing import Any
+from urllib.parse import unquote
 
 MOST_DEPTH = 32
+MOST_VALUES = 20_000  # in what it comes to: a few references to a few references are soon very many
 
 
 class Unresolvable(ValueError):
@@ -11,26 +14,28 @@ class Unresolvable(ValueError):
 
 def resolved(schema: dict[str, Any]) -> dict[str, Any]:
     """Return the schema with each `$ref` replaced by what it names. Raises Unresolvable."""
-    done = _resolve(schema, schema, 0)
-    return {name: value for name, value in done.items() if name not in ("$defs", "definitions")}
+    plain = {name: value for name, value in schema.items() if name not in ("$defs", "definitions")}
+    done: dict[str, Any] = _Resolver(schema).resolve(plain, 0)
+    return done
 
 
-def _resolve(value: Any, root: dict[str, Any], depth: int) -> Any:
-    if depth > MOST_DEPTH:
-        raise Unresolvable("the schema refers to itself")
-    if isinstance(value, list):
-        return [_resolve(item, root, depth + 1) for item in value]
-    if not isinstance(value, dict):
-        return value
-    reference = value.get("$ref")
-    if isinstance(reference, str):
-        beside = {name: inner for name, inner in value.items() if name != "$ref"}
-        value = _named(reference, root) | beside
-        return _resolve(value, root, depth + 1)
-    return {
-        name: inner if name in ("$defs", "definitions") else _resolve(inner, root, depth + 1)
-        for name, inner in value.items()
-    }
+class _Resolver:
+    def __init__(self, root: dict[str, Any]) -> None:
+        self._root = root
+        self._values = count(1)
+
+    def resolve(self, value: Any, depth: int) -> Any:
+        if depth > MOST_DEPTH or next(self._values) > MOST_VALUES:
+            raise Unresolvable("the schema refers to itself, or is too large")
+        if isinstance(value, list):
+            return [self.resolve(item, depth + 1) for item in value]
+        if not isinstance(value, dict):
+            return value
+        reference = value.get("$ref")
+        if isinstance(reference, str):
+            beside = {name: inner for name, inner in value.items() if name != "$ref"}
+            return self.resolve(_named(reference, self._root) | beside, depth + 1)
+        return {name: self.resolve(inner, depth + 1) for name, inner in value.items() if name != "$defs"}
 
 
 def _named(reference: str, root: dict[str, Any]) -> dict[str, Any]:
@@ -38,7 +43,7 @@ def _named(reference: str, root: dict[str, Any]) -> dict[str, Any]:
         raise Unresolvable(f"{reference} is not in the schema")
     found: Any = root
     for step in filter(None, reference[1:].split("/")):
-        name = step.replace("~1", "/").replace("~0", "~")
+        name = unquote(step).replace("~1", "/").replace("~0", "~")
         if not isinstance(found, dict) or name not in found:
             raise Unresolvable(f"{reference} is not in the schema")
         found = found[name]

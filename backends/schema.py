@@ -10,7 +10,7 @@ named where they may pass (`token_ids`) or where they must be taken out (`stop_r
 names takes the slower road of `backends.extras`.
 """
 
-from typing import Annotated, Any, Generic, TypeVar
+from typing import Annotated, Any, Generic, Literal, TypeVar
 
 from msgspec import UNSET, Meta, Struct, UnsetType
 
@@ -93,11 +93,24 @@ class FunctionName(Struct):
     name: str
 
 
-class NamedTool(Struct):
-    """`tool_choice` that names one function."""
+class AllowedTools(Struct):
+    """The `allowed_tools` of a `tool_choice`: some of the tools, and whether one of them must be called."""
 
-    function: FunctionName
+    mode: Literal["auto", "required"]
+    tools: list["NamedTool"]
+
+
+class NamedTool(Struct):
+    """`tool_choice` that names one function, or those that are allowed."""
+
+    function: FunctionName | None = None
+    allowed_tools: AllowedTools | None = None
     type: str = "function"
+
+    @property
+    def name(self) -> str:
+        """The function's name; empty if none is named."""
+        return self.function.name if self.function else ""
 
 
 class JsonSchema(Struct):
@@ -155,6 +168,8 @@ class ChatRequest(Request, kw_only=True):
     tools: list[Tool] | None = None
     tool_choice: str | NamedTool | None = None
     parallel_tool_calls: bool | None = None
+    modalities: list[str] | None = None
+    structured_outputs: dict[str, Any] | None = None
 
     @property
     def limit(self) -> int | None:
@@ -176,6 +191,7 @@ class CompletionRequest(Request, kw_only=True):
     echo: bool | None = None
     best_of: Annotated[int, Meta(ge=0, le=20)] | None = None
     suffix: str | None = None
+    structured_outputs: dict[str, Any] | None = None
 
     @property
     def limit(self) -> int:
@@ -232,6 +248,7 @@ class Delta(Wire, kw_only=True):
     reasoning: str | None = None
     reasoning_content: str | None = None
     tool_calls: list[ToolCall] | None = None
+    function_call: CalledFunction | None = None
 
 
 class ChunkChoice(Wire, kw_only=True):
@@ -240,7 +257,7 @@ class ChunkChoice(Wire, kw_only=True):
     index: int
     delta: Delta
     logprobs: Any = UNSET
-    finish_reason: str | None
+    finish_reason: str | UnsetType | None = UNSET
     token_ids: list[int] | None = None
     stop_reason: Any = None
 
@@ -249,7 +266,7 @@ class AnswerMessage(Wire, kw_only=True):
     """The message of a whole answer."""
 
     role: str
-    content: str | None
+    content: str | UnsetType | None = UNSET
     refusal: str | UnsetType | None = UNSET
     reasoning: str | None = None
     reasoning_content: str | None = None

@@ -8,30 +8,30 @@ from collections.abc import Sequence
 
 
 class StopScanner:
-    """Passes text on up to the first stop string."""
+    """Passes text on up to the first stop string. `held` is the text that may be the beginning of one."""
 
-    def __init__(self, stops: Sequence[str]) -> None:
+    def __init__(self, stops: Sequence[str], held: str = "") -> None:
         self._stops = stops
-        self._held = ""
+        self.held = held
         self.stopped = False
 
     def feed(self, text: str) -> str:
         """Take a piece; return the text that is certain to be before any stop."""
         if self.stopped:
             return ""
-        text = self._held + text
+        text = self.held + text
         found = _first(text, self._stops)
         begun = len(text) - max((_overlap(text, stop) for stop in self._stops), default=0)
         if found is not None and found <= begun:  # else an earlier stop may yet become whole
             self.stopped = True
-            self._held = ""
+            self.held = ""
             return text[:found]
-        self._held = text[begun:]
+        self.held = text[begun:]
         return text[:begun]
 
     def end(self) -> str:
         """No more text comes: return what was held back, up to a stop in it."""
-        held, self._held = self._held, ""
+        held, self.held = self.held, ""
         found = _first(held, self._stops)
         self.stopped = self.stopped or found is not None
         return held[:found]

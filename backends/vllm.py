@@ -4,7 +4,11 @@ from msgspec import Raw
 
 from backends.base import Call
 from backends.openai import OpenAI, raw
-from backends.schema import ChatRequest, ResponseFormat
+from backends.schema import ChatRequest
+from backends.tgi.grammars import for_vllm
+
+MOST_LOGPROBS = 20  # what a vLLM gives unless it was started with --max-logprobs
+CONTINUES = {"continue_final_message", "add_generation_prompt"}
 
 
 class VLLM(OpenAI):
@@ -27,34 +31,36 @@ class VLLM(OpenAI):
     )
 
     def adapt(self, call: Call, body: dict[str, Raw]) -> list[str]:
-        """Change what vLLM refuses: a `top_p` of 0, which means greedy, an empty list of tools, TGI's formats."""
-        view = call.view
+        """Say what vLLM takes in other words, and what it would do otherwise than TGI or OpenAI."""
         adapted = []
-        if view.top_p == 0:
+        view = call.view
+        if view.top_p == 0:  # which vLLM refuses, and means greedy
             del body["top_p"]
             body["temperature"] = raw(0)
             adapted.append("top_p")
-        return adapted + _adapt_chat(view, body) if isinstance(view, ChatRequest) else adapted
+        if isinstance(view, ChatRequest):
+            adapted += _adapt_chat(call, view, body)
+        elif "best_of" in body:
+            del body["best_of"]
+        return adapted
 
 
-def _adapt_chat(view: ChatRequest, body: dict[str, Raw]) -> list[str]:
-    """Tools that may not be called are left out, as for TGI: vLLM would show them to the model."""
+def _adapt_chat(call: Call, view: ChatRequest, body: dict[str, Raw]) -> list[str]:
     adapted = []
-    if "tools" in body and not view.offers_tools:
-        del body["tools"]
-        body.pop("tool_choice", None)
+    if not view.offers_tools and body.keys() & {"tools", "tool_choice"}:
+        for name in ("tools", "tool_choice", "parallel_tool_calls"):
+            body.pop(name, None)
         adapted.append("tools")
-    if view.response_format and view.response_format.value is not None:
+    if view.response_format and view.response_format.value is not None:  # TGI's form
         del body["response_format"]
-        body |= _constraint(view.response_format)
+        name, value = for_vllm(view.response_format)
+        body[name] = raw(value)
         adapted.append("response_format")
+    if view.top_logprobs and view.top_logprobs < MOST_LOGPROBS and not view.greedy:
+        # The sampled token takes the first place: one more is asked for, so that the likeliest are all there.
+        body["top_logprobs"] = raw(view.top_logprobs + 1)
+        adapted.append("top_logprobs")
+    if call.beside_tgi and view.messages[-1].role == "assistant" and not body.keys() & CONTINUES:
+        body |= {"continue_final_message": raw(True), "add_generation_prompt": raw(False)}
+        adapted.append("messages")
     return adapted
-
-
-def _constraint(wanted: ResponseFormat) -> dict[str, Raw]:
-    """Return what vLLM has for TGI's form of a response format."""
-    if wanted.type == "regex":
-        return {"structured_outputs": raw({"regex": wanted.value})}
-    named = wanted.type == "json_schema" and isinstance(wanted.value, dict) and "schema" in wanted.value
-    schema = wanted.value if named else {"name": "answer", "schema": wanted.value}
-    return {"response_format": raw({"type": "json_schema", "json_schema": schema})}

@@ -112,6 +112,37 @@ def check(path: str) -> None:
 
 
 @main.command()
+@click.option("--config", type=click.Path(), metavar="FILE", help="A pointsman.toml; each of its models is examined.")
+@click.option("--vllm", multiple=True, metavar="URL", help="A vLLM; may be given several times.")
+@click.option("--tgi", multiple=True, metavar="URL", help="A TGI; may be given several times.")
+@click.option("--json", "as_json", is_flag=True, help="One JSON document instead of the table.")
+def doctor(config: str | None, vllm: tuple[str, ...], tgi: tuple[str, ...], as_json: bool) -> None:
+    """Ask live engines the same things: where do they differ, and what does the gateway do about it?
+
+    Exit status: 0 nothing breaks a client, 1 something would, 2 wrong usage, 3 an engine could not be asked.
+    """
+    made = configured(config, {"vllm": list(vllm), "tgi": list(tgi)}, "", {}, True)
+    from gateway import doctor as examined
+
+    sys.exit(examined.run(made, as_json))
+
+
+@main.command()
+@click.argument("file", metavar="FILE.jsonl")
+@click.option("--from", "today", type=click.Choice(["vllm", "tgi"]), required=True, help="The engine asked today.")
+@click.option("--to", "then", type=click.Choice(["vllm", "tgi"]), required=True, help="The engine behind the gateway.")
+@click.option("--json", "as_json", is_flag=True, help="One JSON document instead of the table.")
+def compat(file: str, today: str, then: str, as_json: bool) -> None:
+    """Read recorded requests (JSON lines, - for stdin): which change their meaning on the other engine, or fail?
+
+    Exit status: 0 none, 1 some, 2 wrong usage.
+    """
+    from gateway import compat as compared
+
+    sys.exit(compared.run(file, today, then, as_json))
+
+
+@main.command()
 @click.argument("engine", type=click.Choice(["vllm", "tgi"]))
 @click.option("--host", default="127.0.0.1", show_default=True, help="Where to listen.")
 @click.option("--port", type=int, required=True, metavar="N", help="The port to listen on.")

@@ -14,10 +14,19 @@ from litestar.types import ASGIApp
 
 from gateway import services as collaborators
 from gateway.account import Handler, account
-from gateway.api import openai, ops, passing
+from gateway.api import openai, ops, passing, tgi
 from gateway.config import Config
 from gateway.errors import Internal, InvalidRequest, MethodNotAllowed, NotFound, PointsmanError
 from gateway.services import Services
+
+EXPOSED = [
+    "x-request-id",
+    "x-pointsman-engine",
+    "x-pointsman-deployment",
+    "x-pointsman-adapted",
+    "x-pointsman-overhead-ms",
+    "retry-after",
+]
 
 
 def create_app(config: Config, services: Services | None = None) -> Litestar:
@@ -33,7 +42,7 @@ def create_app(config: Config, services: Services | None = None) -> Litestar:
     return Litestar(
         route_handlers=routes(made),
         lifespan=[lifespan],
-        cors_config=CORSConfig(allow_origins=origins) if origins else None,
+        cors_config=CORSConfig(allow_origins=origins, expose_headers=EXPOSED) if origins else None,
         openapi_config=None,
         logging_config=None,
         exception_handlers={HTTPException: unrouted},
@@ -60,6 +69,8 @@ def routes(services: Services) -> list[BaseRouteHandler]:
         model,
         route(passing.json_path(services), passing.JSON_PATHS, "POST"),
         route(passing.form_path(services), passing.FORM_PATHS, "POST"),
+        route(tgi.generation(services), tgi.PATHS),
+        route(tgi.info(services), (tgi.INFO,)),
         route(ops.alive(services), ("/healthz", "/health", "/ping"), "GET", "HEAD"),
         route(ops.ready(services), ("/readyz",), "GET", "HEAD"),
     ]

@@ -71,6 +71,12 @@ class Entry(Struct, frozen=True):
     name: str
     aliases: list[str]
     offers: list[Offer]
+    routes: bool = True  # what only some of the engines can do to those; else it is refused
+
+    @property
+    def beside_tgi(self) -> bool:
+        """Whether one of the engines is a TGI."""
+        return any(offer.target.engine == "tgi" for offer in self.offers)
 
     @property
     def ready(self) -> bool:
@@ -101,7 +107,8 @@ class Catalog:
             for name, offers in _offers(model, targets).items():
                 known = self.entries.get(name)
                 aliases = [*(known.aliases if known else []), *model.aliases]
-                self.entries[name] = Entry(name, aliases, [*(known.offers if known else []), *offers])
+                routes = model.on_unsupported == "route" and (known is None or known.routes)
+                self.entries[name] = Entry(name, aliases, [*(known.offers if known else []), *offers], routes)
         self._names = {alias: entry for entry in self.entries.values() for alias in entry.aliases} | self.entries
 
     def find(self, name: str) -> Entry:
@@ -125,7 +132,7 @@ def _offers(model: Model, targets: list[Target]) -> dict[str, list[Offer]]:
     for target in targets:
         for served in _served(target, bool(model.name)):
             offers.setdefault(model.name or served.name, []).append(
-                Offer(target, target.model or served.model, served.max_model_len)
+                Offer(target, served.model if target.model in ("", served.name) else target.model, served.max_model_len)
             )
     return offers
 

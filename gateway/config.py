@@ -4,11 +4,12 @@
 """
 
 import difflib
+import ipaddress
 import re
 import tomllib
 import typing
 from collections.abc import Mapping
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 from urllib.parse import urlsplit
 
 import msgspec
@@ -17,7 +18,6 @@ from msgspec import Meta, Struct
 from backends import BACKENDS
 
 SIZES = {"": 1, "B": 1, "KiB": 2**10, "MiB": 2**20, "GiB": 2**30}
-LOOPBACK = ("127.", "::1", "localhost")
 KEY_VARIABLES = {"vllm": "POINTSMAN_VLLM_API_KEY", "tgi": "POINTSMAN_TGI_API_KEY", "openai": "POINTSMAN_OPENAI_API_KEY"}
 
 Port = Annotated[int, Meta(ge=1, le=65535)]
@@ -36,6 +36,7 @@ class Server(Frozen, frozen=True, kw_only=True):
     port: Port = 8080
     workers: Annotated[int, Meta(ge=1)] = 1
     max_body: str = "32MiB"
+    tgi_model: str = ""  # which model TGI's own paths speak for; they name none
     cors_origins: list[str] = []
 
     @property
@@ -77,10 +78,14 @@ class Deployment(Frozen, frozen=True, kw_only=True):
 
 
 class Model(Frozen, frozen=True, kw_only=True):
-    """`[[models]]`: what clients ask for, and the engines behind it. Without a name: whatever they serve."""
+    """`[[models]]`: what clients ask for, and the engines behind it. Without a name: whatever they serve.
+
+    A request that only some of the engines can honour is routed to those, or refused, so that all answer alike.
+    """
 
     name: str = ""
     aliases: list[str] = []
+    on_unsupported: Literal["route", "refuse"] = "route"
     deployments: list[Deployment] = []
 
 
@@ -145,7 +150,7 @@ def check(config: Config, environ: Mapping[str, str], faults: list[str]) -> Conf
     """Look at what one field cannot tell, note every fault, and fill in URLs and keys."""
     if not _size(config.server.max_body):
         faults.append(f'server.max_body: expected a size such as "32MiB", got "{config.server.max_body}"')
-    if not config.server.host.startswith(LOOPBACK) and not config.auth.allow_anonymous:
+    if not _is_loopback(config.server.host) and not config.auth.allow_anonymous:
         faults.append(
             f"server.host: {config.server.host} is open to others and there are no keys; "
             "say --allow-anonymous (auth.allow_anonymous = true) if anybody may ask"
@@ -155,6 +160,13 @@ def check(config: Config, environ: Mapping[str, str], faults: list[str]) -> Conf
     if not models:
         faults.append("models: expected at least one engine: --vllm URL, --tgi URL, or [[models]] in the file")
     return msgspec.structs.replace(config, models=models)
+
+
+def _is_loopback(host: str) -> bool:
+    try:
+        return host == "localhost" or ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False
 
 
 def _check_model(
@@ -167,6 +179,8 @@ def _check_model(
     deployments = []
     for place, deployment in enumerate(model.deployments):
         here = f"{path}.deployments[{place}]"
+        if not (deployment.name.isascii() and deployment.name.isprintable()):
+            faults.append(f"{here}.name: expected printable ASCII, as it goes into a header, got {deployment.name!r}")
         if deployment.name:
             _claim(f"deployment {deployment.name}", f"{here}.name", taken, faults)
         if deployment.engine and deployment.engine not in BACKENDS:
@@ -176,6 +190,9 @@ def _check_model(
             key = environ.get(deployment.api_key_env, "")
             if not key:
                 faults.append(f"{here}.api_key_env: the environment has no {deployment.api_key_env}")
+        key = key.strip()
+        if not (key.isascii() and key.isprintable()):
+            faults.append(f"{here}.api_key_env: the key has characters that a header cannot hold")
         url = deployment.url and _url(deployment.url, f"{here}.url", faults)
         deployments.append(msgspec.structs.replace(deployment, url=url, api_key=key))
     return msgspec.structs.replace(model, deployments=deployments)

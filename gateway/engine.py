@@ -35,10 +35,11 @@ class Asker:
 
     async def send(self, request: UpstreamRequest) -> Reply:
         """Send one request; return the head of its answer."""
-        began = self.clock()
+        exchange = self.exchange
+        exchange.heard = self.clock()
+        exchange.asked = exchange.asked or exchange.heard
         reply = await self._upstream.post(self._target, request.path, request.body, self._headers)
-        self.exchange.heard = self.clock()
-        self.exchange.waited += self.exchange.heard - began
+        exchange.heard = self.clock()
         return reply
 
     async def whole(self, request: UpstreamRequest) -> Completion:
@@ -70,9 +71,8 @@ class Asker:
     async def _once(self, request: UpstreamRequest) -> Completion | Again:
         reply = await self.send(request)
         try:
-            began = self.clock()
             body = await reply.read()
-            self.exchange.waited += self.clock() - began
+            self.exchange.heard = self.clock()
         finally:
             reply.close()
         if reply.status != 200:
@@ -126,10 +126,7 @@ class EngineSource:
 
     async def begin(self) -> None:
         """Read the first batch, so that a failure before it can still be told by a status."""
-        began = self._asker.clock()
-        waited = self._asker.exchange.waited
         self._first = await self._next()
-        self._asker.exchange.waited = waited + self._asker.clock() - began
 
     async def read(self) -> Sequence[Event]:
         """Return the next batch."""

@@ -22,12 +22,14 @@ class Exchange:
     """One request. Times are of the monotonic clock, in seconds.
 
     `patience` is how long the other side may be silent after `heard`; `ends` is when the request is over at the
-    latest. `stopped` is why the gateway ended it, if it did. `silence` writes a keep-alive, once one may.
+    latest. `asked` is when an engine was first asked, 0 before. While `writing`, it is the client that is waited for.
+    `stopped` is why the gateway ended it, if it did. `silence` writes a keep-alive, once one may.
     """
 
     id: str
     method: str
     path: str
+    raw_path: str
     headers: dict[bytes, bytes]
     began: float
     task: "asyncio.Task[object]"
@@ -35,7 +37,8 @@ class Exchange:
     patience: float = NEVER
     heard: float = field(default=0.0)
     wrote: float = field(default=0.0)
-    waited: float = 0.0
+    writing: bool = False
+    asked: float = 0.0
     model: str = ""
     target: Target | None = None
     stream: bool = False
@@ -58,7 +61,7 @@ class Exchange:
         """End the request if its time is over."""
         if now > self.ends:
             self.stop(EngineTimeout("The answer was not complete in time."))
-        elif now - self.heard > self.patience:
+        elif now - self.heard > self.patience and not self.writing:
             if self.target is None:
                 self.stop(RequestTimeout("The request did not come in time."))
             else:
@@ -69,7 +72,8 @@ class Exchange:
         headers = [(b"x-request-id", self.id.encode())]
         if self.target is not None:
             headers += self.target.answer_headers
-            headers.append((b"x-pointsman-overhead-ms", b"%.3f" % ((now - self.began - self.waited) * 1000)))
+            own = self.asked - self.began + now - self.heard if self.asked else now - self.began
+            headers.append((b"x-pointsman-overhead-ms", b"%.3f" % (own * 1000)))
         if self.adapted:
             headers.append((b"x-pointsman-adapted", ",".join(self.adapted).encode()))
         return headers

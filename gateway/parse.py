@@ -4,13 +4,15 @@ One validation, before an engine is chosen: the engines disagree on types and ra
 silence (contract section 0). The whole body is kept beside the typed view, so that unknown fields survive.
 """
 
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import msgspec
 from msgspec import Raw
 
+from backends import functions
 from backends.base import Call
-from backends.schema import ChatRequest, CompletionRequest, NamedTool, ResponseFormat
+from backends.parameters import refused
+from backends.schema import AllowedTools, ChatRequest, CompletionRequest, NamedTool, ResponseFormat
 from gateway.errors import InvalidRequest, from_validation
 
 FORMATS = ("text", "json_object", "json_schema", "structural_tag")
@@ -40,11 +42,63 @@ def fields(body: bytes) -> dict[str, Raw]:
 def chat(body: bytes, request_id: str, created: int) -> Call:
     """Read a chat request. Raises InvalidRequest."""
     raw = fields(body)
+    older = "functions" in raw and not is_null(raw["functions"])
+    if older:
+        raw = _in_newer_words(raw)
+        body = msgspec.json.encode(raw)
     view = _view(_chat, body)
+    if isinstance(view.tool_choice, NamedTool) and view.tool_choice.allowed_tools:
+        raw = _with_allowed_tools(raw, view, view.tool_choice.allowed_tools)
+        view = _view(_chat, msgspec.json.encode(raw))
     _check_messages(view)
     _check_chat(view)
     _check_stream(view)
-    return _call(view, raw, f"chatcmpl-{request_id}", request_id, created)
+    call = Call(
+        view=view,
+        body=raw,
+        id=f"chatcmpl-{request_id}",
+        created=created,
+        model=view.model or "",
+        request_id=request_id,
+        older=older,
+    )
+    _check_refused(call)
+    return call
+
+
+def is_null(value: Raw) -> bool:
+    """Whether a field is null."""
+    return bytes(value) == b"null"
+
+
+def _in_newer_words(raw: dict[str, Raw]) -> dict[str, Raw]:
+    """Return a chat with functions as one with tools, its history included."""
+    try:
+        changed = functions.as_tools(raw)
+        if "messages" in raw:
+            messages = msgspec.json.decode(raw["messages"], type=list[dict[str, Any]])
+            changed["messages"] = Raw(msgspec.json.encode(functions.history(messages)))
+        return changed
+    except msgspec.DecodeError as error:
+        raise InvalidRequest("Invalid 'functions' or 'function_call'.", "functions") from error
+
+
+def _with_allowed_tools(raw: dict[str, Raw], view: ChatRequest, allowed: AllowedTools) -> dict[str, Raw]:
+    """Return a chat that offers the allowed tools alone."""
+    names = {tool.name for tool in allowed.tools}
+    missing = names - {tool.function.name for tool in view.tools or ()}
+    if missing:
+        raise InvalidRequest(f"'tool_choice' allows '{missing.pop()}', which is not a tool.", "tool_choice")
+    tools = msgspec.json.decode(raw["tools"], type=list[dict[str, Any]])
+    kept = [tool for tool in tools if tool["function"]["name"] in names]
+    return raw | {"tools": Raw(msgspec.json.encode(kept)), "tool_choice": Raw(msgspec.json.encode(allowed.mode))}
+
+
+def _check_refused(call: Call) -> None:
+    """Refuse what no engine is given: the table says which."""
+    for row in refused(call):
+        hint = f" {row.note[0].upper()}{row.note[1:]}." if row.note else ""
+        raise InvalidRequest(f"'{row.name}' is not supported.{hint}", row.name)
 
 
 def completion(body: bytes, request_id: str, created: int) -> Call:
@@ -53,19 +107,15 @@ def completion(body: bytes, request_id: str, created: int) -> Call:
     view = _view(_text, body)
     _check_prompt(view.prompt)
     _check_stream(view)
-    if view.suffix is not None:
-        raise InvalidRequest("'suffix' is not supported.", "suffix")
     if view.best_of is not None and view.best_of > (view.n or 1):
         raise InvalidRequest("'best_of' above 'n' is not supported.", "best_of")
     if view.max_tokens == 0 and not view.echo:
         raise InvalidRequest("Invalid 'max_tokens': expected at least 1.", "max_tokens")
-    return _call(view, raw, f"cmpl-{request_id}", request_id, created)
-
-
-def _call(
-    view: ChatRequest | CompletionRequest, raw: dict[str, Raw], answer_id: str, request_id: str, created: int
-) -> Call:
-    return Call(view=view, body=raw, id=answer_id, created=created, model=view.model or "", request_id=request_id)
+    call = Call(
+        view=view, body=raw, id=f"cmpl-{request_id}", created=created, model=view.model or "", request_id=request_id
+    )
+    _check_refused(call)
+    return call
 
 
 def _view(decoder: msgspec.json.Decoder[T], body: bytes) -> T:
@@ -78,6 +128,8 @@ def _view(decoder: msgspec.json.Decoder[T], body: bytes) -> T:
 
 
 def _check_stream(view: ChatRequest | CompletionRequest) -> None:
+    if any(not key.isdecimal() for key in view.logit_bias or ()):
+        raise InvalidRequest("Invalid 'logit_bias': expected token ids as keys.", "logit_bias")
     if view.stream_options is not None and not view.stream:
         raise InvalidRequest("'stream_options' is only allowed when 'stream' is true.", "stream_options")
 
@@ -98,14 +150,21 @@ def _check_chat(view: ChatRequest) -> None:
         raise InvalidRequest("'top_logprobs' is only allowed when 'logprobs' is true.", "top_logprobs")
     if view.response_format is not None:
         _check_format(view.response_format)
+    if view.modalities not in (None, ["text"]):
+        raise InvalidRequest("Invalid 'modalities': only 'text' is supported.", "modalities")
+    for place, tool in enumerate(view.tools or ()):
+        if tool.type != "function":
+            raise InvalidRequest(f"Invalid 'tools[{place}].type': expected 'function'.", f"tools[{place}].type")
     choice = view.tool_choice
     if choice is None:
         return
     if not view.tools and (view.tools is None or choice not in ("auto", "none")):
         raise InvalidRequest("'tool_choice' is only allowed when 'tools' are given.", "tool_choice")
     if isinstance(choice, NamedTool):
-        if choice.function.name not in [tool.function.name for tool in view.tools or ()]:
-            raise InvalidRequest(f"'tool_choice' names '{choice.function.name}', which is not a tool.", "tool_choice")
+        if choice.function is None:
+            raise InvalidRequest("'tool_choice.function' is required.", "tool_choice.function")
+        if choice.name not in [tool.function.name for tool in view.tools or ()]:
+            raise InvalidRequest(f"'tool_choice' names '{choice.name}', which is not a tool.", "tool_choice")
     elif choice not in ("none", "auto", "required"):
         raise InvalidRequest(
             "Invalid 'tool_choice': expected 'none', 'auto', 'required' or a named function.", "tool_choice"

@@ -6,6 +6,7 @@ from typing import Any, TypeVar
 
 import msgspec
 
+from backends import functions
 from backends.base import Call, Completion
 from backends.extras import lay
 from backends.merge import merged
@@ -29,7 +30,7 @@ _encode = msgspec.json.Encoder().encode
 async def serve(call: Call, exchange: Exchange, send: Send, services: Services) -> None:
     """Answer a call. Raises PointsmanError as long as nothing has been sent."""
     entry = services.catalog.find(call.model)
-    call = msgspec.structs.replace(call, model=call.model or entry.name)
+    call = msgspec.structs.replace(call, model=call.model or entry.name, beside_tgi=entry.beside_tgi)
     exchange.model = entry.name
     exchange.stream = call.stream
     offers = plan(call, entry, pin(exchange), services.random)
@@ -46,11 +47,13 @@ def pin(exchange: Exchange) -> str | None:
 
 
 async def _whole(call: Call, offers: list[Offer], exchange: Exchange, send: Send, services: Services) -> None:
-    completion = await _first_reachable(
-        offers, lambda offer: _complete(_asker(call, offer, exchange, services), call, offer, exchange)
+    completion = await first_reachable(
+        offers, lambda offer: _complete(_asker(call, offer, exchange, services), call, offer, exchange), exchange
     )
     answer = completion.answer
     exchange.usage = answer.usage
+    if call.older:
+        functions.answer(answer)
     body = _encode(lay(answer, completion.extra) if completion.extra else answer)
     await respond(exchange, send, services.clock(), 200, body)
 
@@ -63,27 +66,31 @@ async def _complete(asker: Asker, call: Call, offer: Offer, exchange: Exchange) 
 
 
 async def _stream(call: Call, offers: list[Offer], exchange: Exchange, send: Send, services: Services) -> None:
-    timeouts = services.config.timeouts
     client = ClientStream(exchange, send, services.clock)
-    exchange.patience = timeouts.first_event
-    source: Source | None = None
     try:
-        source = await _first_reachable(
-            offers, lambda offer: _open(_asker(call, offer, exchange, services), call, offer, exchange)
-        )
-        exchange.patience = timeouts.between_events
-        while events := await source.read():
-            await client.write(events)
-        exchange.usage = source.usage
-        await client.finish(call, source.usage)
+        await _relay(call, offers, exchange, client, services)
     except (Exception, asyncio.CancelledError) as error:
         failure = exchange.ended_by(error)
-        if not exchange.status or not isinstance(failure, PointsmanError):
+        if not client.begun or not isinstance(failure, PointsmanError):
+            client.close()
             raise failure from error
         await client.fail(failure)
+
+
+async def _relay(call: Call, offers: list[Offer], exchange: Exchange, client: ClientStream, services: Services) -> None:
+    timeouts = services.config.timeouts
+    exchange.patience = timeouts.first_event
+    source = await first_reachable(
+        offers, lambda offer: _open(_asker(call, offer, exchange, services), call, offer, exchange), exchange
+    )
+    try:
+        exchange.patience = timeouts.between_events
+        while events := await source.read():
+            await client.write(functions.events(events) if call.older else events)
     finally:
-        if source is not None:
-            source.close()
+        source.close()
+    exchange.usage = source.usage
+    await client.finish(call, source.usage)
 
 
 async def _open(asker: Asker, call: Call, offer: Offer, exchange: Exchange) -> Source:
@@ -98,13 +105,17 @@ def _asker(call: Call, offer: Offer, exchange: Exchange, services: Services) -> 
     return Asker(call, offer, exchange, services)
 
 
-async def _first_reachable(offers: list[Offer], attempt: Callable[[Offer], Awaitable[T]]) -> T:
-    """Ask the first engine that can be reached: one that cannot has not seen the request."""
+async def first_reachable(offers: list[Offer], attempt: Callable[[Offer], Awaitable[T]], exchange: Exchange) -> T:
+    """Ask the first engine that can be reached: one that cannot has not seen the request.
+
+    Once the client has its 200, whose headers name the engine, there is no other.
+    """
     for offer in offers[:-1]:
         try:
             return await attempt(offer)
         except Unreachable:
-            continue
+            if exchange.status:
+                raise
     return await attempt(offers[-1])
 
 

@@ -17,11 +17,24 @@ def plan(call: Call, entry: Entry, pin: str | None, random: Random) -> list[Offe
     """Return the offers to try, in order. Raises InvalidRequest if no engine can do what is asked."""
     offers = pinned(entry, pin)
     able = [offer for offer in offers if offer.target.backend.unsupported(call) is None]
-    if not able:
-        backend = offers[0].target.backend
+    if not able or (not entry.routes and len(able) < len(offers)):
+        backend = next(offer.target.backend for offer in offers if offer not in able)
         field = backend.unsupported(call)
         raise InvalidRequest(f"'{field}' is not supported by {backend.label}, which serves this model.", field)
-    return order(able, random)
+    return order(_with_room(call, able), random)
+
+
+def _with_room(call: Call, offers: list[Offer]) -> list[Offer]:
+    """Return the offers whose context is not smaller than what is to be generated. Raises InvalidRequest."""
+    limit = call.view.limit
+    known = [offer.max_model_len for offer in offers if offer.max_model_len]
+    if limit is None or not known or limit <= min(known):
+        return offers
+    room = [offer for offer in offers if not offer.max_model_len or limit <= offer.max_model_len]
+    if not room:
+        name = "max_completion_tokens" if getattr(call.view, "max_completion_tokens", None) else "max_tokens"
+        raise InvalidRequest(f"'{name}' must be at most {max(known)}, the model's context length.", name)
+    return room
 
 
 def plan_path(path: str, entry: Entry, pin: str | None, random: Random) -> list[Offer]:

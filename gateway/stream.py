@@ -5,7 +5,9 @@ after a silence, with a comment that keeps the connection alive: from then on an
 that breaks ends without `[DONE]`, so that a client can tell it from a finished one. One write for each read.
 """
 
+import asyncio
 from collections.abc import Awaitable, Callable, Sequence
+from contextlib import suppress
 from typing import Any
 
 import msgspec
@@ -18,63 +20,85 @@ from gateway.exchange import Exchange
 
 Send = Callable[[Any], Awaitable[None]]
 
-HEADERS = [
-    (b"content-type", b"text/event-stream; charset=utf-8"),
-    (b"cache-control", b"no-cache"),
-    (b"x-accel-buffering", b"no"),
-]
+EVENTS = b"text/event-stream; charset=utf-8"
+UNBUFFERED = [(b"cache-control", b"no-cache"), (b"x-accel-buffering", b"no")]
 KEEP_ALIVE = b": keep-alive\n\n"
+MOST_FAREWELL = 1.0  # seconds
 END = b"data: [DONE]\n\n"
 
 _encoder = msgspec.json.Encoder()
 _encode = _encoder.encode
 
 
-class ClientStream:
-    """The client's side of one stream."""
+class EventStream:
+    """The client's side of one stream. Whatever is said waits for what is being said: a comment may come between."""
 
-    def __init__(self, exchange: Exchange, send: Send, clock: Callable[[], float]) -> None:
+    def __init__(self, exchange: Exchange, send: Send, clock: Callable[[], float], kind: bytes = EVENTS) -> None:
+        self._kind = kind
+        self.begun = False
+        self._ended = False
         self._exchange = exchange
         self._send = send
         self._clock = clock
-        self._comment: Awaitable[None] | None = None
+        self._turn = asyncio.Lock()
+        exchange.wrote = clock()
         exchange.silence = self.comment
-
-    async def begin(self) -> None:
-        """Send the 200, if it has not been sent."""
-        if self._exchange.status:
-            return
-        self._exchange.status = 200
-        headers = HEADERS + self._exchange.answer_headers(self._clock())
-        await self._send({"type": "http.response.start", "status": 200, "headers": headers})
 
     async def comment(self) -> None:
         """Tell a client that waits that the connection lives."""
-        await self.begin()
-        await self._body(KEEP_ALIVE)
+        await self._say(KEEP_ALIVE, self._exchange.heard)
+
+    def close(self) -> None:
+        """Say nothing more: whoever closes it has told the client otherwise, or nobody is there."""
+        self._ended = True
+        self._exchange.silence = None
+
+    async def fail(self, error: PointsmanError) -> None:
+        """End the stream with an error event and without `[DONE]`, if the client takes it within a moment."""
+        with suppress(TimeoutError):
+            async with asyncio.timeout(MOST_FAREWELL):
+                await self._say(sse.event(error.body()), self._clock(), more=False)
+
+    async def _say(self, data: bytes, now: float, more: bool = True) -> None:
+        async with self._turn:
+            if self._ended:
+                return
+            if not self.begun:
+                self.begun = True
+                headers = [(b"content-type", self._kind), *UNBUFFERED, *self._exchange.answer_headers(now)]
+                await self._send({"type": "http.response.start", "status": 200, "headers": headers})
+                self._exchange.status = 200
+            self._ended = not more
+            self._exchange.writing = True  # while the client does not take it, the engine is not the one who is slow
+            await self._send({"type": "http.response.body", "body": data, "more_body": more})
+            self._exchange.writing = False
+
+
+class ClientStream(EventStream):
+    """A stream of chunks."""
 
     async def write(self, events: Sequence[Event]) -> None:
         """Write the chunks of one read, at once."""
-        exchange = self._exchange
-        if not exchange.status:
-            await self.begin()
-        exchange.wrote = exchange.heard
-        await self._body(framed(events))
+        self._exchange.wrote = now = self._clock()
+        await self._say(framed(events), now)
 
     async def finish(self, call: Call, usage: Usage | None) -> None:
         """End the stream: the usage, if it was asked for, and `[DONE]`."""
-        await self.begin()
         last = sse.event(_encode(_usage_chunk(call, usage))) if call.include_usage and usage else b""
-        await self._body(last + END, more=False)
+        await self._say(last + END, self._clock(), more=False)
 
-    async def fail(self, error: PointsmanError) -> None:
-        """End the stream with an error event and without `[DONE]`."""
-        await self._body(sse.event(error.body()), more=False)
 
-    async def _body(self, data: bytes, more: bool = True) -> None:
-        if not more:
-            self._exchange.silence = None
-        await self._send({"type": "http.response.body", "body": data, "more_body": more})
+class PassedStream(EventStream):
+    """A stream that is passed on as it comes."""
+
+    async def pass_on(self, data: bytes) -> None:
+        """Write what came of the engine."""
+        self._exchange.wrote = now = self._clock()
+        await self._say(data, now)
+
+    async def finish(self, data: bytes) -> None:
+        """Write the last of it, and end."""
+        await self._say(data, self._clock(), more=False)
 
 
 def framed(events: Sequence[Event]) -> bytes:

@@ -62,7 +62,11 @@ class Prober:
     async def run(self, target: Target) -> None:
         """Ask one engine for ever."""
         while True:
-            await self.ask(target)
+            try:
+                await self.ask(target)
+            except Exception:  # whatever it is, the next engine and the next time must not suffer
+                target.lost("it could not be asked: a fault of the gateway's")
+                log.exception("asking %s failed", target.name)
             await asyncio.sleep(WHEN_UP if target.up else WHEN_DOWN)
 
     async def ask(self, target: Target) -> None:

@@ -16,7 +16,7 @@ OUTSIDE = {
     "uvicorn": {"server.py", "__main__.py"},
     "os": {"__main__.py"},
     "subprocess": {"demo.py"},
-    "httpx": {"demo.py"},
+    "httpx": {"demo.py", "ask.py"},
 }
 
 

@@ -66,7 +66,7 @@ def model(services: Services) -> Handler:
     """Return the handler of `GET /v1/models/{id}`. Ids may hold slashes, raw and as `%2F`."""
 
     async def handle(exchange: Exchange, receive: Receive, send: Send) -> None:
-        name = exchange.path.removeprefix(MODELS + "/")
+        name = exchange.raw_path.removeprefix(MODELS + "/")  # the routed path has its repeated slashes folded
         if not name:
             raise ModelNotFound("The path needs the name of a model.", "model")
         entry = services.catalog.find(name)

@@ -1,10 +1,13 @@
 """Paths that are passed on as they are, to an engine whose dialect has them (vLLM).
 
-The model's name is mapped, on the way in and at the top of a JSON answer; nothing else is touched. An engine's
-error becomes OpenAI's envelope, but on Anthropic's paths, whose clients expect Anthropic's.
+The model's name is mapped, on the way in and on the way out; nothing else is touched. An engine's error becomes
+OpenAI's envelope, but for Anthropic's own on Anthropic's paths.
 """
 
+import asyncio
 import re
+from collections.abc import Callable
+from typing import Any
 
 import msgspec
 from msgspec import Raw
@@ -15,11 +18,12 @@ from gateway import parse
 from gateway.account import Handler
 from gateway.catalog import Offer
 from gateway.door import Receive, Send, read_body, read_json, respond, watching
-from gateway.errors import InvalidRequest, from_backend
-from gateway.exchange import Exchange
-from gateway.pipeline import pin
+from gateway.errors import InvalidRequest, PointsmanError, from_backend
+from gateway.exchange import NEVER, Exchange
+from gateway.pipeline import first_reachable, pin
 from gateway.routing import plan_path
 from gateway.services import Services
+from gateway.stream import PassedStream
 from gateway.upstream import Reply
 
 JSON_PATHS = (
@@ -39,6 +43,9 @@ _encode = msgspec.json.Encoder().encode
 _fields = msgspec.json.Decoder(dict[str, Raw])
 
 
+Write = Callable[[Offer], bytes]
+
+
 def json_path(services: Services) -> Handler:
     """Return the handler of a path whose body is JSON."""
 
@@ -46,12 +53,10 @@ def json_path(services: Services) -> Handler:
         body = await read_json(exchange, receive, services.config.server.max_body_bytes)
         with watching(exchange, receive):
             fields = parse.fields(body)
-            name = _name(fields.get("model"))
-            offer = _offer(name, exchange, services)
-            fields["model"] = raw(offer.model)
             if exchange.path == "/v1/embeddings":  # vLLM refuses these nulls, which some clients send
-                fields = {field: value for field, value in fields.items() if bytes(value) != b"null"}
-            await _pass(_encode(fields), name, offer, exchange, send, services)
+                fields = {field: value for field, value in fields.items() if not parse.is_null(value)}
+            name = _name(fields.get("model"))
+            await _pass(name, lambda offer: _encode(fields | {"model": raw(offer.model)}), exchange, send, services)
 
     return handle
 
@@ -65,16 +70,35 @@ def form_path(services: Services) -> Handler:
             boundary = _BOUNDARY.search(exchange.headers.get(b"content-type", b""))
             if not boundary:
                 raise InvalidRequest("Content-Type must be multipart/form-data with its boundary.", "content-type")
-            parts = body.split(b"--" + boundary[1])
-            place = next((i for i, part in enumerate(parts) if b'name="model"' in part.partition(b"\r\n\r\n")[0]), None)
-            name = "" if place is None else parts[place].partition(b"\r\n\r\n")[2].strip().decode(errors="replace")
-            offer = _offer(name, exchange, services)
-            if place is not None:
-                head = parts[place].partition(b"\r\n\r\n")[0]
-                parts[place] = head + b"\r\n\r\n" + offer.model.encode() + b"\r\n"
-            await _pass((b"--" + boundary[1]).join(parts), name, offer, exchange, send, services)
+            form = Form(body, boundary[1])
+            await _pass(form.model, lambda offer: form.written(offer.model), exchange, send, services)
 
     return handle
+
+
+class Form:
+    """A multipart form, of which only the part called `model` is looked at."""
+
+    def __init__(self, body: bytes, boundary: bytes) -> None:
+        self._between = b"--" + boundary
+        self._parts = body.split(self._between)
+        heads = [part.partition(b"\r\n\r\n")[0] for part in self._parts]
+        self._place = next((place for place, head in enumerate(heads) if b'name="model"' in head), None)
+
+    @property
+    def model(self) -> str:
+        """The model's name; empty if there is none."""
+        if self._place is None:
+            return ""
+        return self._parts[self._place].partition(b"\r\n\r\n")[2].strip().decode(errors="replace")
+
+    def written(self, model: str) -> bytes:
+        """Return the form with another name for the model."""
+        parts = list(self._parts)
+        if self._place is not None:
+            head = parts[self._place].partition(b"\r\n\r\n")[0]
+            parts[self._place] = head + b"\r\n\r\n" + model.encode() + b"\r\n"
+        return self._between.join(parts)
 
 
 def _name(value: Raw | None) -> str:
@@ -84,38 +108,53 @@ def _name(value: Raw | None) -> str:
         raise InvalidRequest("Invalid 'model': expected a string.", "model") from error
 
 
-def _offer(name: str, exchange: Exchange, services: Services) -> Offer:
+async def _pass(name: str, write: Write, exchange: Exchange, send: Send, services: Services) -> None:
     entry = services.catalog.find(name)
-    offer = plan_path(exchange.path, entry, pin(exchange), services.random)[0]
-    exchange.model, exchange.target = entry.name, offer.target
-    return offer
-
-
-async def _pass(body: bytes, name: str, offer: Offer, exchange: Exchange, send: Send, services: Services) -> None:
-    headers = {"x-request-id": exchange.id}
-    kind = exchange.headers.get(b"content-type")
-    if kind is not None:
-        headers["content-type"] = kind.decode("latin-1")
-    began = services.clock()
-    reply = await services.upstream.post(offer.target, exchange.path, body, headers)
-    exchange.waited = services.clock() - began
+    exchange.model = name or entry.name
+    offers = plan_path(exchange.path, entry, pin(exchange), services.random)
+    reply = await first_reachable(offers, lambda offer: _ask(offer, write(offer), exchange, services), exchange)
     try:
         if reply.headers.get("content-type", "").startswith("text/event-stream"):
             await _pass_stream(reply, exchange, send, services)
         else:
-            await _pass_whole(reply, name, exchange, send, services)
+            await _pass_whole(reply, exchange, send, services)
     finally:
         reply.close()
 
 
-async def _pass_whole(reply: Reply, name: str, exchange: Exchange, send: Send, services: Services) -> None:
+async def _ask(offer: Offer, body: bytes, exchange: Exchange, services: Services) -> Reply:
+    exchange.target = offer.target
+    headers = {"x-request-id": exchange.id}
+    kind = exchange.headers.get(b"content-type")
+    if kind is not None:
+        headers["content-type"] = kind.decode("latin-1")
+    exchange.asked = exchange.heard = services.clock()
+    exchange.patience = services.config.timeouts.first_event
+    reply = await services.upstream.post(offer.target, exchange.path, body, headers)
+    exchange.heard = services.clock()
+    return reply
+
+
+async def _pass_whole(reply: Reply, exchange: Exchange, send: Send, services: Services) -> None:
+    exchange.patience = NEVER
     body = await reply.read()
-    if reply.status != 200 and not exchange.path.startswith("/v1/messages"):
+    exchange.heard = services.clock()
+    kind = reply.headers.get("content-type", "application/json").encode("latin-1", "replace")
+    if reply.status != 200 and not _is_anthropics(reply, body, exchange):
         raise _failure(reply, body, exchange)
-    kind = reply.headers.get("content-type", "application/json").encode("latin-1")
-    if name and reply.status == 200 and kind.startswith(b"application/json"):
-        body = _renamed(body, name)
+    if reply.status == 200 and kind.startswith(b"application/json"):
+        body = _renamed(body, exchange.model)
     await respond(exchange, send, services.clock(), reply.status, body, kind)
+
+
+def _is_anthropics(reply: Reply, body: bytes, exchange: Exchange) -> bool:
+    """Whether an error is one that a client of Anthropic's API reads: on its paths, and in its envelope."""
+    if not exchange.path.startswith("/v1/messages") or reply.status in (401, 403):
+        return False
+    try:
+        return bool(msgspec.json.decode(body, type=dict[str, Any]).get("type") == "error")
+    except msgspec.DecodeError:
+        return False
 
 
 def _failure(reply: Reply, body: bytes, exchange: Exchange) -> Exception:
@@ -129,31 +168,44 @@ def _failure(reply: Reply, body: bytes, exchange: Exchange) -> Exception:
 
 
 def _renamed(body: bytes, name: str) -> bytes:
+    """Return a JSON object with the client's name for the model, at the top and one level below.
+
+    The lower one is where the events of `/v1/responses` (`response`) and `/v1/messages` (`message`) have it.
+    """
     try:
         fields = _fields.decode(body)
+        for below in ("response", "message"):
+            if below in fields and bytes(fields[below]).startswith(b"{"):
+                fields[below] = Raw(_renamed(bytes(fields[below]), name))
     except msgspec.DecodeError:
         return body
-    if "model" not in fields:
-        return body
-    fields["model"] = raw(name)
+    if "model" in fields:
+        fields["model"] = raw(name)
     return _encode(fields)
 
 
 async def _pass_stream(reply: Reply, exchange: Exchange, send: Send, services: Services) -> None:
     exchange.stream = True
-    exchange.patience = services.config.timeouts.between_events
-    first = await reply.chunk()
-    exchange.status = reply.status
-    headers = [
-        (b"content-type", reply.headers["content-type"].encode("latin-1")),
-        (b"cache-control", b"no-cache"),
-        (b"x-accel-buffering", b"no"),
-        *exchange.answer_headers(services.clock()),
-    ]
-    await send({"type": "http.response.start", "status": reply.status, "headers": headers})
-    data = first
-    while data:
-        exchange.heard = services.clock()
-        await send({"type": "http.response.body", "body": data, "more_body": True})
-        data = await reply.chunk()
-    await send({"type": "http.response.body", "body": b""})
+    client = PassedStream(exchange, send, services.clock, reply.headers["content-type"].encode("latin-1", "replace"))
+    lines = b""
+    try:
+        while data := await reply.chunk():
+            exchange.heard = services.clock()
+            exchange.patience = services.config.timeouts.between_events
+            *whole, lines = (lines + data).split(b"\n")
+            if whole:
+                await client.pass_on(b"".join(_line(line, exchange.model) + b"\n" for line in whole))
+        await client.finish(lines)
+    except (Exception, asyncio.CancelledError) as error:
+        failure = exchange.ended_by(error)
+        if not client.begun or not isinstance(failure, PointsmanError):
+            client.close()
+            raise failure from error
+        await client.fail(failure)
+
+
+def _line(line: bytes, model: str) -> bytes:
+    """Return a line of an event stream; where it is an event with the model's name, with the client's."""
+    if line.startswith(b"data: {") and b'"model"' in line:
+        return b"data: " + _renamed(line[6:], model)
+    return line

@@ -296,7 +296,32 @@ def test_garbage_is_no_stream(body: bytes, frame: str) -> None:
         got = heard(BACKEND, call, [data])
         assert not got.finished
         assert got.events == []
-        assert got.cause in (Cause.NONSENSE, Cause.FAILED)
+        if frame == "a bare body" or b'"error"' in body or body in (b"", b'{"choices": []}'):
+            assert got.cause in (Cause.NONSENSE, Cause.FAILED)
+        else:
+            assert got.cause is Cause.NONSENSE, "at once, not only when the body ends"
+
+
+TOKEN = {"token": "a", "logprob": -1.0}
+TOPS: list[Any] = [None, 7, [7], [{}], [{"logprob": None}, TOKEN]]
+SHAPES: list[Any] = [
+    *(7, "a", [], {}, {"content": None}, {"content": 7}, {"content": [7]}, {"content": [TOKEN]}),
+    *({"content": [TOKEN | {"top_logprobs": tops}]} for tops in TOPS),
+]
+
+
+@pytest.mark.parametrize("logprobs", SHAPES, ids=repr)
+def test_logprobs_of_any_shape_are_no_exception(logprobs: Any) -> None:
+    """An answer all the same, or a BackendError: whole, and amid a stream."""
+    for backend in BACKENDS.values():
+        call = chat(logprobs=True, top_logprobs=2)
+        try:
+            decoded(backend, call, whole({"content": "a"}, logprobs=logprobs))
+        except BackendError as error:
+            assert error.cause is Cause.NONSENSE  # noqa: PT017
+        stream = events({"delta": {"content": "a"}, "logprobs": logprobs, "finish_reason": "stop"})
+        got = heard(backend, chat(logprobs=True, top_logprobs=2, stream=True), [stream + b"data: [DONE]\n\n"])
+        assert got.finished or got.cause is Cause.NONSENSE
 
 
 def test_each_dialect_says_its_name() -> None:

@@ -370,6 +370,17 @@ def test_a_status_alone_has_its_cause(
     assert (failure.cause, failure.message, failure.param) == (cause, message, None)
 
 
+def test_without_a_call_tgis_own_words_pass() -> None:
+    """As for a request that was passed through: there is nothing to ask again, and no field to blame."""
+    for start in ("06b", "14", "N84", "N85", "N106"):
+        (name,) = [name for name in names("tgi") if name.startswith(f"{start}_")]
+        body = load(f"tgi/{name}").response_body
+        failure = BACKENDS["tgi"].failure(None, None, 422, {}, body)
+        assert isinstance(failure, BackendError)
+        assert (failure.cause, failure.param) == (Cause.INVALID, None)
+        assert failure.message == problem.read(body).message.removeprefix("Input validation error: ") != ""
+
+
 def test_an_upstreams_own_words_about_its_limit_pass() -> None:
     body = b'{"error": {"message": "Slow down.", "type": "rate_limit", "code": "rate_limit_exceeded"}}'
     failure = BACKENDS["openai"].failure(CHAT, None, 429, {}, body)

@@ -6,7 +6,6 @@ import json
 import re
 from typing import Any
 
-import msgspec
 import pytest
 
 from backends.base import Again, BackendError, Call, Cause, Completion, UpstreamRequest
@@ -139,8 +138,10 @@ MESSAGES: list[tuple[str, dict[str, Any], dict[str, Any]]] = [
 
 @pytest.mark.parametrize(("said", "sent"), [row[1:] for row in MESSAGES], ids=[row[0] for row in MESSAGES])
 def test_a_message(said: dict[str, Any], sent: dict[str, Any]) -> None:
-    (request,) = BACKEND.encode(chat(messages=[said]), "tgi")
+    call = chat(messages=[said])
+    (request,) = BACKEND.encode(call, "tgi")
     assert json.loads(request.body)["messages"] == [sent]
+    assert BACKEND.unsupported(call) is None
 
 
 @pytest.mark.parametrize("arguments", ["", "null", "7", '"a"', "[1]", "{", "[" * 100_000, '{"a":' * 100_000, "1e999"])
@@ -275,6 +276,12 @@ UNSUPPORTED: list[tuple[dict[str, Any], str]] = [
 def test_what_tgi_would_drop_or_refuse_is_named(fields: dict[str, Any], name: str) -> None:
     call = call_of(fields if "prompt" in fields else {"messages": HI} | fields)
     assert BACKEND.unsupported(call) == name
+
+
+def test_as_many_choices_as_are_allowed_are_supported() -> None:
+    call = chat(n=16)
+    assert BACKEND.unsupported(call) is None
+    assert len(BACKEND.encode(call, "m")) == 16
 
 
 # --- whole answers --------------------------------------------------------------------------------------------
@@ -852,6 +859,13 @@ def test_other_errors_in_a_stream_are_not_the_clients(event: str, cause: Cause) 
         assert heard(BACKEND, call, [b"data: " + event.encode() + b"\n\n"]).cause is cause
 
 
+def test_an_error_of_tools_in_a_stream_names_them() -> None:
+    event = b'data: {"error":{"message":"Tool error: nope","http_status_code":422}}\n\n'
+    failure = heard(BACKEND, chat(stream=True), [event]).failure
+    assert isinstance(failure, BackendError)
+    assert (failure.cause, failure.param, failure.message) == (Cause.INVALID, "tools", "nope")
+
+
 @pytest.mark.parametrize("body", GARBAGE, ids=lambda body: repr(body[:40]))
 @pytest.mark.parametrize("frame", ["an event", "a bare body"])
 def test_garbage_is_no_stream(body: bytes, frame: str) -> None:
@@ -908,7 +922,15 @@ def test_what_does_not_fit_is_asked_for_again_clamped(name: str, room: int) -> N
     else:
         before["max_tokens"] = room
     assert after == before
-    assert msgspec.structs.replace(failure.request, body=request.body) == request
+    assert_same_but_body(failure.request, request)
+
+
+def test_without_max_tokens_too() -> None:
+    body = load("tgi/14c_prompt_plus_max_tokens_too_long").response_body
+    call = chat()
+    failure = BACKEND.failure(call, BACKEND.encode(call, "m")[0], 422, {}, body)
+    assert isinstance(failure, Again)
+    assert json.loads(failure.request.body)["max_tokens"] == 513
 
 
 def test_in_a_stream_too() -> None:
@@ -986,7 +1008,7 @@ def test_an_empty_call_is_asked_for_again_without_tools(name: str) -> None:
     assert before.pop("tool_choice") == "auto"
     assert before.pop("tools")
     assert json.loads(failure.request.body) == before
-    assert msgspec.structs.replace(failure.request, body=request.body) == request
+    assert_same_but_body(failure.request, request)
     assert len(NO_CALL) == 8
 
 
@@ -1024,6 +1046,11 @@ def test_a_clamped_answer_is_read_like_any_other() -> None:
     completion = BACKEND.decode(call, failure.request, recorded.response_headers, recorded.response_body)
     assert isinstance(completion, Completion)
     assert completion.answer.choices[0].message.content == "session" * 8
+
+
+def assert_same_but_body(again: UpstreamRequest, first: UpstreamRequest) -> None:
+    for name in ("path", "stream", "choices", "prompt", "adapted"):
+        assert getattr(again, name) == getattr(first, name)
 
 
 def seen(got: Heard) -> tuple[Any, ...]:

@@ -56,9 +56,19 @@ class Engine:
     asked: list[Asked] = field(default_factory=list)
     left: int = 0
     url: str = ""
+    listening: asyncio.Server | None = None
+    writers: list[asyncio.StreamWriter] = field(default_factory=list)
+
+    def stop(self) -> None:
+        """Be gone: no new connections, and the old ones closed."""
+        assert self.listening is not None
+        self.listening.close()
+        for writer in self.writers:
+            writer.close()
 
     async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         """Answer the requests of one connection."""
+        self.writers.append(writer)
         with contextlib.suppress(ConnectionError, asyncio.IncompleteReadError):
             while True:
                 asked = await read_request(reader)
@@ -76,7 +86,11 @@ class Engine:
         if playing.done():
             leaving.cancel()
             await asyncio.gather(leaving, return_exceptions=True)
-            playing.result()
+            try:
+                playing.result()
+            except (ConnectionResetError, BrokenPipeError):
+                self.left += 1
+                raise
             return
         self.left += 1
         playing.cancel()
@@ -208,6 +222,7 @@ async def engine(script: Script) -> AsyncIterator[Engine]:
     made = Engine(script)
     listening = await asyncio.start_server(made.serve, "127.0.0.1", 0, limit=2**25)
     made.url = f"http://127.0.0.1:{listening.sockets[0].getsockname()[1]}"
+    made.listening = listening
     try:
         yield made
     finally:

@@ -2,9 +2,11 @@
 
 import json
 from typing import Any
+from urllib.parse import quote
 
 import pytest
 
+from gateway import config
 from tests.gateway.harness import (
     ANSWER,
     CHAT,
@@ -12,6 +14,7 @@ from tests.gateway.harness import (
     TEXT,
     USAGE,
     both,
+    checked,
     chunk,
     configured,
     engine,
@@ -195,6 +198,18 @@ async def test_models_are_listed_and_retrieved_with_slashes_and_context_length()
         assert missing.status_code == 404
         assert missing.json()["error"]["code"] == "model_not_found"
         assert "org/other" in missing.json()["error"]["message"]
+
+
+@pytest.mark.parametrize("name", ["org/model", "/models/local/path", "a b", "ü"])
+async def test_a_model_is_retrieved_whatever_its_name_raw_and_escaped(name: str) -> None:
+    async with engine(says(b"")) as behind:
+        models = config.from_urls({"vllm": [behind.url]}, name, {})
+        async with gateway(checked(config.Config(models=models))) as front:
+            escaped = quote(name, safe="")
+            for path in {quote(name), escaped}:
+                answer = await front.client.get(f"/v1/models/{path}")
+                assert answer.status_code == 200, path
+                assert answer.json()["id"] == name
 
 
 async def test_tool_call_deltas_begin_with_name_and_empty_arguments_and_ids_of_ours() -> None:

@@ -157,7 +157,6 @@ async def test_an_unknown_model_is_a_404_that_says_which_there_are() -> None:
     [
         ("GET", "/nope", 404),
         ("POST", "/v1/nope", 404),
-        ("GET", "/", 404),
         ("GET", "/v1/chat/completions", 405),
         ("DELETE", "/v1/models", 405),
         ("PUT", "/v1/models/tiny", 405),

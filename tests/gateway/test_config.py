@@ -51,6 +51,20 @@ def test_a_good_file_is_read_whole_and_keys_come_from_the_environment() -> None:
     assert (two.url, two.api_key, two.model) == ("http://10.0.0.6:8080", "", "")
 
 
+@pytest.mark.parametrize(("key", "held"), [("abc\n", "abc"), (" abc ", "abc")])
+def test_a_key_loses_the_white_space_around_it(key: str, held: str) -> None:
+    assert load(GOOD, {"VLLM_API_KEY": key}).models[0].deployments[0].api_key == held
+
+
+def test_a_key_that_no_header_can_hold_is_a_fault() -> None:
+    assert any("header" in fault for fault in faults(GOOD, VLLM_API_KEY="a\nb"))
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1", "127.8.9.1", "::1", "localhost"])
+def test_loopback_needs_no_leave(host: str) -> None:
+    assert load(GOOD.replace("127.0.0.1", host), {"VLLM_API_KEY": "k"}).server.host == host
+
+
 def test_every_fault_is_reported_at_once_with_its_place() -> None:
     text = """
         nonsense = 1
@@ -103,6 +117,9 @@ def test_every_fault_is_reported_at_once_with_its_place() -> None:
         (GOOD.replace("1MiB", "big"), "server.max_body", "32MiB"),
         (GOOD.replace("weight = 10", "weight = -1"), "models[0].deployments[1].weight", ">= 0"),
         (GOOD.replace("127.0.0.1", "0.0.0.0"), "server.host", "--allow-anonymous"),
+        (GOOD.replace("127.0.0.1", "::1234"), "server.host", "--allow-anonymous"),
+        (GOOD.replace("127.0.0.1", "127.0.0.1.evil.example"), "server.host", "--allow-anonymous"),
+        (GOOD.replace("tgi-a", "tgi-\\u0007"), "models[0].deployments[1].name", "printable ASCII"),
         (GOOD + "\napi_key = 'x'", "models[0].deployments[1].api_key", "unknown key"),
     ],
 )

@@ -1,0 +1,44 @@
+"""TGI's own stream, on its way from a TGI to the client: looked at for what there is to count, and passed."""
+
+from typing import Any
+
+import msgspec
+
+from backends import problem
+from backends.base import BackendError, Cause
+from backends.openai import NOT_THE_PROTOCOL
+from backends.schema import Usage
+
+_NOT_LAST = b'"generated_text":null'
+
+
+class Passed:
+    """Counts the tokens of one stream. `hidden` is whether the client did not ask for the details."""
+
+    def __init__(self, hidden: bool) -> None:
+        self.ended = False  # the text, or an error, has come
+        self.usage: Usage | None = None
+        self._hidden = hidden
+        self._written = 0
+
+    def take(self, payload: bytes) -> bytes:
+        """Take an event; return it as it is for the client. Raises BackendError if it is none of TGI's."""
+        self._written += 1
+        if _NOT_LAST in payload:  # quotes inside a text are escaped: this is no text
+            return payload
+        try:
+            said = msgspec.json.decode(payload, type=dict[str, Any])
+        except problem.UNREADABLE as error:
+            raise BackendError(Cause.NONSENSE, NOT_THE_PROTOCOL) from error
+        self.ended = self.ended or "error" in said or said.get("generated_text") is not None
+        details = said.get("details")
+        if isinstance(details, dict):
+            self.usage = usage(int(details.get("input_length", 0)), int(details.get("generated_tokens", self._written)))
+            if self._hidden:
+                return msgspec.json.encode(said | {"details": None})
+        return payload
+
+
+def usage(read: int, written: int) -> Usage:
+    """Return the usage of tokens read and written."""
+    return Usage(prompt_tokens=read, completion_tokens=written, total_tokens=read + written)

@@ -1,0 +1,126 @@
+"""TGI's dialect (contract sections 0 to 5): nothing of the client's body is forwarded, all of it is built.
+
+Chats go to `/v1/chat/completions`, one request for each choice, as TGI ignores `n`. Legacy completions go to
+TGI's own `/generate`, one request for each prompt and choice: TGI's `/v1/completions` has no logprobs, leaks the
+end of sequence and answers out of order. A chat with tools is always asked for whole, as TGI streams tool
+calls broken. What TGI has no way to do is named by `unsupported`, never dropped.
+"""
+
+from collections.abc import Iterator
+
+import msgspec
+from msgspec import Struct
+
+from backends import parameters, problem
+from backends.base import (
+    Again,
+    BackendError,
+    Call,
+    Cause,
+    Completion,
+    Decoder,
+    Headers,
+    Served,
+    UpstreamRequest,
+)
+from backends.openai import NOT_THE_PROTOCOL
+from backends.schema import ChatRequest, CompletionRequest
+from backends.tgi import grammars
+from backends.tgi.answers import chat_completion, counted, prompt_tokens, text_completion
+from backends.tgi.errors import by_status
+from backends.tgi.requests import MOST_CHOICES, chat_requests, parameters_of, text_requests
+from backends.tgi.streams import ChatDecoder, GenerateDecoder
+
+
+class Info(Struct):
+    """What `GET /info` says, as far as it is used."""
+
+    model_id: str
+    max_total_tokens: int
+
+
+class TGI:
+    """The dialect of HuggingFace's Text Generation Inference."""
+
+    name = "tgi"
+    label = "TGI"
+    passes: frozenset[str] = frozenset()
+    facts_path = "/info"
+
+    def served(self, body: bytes) -> list[Served]:
+        """Read `GET /info`: one model, which a request calls `tgi`, as other names would ask for an adapter."""
+        try:
+            info = msgspec.json.decode(body, type=Info)
+        except problem.UNREADABLE as error:
+            raise BackendError(Cause.NONSENSE, NOT_THE_PROTOCOL) from error
+        return [Served(info.model_id, "tgi", info.max_total_tokens)]
+
+    def unsupported(self, call: Call) -> str | None:
+        """Return the first parameter that TGI would drop, or could not be given."""
+        return next(_unsupported(call), None)
+
+    def encode(self, call: Call, model: str) -> list[UpstreamRequest]:
+        """Return one request for each choice of each prompt; greedy choices of a prompt are asked for once."""
+        if isinstance(call.view, ChatRequest):
+            return chat_requests(call, call.view, model)
+        return text_requests(call, call.view)
+
+    def decode(self, call: Call, request: UpstreamRequest, headers: Headers, body: bytes) -> Completion | Again:
+        """Read a whole answer."""
+        try:
+            if request.before.ended:
+                return counted(call, request, prompt_tokens(headers, body))
+            if isinstance(call.view, ChatRequest):
+                return chat_completion(call, call.view, request, headers, body)
+            return text_completion(call, call.view, request, headers, body)
+        except (*problem.UNREADABLE, IndexError, ValueError) as error:
+            raise BackendError(Cause.NONSENSE, NOT_THE_PROTOCOL) from error
+
+    def decoder(self, call: Call, request: UpstreamRequest) -> Decoder:
+        """Return a reader of chat chunks or of `/generate_stream`'s events."""
+        if isinstance(call.view, ChatRequest):
+            return ChatDecoder(call, call.view, request)
+        return GenerateDecoder(call, call.view, request)
+
+    def failure(
+        self, call: Call | None, request: UpstreamRequest | None, status: int, headers: Headers, body: bytes
+    ) -> BackendError | Again | Completion:
+        """Read an answer whose status is not 200."""
+        return by_status(call, request, status, body)
+
+
+def _unsupported(call: Call) -> Iterator[str]:
+    view = call.view
+    yield from parameters.unsupported_by_tgi(call)
+    if (view.n or 1) > MOST_CHOICES:
+        yield "n"
+    if isinstance(view, ChatRequest):
+        yield from _unsupported_chat(view)
+    else:
+        yield from _unsupported_text(view)
+
+
+def _unsupported_chat(view: ChatRequest) -> Iterator[str]:
+    for place, message in enumerate(view.messages):
+        if isinstance(message.content, list) and any(part.type != "text" for part in message.content):
+            yield f"messages[{place}].content"
+    wanted = view.response_format
+    grammar = None
+    if wanted and wanted.type != "text":
+        grammar = grammars.of_format(wanted)
+        if view.offers_tools or not grammar:
+            yield "response_format"
+    if view.structured_outputs and (view.offers_tools or grammar or not grammars.of_outputs(view.structured_outputs)):
+        yield "structured_outputs"
+    for place, tool in enumerate(view.tools or ()):
+        if parameters_of(tool) is None:
+            yield f"tools[{place}].function.parameters"
+
+
+def _unsupported_text(view: CompletionRequest) -> Iterator[str]:
+    if not all(isinstance(prompt, str) for prompt in view.prompts):
+        yield "prompt"
+    if view.echo and view.logprobs is not None:
+        yield "echo"
+    if view.structured_outputs and not grammars.of_outputs(view.structured_outputs):
+        yield "structured_outputs"

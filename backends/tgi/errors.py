@@ -1,0 +1,129 @@
+"""TGI's errors, sorted by what they say (contract sections 2.3, 4.4 and 5).
+
+In a stream TGI's status is 200 and its code always 422; so it is the words that tell. Some of its errors are no
+failures: a prompt that leaves less room than was asked for, a tool call that came to nothing.
+"""
+
+import re
+
+import msgspec
+
+from backends import problem
+from backends.base import Again, BackendError, Before, Call, Cause, Completion, UpstreamRequest
+from backends.openai import FAILED, prompt_param
+from backends.schema import ChatRequest
+from backends.tgi import pieces
+from backends.tgi.answers import context_full, counted
+from backends.tgi.requests import MOST_CHOICES
+
+MOST_ATTEMPTS = 2  # beside the first, at a tool call that must be made
+
+_encode = msgspec.json.Encoder().encode
+_ROOM = re.compile(r"tokens \+ `max_new_tokens` must be <= (\d+)\. Given: (\d+)")
+_BLAMED = re.compile(r"`(\w+)` |(grammar) is not valid")
+_TOO_LONG = re.compile(r"must have less than (\d+) tokens\. Given: (\d+)")
+_CAUSES = {
+    "overloaded": (Cause.OVERLOADED, "The engine is busy and takes no new requests now."),
+    "generation": (Cause.FAILED, FAILED),
+    "incomplete_generation": (Cause.FAILED, FAILED),
+    "healthcheck": (Cause.FAILED, FAILED),
+}
+_BY_STATUS = {
+    429: (Cause.LIMITED, "The engine's rate limit is reached."),
+    503: _CAUSES["overloaded"],
+}
+
+
+def failed(
+    call: Call | None, request: UpstreamRequest | None, found: problem.Problem
+) -> BackendError | Again | Completion:
+    """Sort an error by what it says: in a stream TGI's status is 200, and its code always 422."""
+    message = found.message.removeprefix("Input validation error: ")
+    kind = found.kind or _kind(found.message)
+    if kind in _CAUSES:
+        return BackendError(*_CAUSES[kind])
+    if call is None or request is None:
+        return BackendError(Cause.INVALID, message or "The engine refused the request.")
+    if kind == "tool_error":
+        return _tool_error(call, request, message)
+    if room := _ROOM.search(message) or _TOO_LONG.search(message):
+        return _too_long(call, request, int(room[1]), int(room[2]))
+    return _invalid(call, message, found.param)
+
+
+def _invalid(call: Call, message: str, param: str | None) -> BackendError:
+    """Blame the client's field where the message begins with TGI's name of it."""
+    if param is None and (blamed := _BLAMED.match(message)):
+        theirs = blamed[1] or blamed[2]
+        param = _ours(call).get(theirs, theirs)
+        message = message.replace(theirs, param)
+    return BackendError(Cause.INVALID, message or "The engine refused the request.", param)
+
+
+def _ours(call: Call) -> dict[str, str]:
+    """Return OpenAI's names of what TGI calls differently."""
+    likeliest = "top_logprobs" if isinstance(call.view, ChatRequest) else "logprobs"
+    names = {"max_new_tokens": "max_tokens", "top_n_tokens": likeliest, "grammar": "response_format"}
+    return names | {"inputs": prompt_param(call)}
+
+
+def _kind(message: str) -> str:
+    if message.startswith("Model is overloaded"):
+        return "overloaded"
+    if message.startswith(("Request failed during generation", "Incomplete generation")):
+        return "generation"
+    return "tool_error" if message.startswith("Tool error") else ""
+
+
+def _too_long(call: Call, request: UpstreamRequest, context: int, prompt: int) -> BackendError | Again | Completion:
+    """Cap what is to be generated at what the context has left, as vLLM does by itself."""
+    limit = call.view.limit
+    if prompt >= context and request.before.tokens:
+        return context_full(call, request)
+    if prompt >= context:
+        text = f"This model's maximum context length is {context} tokens, and the prompt has {prompt}."
+        return BackendError(Cause.CONTEXT, text, prompt_param(call))
+    if limit is not None and limit > context and not request.before.tokens:
+        text = f"max_tokens must be at most {context}, the model's context length, not {limit}."
+        return BackendError(Cause.INVALID, text, "max_tokens")
+    body = msgspec.json.decode(request.body)
+    if "parameters" in body:
+        body["parameters"]["max_new_tokens"] = context - prompt
+    else:
+        body["max_tokens"] = context - prompt
+    return Again(msgspec.structs.replace(request, body=_encode(body)))
+
+
+def _tool_error(call: Call, request: UpstreamRequest, message: str) -> BackendError | Again | Completion:
+    """Read what became of a tool call that TGI could not parse (contract section 3.5)."""
+    attempt = request.before.attempt + 1
+    body = msgspec.json.decode(request.body)
+    if "EOF while parsing" in message:  # cut by the limit; TGI counts nothing then
+        return Again(pieces.counting(request, body.get("max_tokens", 0), cut=True))
+    if "missing field `function`" not in message:
+        return BackendError(Cause.INVALID, message.removeprefix("Tool error: "), "tools")
+    if body.get("tool_choice") == "auto":  # `{ }`: the model chose to call none
+        return Again(pieces.without_tools(call, request, Before(attempt=attempt)))
+    if call.view.greedy or attempt > MOST_ATTEMPTS:  # greedy, the same again would come to the same
+        return BackendError(Cause.FAILED, FAILED)
+    if "seed" in body:
+        body["seed"] += MOST_CHOICES
+    return Again(msgspec.structs.replace(request, body=_encode(body), before=Before(attempt=attempt)))
+
+
+def by_status(
+    call: Call | None, request: UpstreamRequest | None, status: int, body: bytes
+) -> BackendError | Again | Completion:
+    """Sort an answer whose status is not 200."""
+    if status in (401, 403):
+        return BackendError(Cause.REFUSED, "The engine refused the gateway's credentials.")
+    if status in (404, 405):
+        return BackendError(Cause.MISSING, "The engine does not serve this model here.")
+    if status == 413:
+        return BackendError(Cause.INVALID, "The request is larger than the engine takes.")
+    found = problem.read(body)
+    if request is not None and request.before.ended:
+        return counted(call, request, None)  # the answer is there; only its count is missing
+    if status in (400, 415, 422) or (found.kind or _kind(found.message)) in _CAUSES:
+        return failed(call, request, found)
+    return BackendError(*_BY_STATUS.get(status, (Cause.FAILED, FAILED)))

@@ -1,0 +1,87 @@
+"""An answer of TGI's over several requests (contract section 2.1, `max_tokens` and `stop`).
+
+TGI generates 1,024 tokens at a time, and what it makes of more is wrong: too much, or too little. So the gateway
+asks for pieces, each continuing the text so far. And TGI misses a stop string that ends inside a token: the gateway
+sees it, ends the engine's work, and has still to learn how many tokens the prompt had.
+"""
+
+from typing import Any
+
+import msgspec
+
+from backends.base import Before, Call, UpstreamRequest
+from backends.schema import ChatRequest
+
+PIECE = 1024
+STREAMED: dict[str, Any] = {"stream": True, "stream_options": {"include_usage": True}}
+
+_encode = msgspec.json.Encoder().encode
+
+
+def first(limit: int | None) -> int | None:
+    """Return how many tokens the first request asks for; None: as many as there is room for."""
+    return None if limit is None else max(1, min(limit, PIECE))
+
+
+def in_pieces(call: Call) -> bool:
+    """Whether an answer may need more than one piece. A grammar could not be continued."""
+    limit = call.view.limit
+    return not _bound(call) and (limit is None or limit > PIECE)
+
+
+def _bound(call: Call) -> bool:
+    """Whether a grammar says what may be written."""
+    wanted = call.view.response_format if isinstance(call.view, ChatRequest) else None
+    return bool(call.view.structured_outputs) or (wanted is not None and wanted.type != "text")
+
+
+def following(request: UpstreamRequest, limit: int | None, piece: str, before: Before) -> UpstreamRequest:
+    """Return the request that continues `request`, whose text was `piece`; `before` is all there is by now."""
+    body: dict[str, Any] = msgspec.json.decode(request.body)
+    room = first(None if limit is None else limit - before.tokens)
+    if "inputs" in body:
+        body["inputs"] += piece
+        _set(body["parameters"], "max_new_tokens", room)
+    else:
+        _set(body, "max_tokens", room)
+        last = body["messages"][-1]
+        if last["role"] == "assistant" and "content" in last:
+            last["content"] += piece
+        else:
+            body["messages"].append({"role": "assistant", "content": piece})
+    return msgspec.structs.replace(request, body=_encode(body), before=before)
+
+
+def without_tools(call: Call, request: UpstreamRequest, before: Before) -> UpstreamRequest:
+    """Return a request for the text that a model writes which calls none of its tools; TGI has no logprobs of it."""
+    body: dict[str, Any] = msgspec.json.decode(request.body)
+    for name in ("tools", "tool_choice", "logprobs", "top_logprobs"):
+        body.pop(name, None)
+    stream = in_pieces(call) or bool(call.view.stops)
+    if stream:
+        body |= STREAMED
+    return msgspec.structs.replace(request, body=_encode(body), stream=stream, before=before)
+
+
+def counting(request: UpstreamRequest, tokens: int, cut: bool = False) -> UpstreamRequest:
+    """Return a request whose answer tells how many tokens the prompt has; `tokens` have been generated.
+
+    `cut`: they were a tool call that the limit cut.
+    """
+    body: dict[str, Any] = msgspec.json.decode(request.body)
+    path = request.path
+    if "inputs" in body:
+        path = "/generate"
+        body["parameters"] = {"max_new_tokens": 1, "details": True}
+    else:
+        kept = {"model", "messages"}
+        body = {name: value for name, value in body.items() if name in kept} | {"max_tokens": 1, "temperature": 0.0}
+    before = Before(tokens=tokens, ended=True, cut=cut)
+    return msgspec.structs.replace(request, path=path, body=_encode(body), stream=False, before=before)
+
+
+def _set(settings: dict[str, Any], name: str, value: int | None) -> None:
+    if value is None:
+        settings.pop(name, None)
+    else:
+        settings[name] = value

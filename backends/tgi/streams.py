@@ -1,0 +1,191 @@
+"""What TGI streams, read into OpenAI's chunks (contract section 4): chats, and `/generate_stream`."""
+
+from typing import Any
+
+import msgspec
+
+from backends import problem
+from backends.base import Again, BackendError, Before, Call, Cause, Completion, Event, UpstreamRequest
+from backends.openai import CUT, FAILED, FINISH, NOT_THE_PROTOCOL, multiply, repeat
+from backends.schema import Answer, ChatRequest, ChunkChoice, CompletionRequest, Delta, TextChoice, Usage
+from backends.sse import DONE, EventReader, EventTooLarge
+from backends.stops import StopScanner
+from backends.tgi.counts import TextLogprobs, chat_logprobs, prompt_text, usage_of
+from backends.tgi.errors import failed
+from backends.tgi.pieces import counting, following, in_pieces
+from backends.tgi.wire import GenerateEvent, TGIChunkChoice, read_chunk, read_generate_event
+
+SORTED = ("Input validation error", "Model is overloaded", "Template error", "Tool error")  # the rest are failures
+Failure = BackendError | Again | Completion | None
+
+
+class _Stream:
+    """What the two kinds of stream have in common: events, the end, errors, copies of a greedy choice."""
+
+    def __init__(self, call: Call, request: UpstreamRequest, stops: list[str], kind: str) -> None:
+        self.usage: Usage | None = None
+        self.finished = False
+        self.failure: Failure = None
+        self._call = call
+        self._request = request
+        self._events = EventReader()
+        self._before = request.before
+        self._scanner = StopScanner(stops, self._before.held) if stops else None
+        self._kind = kind
+        self._tokens = 0  # of this request; those of earlier ones are in `before`
+        self._piece: list[str] | None = [] if in_pieces(call) else None  # what may have to be continued
+        self._full = False  # this piece is at its end, and another has to follow
+        self._ended = False  # the client has its finish reason
+
+    def feed(self, data: bytes) -> list[Event]:
+        """Take one read; return the chunks that it completed."""
+        events: list[Event] = []
+        try:
+            for payload in self._events.feed(data):
+                self._take(payload, events)
+                if self.failure is not None:
+                    break
+        except EventTooLarge:
+            self.failure = BackendError(Cause.NONSENSE, NOT_THE_PROTOCOL)
+        except problem.UNREADABLE:
+            self.failure = self._no_chunk(payload)
+        return events
+
+    def end(self) -> None:
+        """Say that the body has ended."""
+        if not self.finished and self.failure is None:
+            self.failure = BackendError(Cause.FAILED, CUT)
+
+    def _take(self, payload: bytes, events: list[Event]) -> None:
+        raise NotImplementedError
+
+    def _no_chunk(self, payload: bytes) -> Failure:
+        try:
+            found = problem.read_value(msgspec.json.decode(payload))
+        except problem.UNREADABLE:
+            found = problem.Problem()
+        if not found.message:
+            return BackendError(Cause.NONSENSE, NOT_THE_PROTOCOL)
+        if not found.message.startswith(SORTED):
+            return BackendError(Cause.FAILED, FAILED)
+        return failed(self._call, self._request, found)
+
+    def _text(self, given: str, finish: str | None) -> tuple[str, str | None]:
+        """Return the text before any stop, and the finish reason if this is where the answer ends."""
+        self._tokens += 1
+        text = given
+        if self._piece is not None:
+            self._piece.append(given)
+            limit = self._call.view.limit
+            self._full = finish == "length" and (limit is None or self._before.tokens + self._tokens < limit)
+            finish = None if self._full else finish
+        if self._scanner is not None:
+            text = self._scanner.feed(text)
+            if finish:
+                text += self._scanner.end()
+            if self._scanner.stopped:
+                finish, self._full = "stop", False
+        self._ended = finish is not None
+        return text, finish
+
+    def _end_early(self) -> None:
+        """End the engine's work at a stop that it has not seen; ask for the prompt's count, unless it is known."""
+        tokens = self._before.tokens + self._tokens
+        if self._before.prompt_tokens:
+            usage = multiply(usage_of(self._before.prompt_tokens, tokens), len(self._request.choices))
+            self.failure = Completion(Answer(choices=[], usage=usage))
+        else:
+            self.failure = Again(counting(self._request, tokens))
+
+    def _finish(self, read: int, written: int) -> None:
+        """Note the counts of a request that has come to its end, and whether another has to follow."""
+        before = self._before
+        read = before.prompt_tokens or read
+        tokens = before.tokens + written
+        if self._full:
+            piece = "".join(self._piece or ())
+            held = self._scanner.held if self._scanner else ""
+            done = Before(text=before.text + piece, held=held, tokens=tokens, prompt_tokens=read)
+            self.failure = Again(following(self._request, self._call.view.limit, piece, done))
+        else:
+            self.usage = multiply(usage_of(read, tokens), len(self._request.choices))
+
+    def _emit(self, choice: Any, events: list[Event]) -> None:
+        call = self._call
+        several = len(self._request.choices) > 1
+        for one in repeat(choice, self._request.choices) if several else (choice,):
+            events.append(Answer(id=call.id, object=self._kind, created=call.created, model=call.model, choices=[one]))
+
+
+class ChatDecoder(_Stream):
+    """Reads a chat stream."""
+
+    def __init__(self, call: Call, view: ChatRequest, request: UpstreamRequest) -> None:
+        super().__init__(call, request, view.stops, "chat.completion.chunk")
+        self._view = view
+        self._index = request.choices[0]
+
+    def _take(self, payload: bytes, events: list[Event]) -> None:
+        if payload == DONE:
+            self.finished = self._ended
+            self.end()
+            return
+        chunk = read_chunk(payload)
+        if chunk.choices and not self._ended:
+            self._token(chunk.choices[0], events)
+        if chunk.usage is not None:
+            self._finish(chunk.usage.prompt_tokens, chunk.usage.completion_tokens)
+
+    def _token(self, given: TGIChunkChoice, events: list[Event]) -> None:
+        if self._tokens + self._before.tokens == 0:
+            self._emit(self._choice(Delta(role="assistant", content=""), None), events)
+        theirs = given.finish_reason
+        finish = None if theirs is None else FINISH.get(theirs, theirs)
+        text, finish = self._text(given.delta.content or "", finish)
+        choice = self._choice(Delta(content=text), finish)
+        if given.logprobs is not None:
+            choice.logprobs = chat_logprobs(given.logprobs, self._view)
+        if text or finish or choice.logprobs:
+            self._emit(choice, events)
+        if finish and theirs is None:
+            self._end_early()
+
+    def _choice(self, delta: Delta, finish: str | None) -> ChunkChoice:
+        return ChunkChoice(index=self._index, delta=delta, logprobs=None, finish_reason=finish)
+
+
+class GenerateDecoder(_Stream):
+    """Reads `/generate_stream`. It has no `[DONE]`: the event with the whole text is the last."""
+
+    def __init__(self, call: Call, view: CompletionRequest, request: UpstreamRequest) -> None:
+        super().__init__(call, request, view.stops if view.limit else [], "text_completion")
+        self._index = request.choices[0]
+        self._echo = prompt_text(view, request) if view.echo and not self._before.tokens else ""
+        self._logprobs = None if view.logprobs is None else TextLogprobs(view.logprobs, len(self._before.text))
+        self._nothing = view.limit == 0  # only the echo is wanted
+
+    def _take(self, payload: bytes, events: list[Event]) -> None:
+        event = read_generate_event(payload)
+        details = event.details
+        if not self._ended:
+            self._token(event, events)
+        if details is not None and self.failure is None:
+            self._finish(details.input_length, 0 if self._nothing else details.generated_tokens)
+            self.finished = not self._full
+
+    def _token(self, event: GenerateEvent, events: list[Event]) -> None:
+        theirs = event.details and event.details.finish_reason
+        finish = FINISH.get(theirs, theirs) if theirs else None
+        text, finish = self._text("" if event.token.special else event.token.text, finish)
+        logprobs = None
+        if self._nothing:
+            text, finish = "", finish and "length"
+        elif self._logprobs is not None:
+            self._logprobs.add(event.token, event.top_tokens)
+            logprobs = self._logprobs.written()
+            self._logprobs.clear()
+        text, self._echo = self._echo + text, ""
+        if text or finish or logprobs:
+            self._emit(TextChoice(index=self._index, text=text, logprobs=logprobs, finish_reason=finish), events)
+        if finish and theirs is None:
+            self._end_early()

@@ -1,0 +1,124 @@
+"""TGI's own wire types (contract sections 3 and 4). Fields that are not named are ignored."""
+
+from typing import Any
+
+import msgspec
+from msgspec import Struct
+
+
+class TopToken(Struct):
+    """A likely token and its log probability (natural)."""
+
+    token: str
+    logprob: float | None
+
+
+class ChatToken(Struct):
+    """A generated token, its log probability and the likeliest ones."""
+
+    token: str
+    logprob: float | None
+    top_logprobs: list[TopToken] = []
+
+
+class ChatLogprobs(Struct):
+    """`logprobs` of a chat choice."""
+
+    content: list[ChatToken] = []
+
+
+class TGIFunction(Struct):
+    """The function of a tool call; the arguments were an object before v3.2."""
+
+    name: str
+    arguments: Any = None
+
+
+class TGIToolCall(Struct):
+    """A tool call; its id is always "0"."""
+
+    function: TGIFunction
+
+
+class TGIMessage(Struct):
+    """The message of a whole answer, or the delta of a chunk."""
+
+    content: str | None = None
+    tool_calls: list[TGIToolCall] | None = None
+
+
+class TGIChoice(Struct):
+    """A choice of a whole chat answer."""
+
+    message: TGIMessage
+    finish_reason: str | None
+    logprobs: ChatLogprobs | None = None
+
+
+class TGIUsage(Struct):
+    """What was read and written, in tokens."""
+
+    prompt_tokens: int
+    completion_tokens: int
+
+
+class TGIChat(Struct):
+    """A whole chat answer."""
+
+    choices: list[TGIChoice]
+    usage: TGIUsage
+
+
+class TGIChunkChoice(Struct):
+    """A choice of a chat chunk."""
+
+    delta: TGIMessage
+    finish_reason: str | None = None
+    logprobs: ChatLogprobs | None = None
+
+
+class TGIChunk(Struct):
+    """One event of a chat stream."""
+
+    choices: list[TGIChunkChoice]
+    usage: TGIUsage | None = None
+
+
+class Token(Struct):
+    """A token of `/generate`."""
+
+    text: str
+    logprob: float | None
+    special: bool
+
+
+class Details(Struct):
+    """How `/generate` came to its end. `input_length` is given in streams alone."""
+
+    finish_reason: str
+    generated_tokens: int
+    input_length: int = 0
+    tokens: list[Token] = []
+    top_tokens: list[list[Token]] = []
+
+
+class Generated(Struct):
+    """The answer of `/generate`."""
+
+    generated_text: str
+    details: Details
+
+
+class GenerateEvent(Struct):
+    """One event of `/generate_stream`; the last has the text and the details."""
+
+    token: Token
+    top_tokens: list[Token] = []
+    generated_text: str | None = None
+    details: Details | None = None
+
+
+read_chat = msgspec.json.Decoder(TGIChat).decode
+read_chunk = msgspec.json.Decoder(TGIChunk).decode
+read_generated = msgspec.json.Decoder(Generated).decode
+read_generate_event = msgspec.json.Decoder(GenerateEvent).decode

@@ -1,0 +1,387 @@
+"""`pointsman doctor`: over the two simulators on real ports, over scripted engines that say anything, over none."""
+
+import asyncio
+import contextlib
+import io
+import json
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import AsyncIterator
+from typing import Any
+
+import httpx
+import pytest
+import uvicorn
+from rich.console import Console
+
+from backends.base import Served
+from backends.sim import SIMULATORS, Options, parse_fault
+from gateway import config
+from gateway.doctor import diagnose
+from gateway.doctor.aspects import Question
+from gateway.doctor.examine import Side
+from gateway.doctor.heard import Answer, Heard, read, tokens, words
+from gateway.doctor.judge import Finding, Severity, findings
+from gateway.doctor.questions import QUESTIONS
+from gateway.doctor.show import Report, document, status, tables
+from tests.gateway.harness import Quiet, checked, configured, cuts, engine, hangs, head, says, until, whole
+
+PATIENCE = 0.8
+
+
+@contextlib.asynccontextmanager
+async def simulated(kind: str, **more: Any) -> AsyncIterator[str]:
+    """Run a simulator on a real port; give its URL."""
+    given: dict[str, Any] = {"model": "tiny", "ttft_ms": 0.0, "itl_ms": 0.0, "max_model_len": 1024}
+    options = Options(**given | more)
+    with socket.socket() as listening:
+        listening.bind(("127.0.0.1", 0))
+        app: Any = SIMULATORS[kind](options)
+        server = Quiet(uvicorn.Config(app, log_level="critical", lifespan="off", ws="none"))
+        task = asyncio.ensure_future(server.serve(sockets=[listening]))
+        try:
+            await until(lambda: server.started)
+            yield f"http://127.0.0.1:{listening.getsockname()[1]}"
+        finally:
+            server.should_exit = True
+            server.force_exit = True
+            await task
+
+
+async def report(vllm: str = "", tgi: str = "", patience: float = PATIENCE) -> Report:
+    """Examine engines that are behind one name."""
+    [made] = await diagnose(configured(vllm, tgi), patience=patience)
+    return made
+
+
+async def alone(kind: str, url: str) -> Report:
+    """Examine one engine."""
+    return await report(vllm=url) if kind == "vllm" else await report(tgi=url)
+
+
+def found(made: Report) -> dict[str, Finding]:
+    return {f"{one.area}: {one.check}": one for one in made.findings}
+
+
+async def test_two_simulators_are_compared_and_what_is_evened_out_is_said() -> None:
+    async with simulated("vllm") as vllm, simulated("tgi", max_top_n=20, max_batch=4) as tgi:
+        made = await report(vllm=vllm, tgi=tgi)
+    assert [side.trouble for side in made.sides] == ["", ""]
+    by_name = found(made)
+    assert by_name["engine: version"].said == {"vllm": "0.32.0", "tgi": "3.3.6-dev0"}
+    for check in ("prompt: plain", "prompt: several turns", "prompt: unicode", "context: length in tokens"):
+        assert by_name[check].severity is Severity.OK, by_name[check]
+    for check in (
+        "parameters: top_p 1",
+        "parameters: stop, a text",
+        "parameters: two choices",
+        "parameters: presence_penalty 0",
+        "parameters: negative seed",
+        "structured: format text",
+        "prompt: text in parts",
+        "answers: five prompts at once",
+        "errors: temperature 3",
+        "errors: unknown model",
+        "errors: an error, streamed",
+    ):
+        assert by_name[check].severity is Severity.HANDLED, by_name[check]
+        assert by_name[check].does
+    assert "422" in by_name["parameters: top_p 1"].said["tgi"]
+    assert by_name["parameters: presence_penalty 0"].said == {"vllm": "no other text", "tgi": "another text"}
+    assert by_name["parameters: frequency_penalty 0.5"].does.startswith("Sent to vllm; pinned to tgi: 400")
+    assert by_name["answers: greedy texts"].does.startswith("3 of 3 equal")
+    assert status([made]) == int(any(one.severity is Severity.BROKEN for one in made.findings))
+
+
+async def test_what_breaks_a_client_is_broken_and_says_what_to_do() -> None:
+    async with (
+        simulated("vllm", tools=False, max_model_len=2048) as vllm,
+        simulated("tgi", max_top_n=5, max_stops=2) as tgi,
+    ):
+        made = await report(vllm=vllm, tgi=tgi)
+    by_name = found(made)
+    for check, advice in (
+        ("context: length in tokens", "--max-total-tokens"),
+        ("logprobs: top_logprobs 20", "--max-top-n-tokens 20"),
+        ("tools: tool_choice auto", "--tool-call-parser"),
+        ("limits: stop strings", "--max-stop-sequences 4"),
+    ):
+        assert by_name[check].severity is Severity.BROKEN, by_name[check]
+        assert advice in by_name[check].does
+    assert status([made]) == 1
+
+
+@pytest.mark.parametrize("kind", ["vllm", "tgi"])
+async def test_one_engine_is_enough(kind: str) -> None:
+    async with simulated(kind, max_top_n=20) as url:
+        made = await alone(kind, url)
+    assert len(made.findings) > 30
+    assert all(set(one.said) == {kind} for one in made.findings)
+    penalty = found(made)["parameters: frequency_penalty 0.5"]
+    assert penalty.severity is (Severity.OK if kind == "vllm" else Severity.DIFFERS)
+
+
+async def test_engines_that_serve_other_names_are_two_models_unless_they_are_put_behind_one() -> None:
+    async with simulated("vllm", model="a") as vllm, simulated("tgi", model="b") as tgi:
+        urls = config.from_urls({"vllm": [vllm], "tgi": [tgi]}, "", {})
+        apart = checked(config.Config(models=urls))
+        [made] = await diagnose(apart, patience=PATIENCE)
+        behind_one = await report(vllm=vllm, tgi=tgi)
+    assert found(made)["engine: models"].severity is Severity.DIFFERS
+    assert "--model" in found(made)["engine: models"].does
+    assert found(behind_one)["engine: models"].severity is Severity.HANDLED
+
+
+async def test_an_engine_that_wants_a_key_is_asked_with_it_or_cannot_be_asked() -> None:
+    async with simulated("vllm", api_key="secret") as vllm:
+        without = await report(vllm=vllm)
+        [made] = await diagnose(
+            config.Config(
+                models=[
+                    config.Model(
+                        name="m", deployments=[config.Deployment(name="v", engine="vllm", url=vllm, api_key="secret")]
+                    )
+                ]
+            ),
+            patience=PATIENCE,
+        )
+    assert "POINTSMAN_VLLM_API_KEY" in without.sides[0].trouble
+    assert status([without]) == 3
+    assert found(made)["engine: auth"].said == {"v": "a key"}
+    assert "secret" not in json.dumps(document([made]))
+
+
+@pytest.mark.parametrize("kind", ["vllm", "tgi"])
+@pytest.mark.parametrize(
+    "fault", ["overload", "error", "cut", "garbage", "half-event", "html", "stall", "slow-first:9"]
+)
+async def test_an_engine_that_does_not_answer_a_chat_cannot_be_asked(kind: str, fault: str) -> None:
+    async with simulated(kind, faults=(parse_fault(fault),)) as url:
+        made = await alone(kind, url)
+    assert made.sides[0].trouble
+    assert made.findings == []
+    assert status([made]) == 3
+
+
+@pytest.mark.parametrize("kind", ["vllm", "tgi"])
+async def test_faults_that_come_and_go_end_in_findings(kind: str) -> None:
+    faults = tuple(parse_fault(f"{name}@0.1") for name in ("error", "garbage", "html", "cut", "wrong-dialect"))
+    async with simulated(kind, faults=faults, seed=3) as url:
+        made = await alone(kind, url)
+    json.dumps(document([made]))
+
+
+async def test_a_dead_engine_does_not_hide_what_the_other_says() -> None:
+    async with simulated("tgi", max_top_n=20) as tgi:
+        made = await report(vllm="http://127.0.0.1:1", tgi=tgi)
+    assert [bool(side.trouble) for side in made.sides] == [True, False]
+    assert len(made.findings) > 30
+    assert status([made]) == 3
+
+
+async def test_the_other_engine_at_a_url_is_recognized() -> None:
+    async with simulated("vllm") as vllm, simulated("tgi") as tgi:
+        made = await report(vllm=tgi, tgi=vllm)
+    assert [side.trouble for side in made.sides] == [
+        "this is a TGI, not vLLM: give it with --tgi",
+        "this is a vLLM, not TGI: give it with --vllm",
+    ]
+
+
+@pytest.mark.parametrize(
+    "script",
+    [
+        says(whole(b"<html>Welcome to nginx!</html>", kind="text/html")),
+        says(whole({"choices": "none"})),
+        says(whole({"choices": [{"message": 3, "index": None}]})),
+        says(
+            whole(
+                {"choices": [{"message": {"content": 3, "tool_calls": [4]}, "logprobs": {"content": [5]}}], "usage": 6}
+            )
+        ),
+        says(whole([1, 2])),
+        says(whole(b"\xff\xfe")),
+        says(whole({"error": {"message": ["no"]}}, status="500 Internal Server Error")),
+        says(whole(b"", status="302 Found", headers="location: http://127.0.0.1:1/\r\n")),
+        says(b"SSH-2.0-OpenSSH\r\n"),
+        says(head()),
+        cuts(b""),
+        cuts(whole({"choices": []})[:-4]),
+        hangs(),
+        hangs(head() + b"5\r\n"),
+    ],
+    ids=str,
+)
+@pytest.mark.parametrize("kind", ["vllm", "tgi"])
+async def test_an_engine_may_say_anything(script: Any, kind: str) -> None:
+    async with engine(script) as behind:
+        began = time.monotonic()
+        made = await alone(kind, behind.url)
+        assert time.monotonic() - began < 20
+    json.dumps(document([made]))
+    assert status([made]) in (0, 1, 3)
+
+
+async def test_no_generation_is_left_running_when_an_engine_stalls() -> None:
+    async with simulated("vllm", faults=(parse_fault("stall:2@0.1"),), seed=5) as vllm:
+        made = await report(vllm=vllm, patience=0.4)
+        assert any("504" in one.does for one in made.findings) or made.sides[0].trouble
+        for _ in range(100):
+            if running(await metrics(vllm)) == 0:
+                return
+            await asyncio.sleep(0.05)
+    raise AssertionError("a generation is still running")
+
+
+async def metrics(url: str) -> bytes:
+    async with httpx.AsyncClient(trust_env=False) as client:
+        return (await client.get(f"{url}/metrics")).content
+
+
+def running(body: bytes) -> float:
+    line = next(line for line in body.decode().splitlines() if line.startswith("vllm:num_requests_running{"))
+    return float(line.rsplit(" ", 1)[1])
+
+
+# --- the pure parts -------------------------------------------------------------------------------------------
+
+
+def side(name: str, question: Question, raw: Answer, via: Answer) -> Side:
+    place = QUESTIONS.index(question)
+    return Side(name, name, "http://x", served=[Served("m", "m", 1024)], raw={place: raw}, via={place: via})
+
+
+def asked(check: str) -> Question:
+    return next(question for question in QUESTIONS if question.check == check)
+
+
+def count(number: int, *ids: int) -> Answer:
+    return Answer(texts=("a",), prompt_tokens=number, ids=ids)
+
+
+@pytest.mark.parametrize(
+    ("check", "raw", "via", "severity"),
+    [
+        ("plain", [count(5, 1, 2), count(5, 1, 2)], [count(5), count(5)], Severity.OK),
+        ("plain", [count(5, 1, 2), count(6, 1, 2)], [count(5), count(6)], Severity.BROKEN),
+        ("plain", [count(5, 1, 2), count(5, 1, 3)], [count(5), count(5)], Severity.BROKEN),
+        ("text in parts", [count(5, 1), count(6, 1)], [count(6), count(6)], Severity.HANDLED),
+        ("with a tool", [count(5, 1), count(6, 1)], [count(5), count(6)], Severity.DIFFERS),
+        ("top_p 1", [count(1), Answer(status=422, error="422 no")], [count(1), count(1)], Severity.HANDLED),
+        ("top_p 1", [count(1), count(1)], [count(1), Answer(status=400, error="400 no")], Severity.BROKEN),
+        ("temperature 3", [Answer(status=400, error="x")] * 2, [Answer(status=400, error="x")] * 2, Severity.OK),
+        (
+            "temperature 3",
+            [Answer(status=400, error="x"), count(1)],
+            [Answer(status=400, error="x")] * 2,
+            Severity.HANDLED,
+        ),
+        (
+            "temperature 3",
+            [Answer(status=400, error="x")] * 2,
+            [Answer(status=400, error="x"), count(1)],
+            Severity.BROKEN,
+        ),
+        ("two choices", [count(1)] * 2, [Answer(texts=("a", "b"))] * 2, Severity.HANDLED),
+        ("two choices", [count(1)] * 2, [Answer(texts=("a", "b")), count(1)], Severity.BROKEN),
+    ],
+)
+def test_a_question_is_judged(check: str, raw: list[Answer], via: list[Answer], severity: Severity) -> None:
+    question = asked(check)
+    sides = [side(name, question, *both) for name, *both in zip(("vllm", "tgi"), raw, via, strict=True)]
+    [finding] = [one for one in findings(sides, True) if one.check == check]
+    assert finding.severity is severity
+
+
+@pytest.mark.parametrize(
+    ("heard", "said"),
+    [
+        (Heard(trouble="no connection"), "no connection"),
+        (Heard(502, {}, b"<html>Bad gateway</html>"), "502 an HTML page"),
+        (Heard(401, {}, b""), "401"),
+        (Heard(422, {}, b'{"error":"Input","error_type":"validation"}'), "422 Input"),
+        (Heard(404, {}, b'{"detail":"Not Found"}'), "404 Not Found"),
+        (Heard(400, {}, b'{"error":{"message":"a\\u001b[31mb\\nc"}}'), "400 a [31mb c"),
+    ],
+)
+def test_an_error_is_a_line(heard: Heard, said: str) -> None:
+    assert words(heard) == said
+
+
+def test_an_error_inside_a_stream_is_one() -> None:
+    heard = Heard(
+        200, {}, b'data: {"error":{"message":"Model is overloaded","http_status_code":422}}\n\ndata: [DONE]\n\n'
+    )
+    assert read(heard, stream=True).error == "200, then an error event: Model is overloaded"
+
+
+def test_token_ids_are_read_in_either_form() -> None:
+    assert tokens(Heard(200, {}, b'{"tokens":[1,2],"count":2}'), "vllm") == Answer(prompt_tokens=2, ids=(1, 2))
+    assert tokens(Heard(200, {}, b'{"tokenize_response":[{"id":1}]}'), "tgi") == Answer(prompt_tokens=1, ids=(1,))
+    assert tokens(Heard(200, {}, b'{"tokenize_response":[{"id":null}]}'), "tgi") is None
+    assert tokens(Heard(404, {}, b""), "vllm") is None
+
+
+def test_every_question_is_small_and_has_a_name_of_its_own() -> None:
+    assert all(0 < question.body["max_tokens"] <= 48 for question in QUESTIONS)
+    assert all(0 < (question.twin or question.body)["max_tokens"] <= 48 for question in QUESTIONS)
+    names = [(question.area, question.check) for question in QUESTIONS]
+    assert len(set(names)) == len(names)
+
+
+def test_the_table_fits_100_columns_and_the_document_has_its_shape() -> None:
+    long = {"vllm": "x" * 300, "tgi": "y " * 200}
+    made = Report(
+        "m" * 80,
+        [Side("vllm", "vllm", "http://" + "h" * 90, trouble="no connection"), Side("tgi", "tgi", "http://t")],
+        [Finding(severity, "prompt", "plain " * 20, long, "z" * 200) for severity in Severity],
+    )
+    out = io.StringIO()
+    Console(file=out, width=100).print(tables([made]))
+    assert max(map(len, out.getvalue().splitlines())) <= 100
+    shape = document([made])
+    assert shape.keys() == {"models", "counts", "status"}
+    assert shape["models"][0].keys() == {"model", "engines", "findings"}
+    assert shape["models"][0]["engines"][0].keys() == {
+        "name",
+        "engine",
+        "url",
+        "version",
+        "serves",
+        "context",
+        "trouble",
+    }
+    assert shape["models"][0]["findings"][0].keys() == {"severity", "area", "check", "said", "gateway"}
+    assert shape["counts"] == {"ok": 1, "handled": 1, "differs": 1, "broken": 1}
+    assert shape["status"] == 3
+
+
+# --- as a user runs it ----------------------------------------------------------------------------------------
+
+
+async def run(*arguments: str) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "gateway", "doctor", *arguments]
+    return await asyncio.to_thread(subprocess.run, command, capture_output=True, text=True, timeout=60, check=False)
+
+
+async def test_exit_status_and_json() -> None:
+    async with simulated("vllm") as vllm, simulated("tgi", max_top_n=5) as tgi:
+        done = await run("--vllm", vllm, "--json")
+        assert (done.returncode, done.stderr) == (0, "")
+        assert json.loads(done.stdout)["status"] == 0
+        done = await run("--vllm", vllm + "/v1", "--tgi", tgi + "/")
+        assert done.returncode == 1
+        assert "--max-top-n-tokens" in done.stdout
+        assert max(map(len, done.stdout.splitlines())) <= 100
+    for arguments, expected in (
+        (["--vllm", "http://127.0.0.1:1"], 3),
+        ([], 2),
+        (["--vllm", "nonsense"], 2),
+        (["--config", "missing.toml"], 2),
+        (["--colour"], 2),
+    ):
+        done = await run(*arguments)
+        assert done.returncode == expected, arguments
+        assert "Traceback" not in done.stderr

@@ -1,0 +1,228 @@
+"""Streams in trouble: clients that do not read, comments in between, times, and streams that are passed on."""
+
+import asyncio
+import json
+from typing import Any
+
+import msgspec
+import pytest
+
+from gateway import config
+from gateway.watch import Prober
+from tests.gateway.harness import (
+    ANSWER,
+    CHAT,
+    STREAM,
+    Gateway,
+    chunk,
+    configured,
+    cuts,
+    engine,
+    events,
+    gateway,
+    hangs,
+    head,
+    over,
+    piece,
+    says,
+    streamed,
+    until,
+    whole,
+)
+from tests.gateway.test_bad_input import is_error
+
+STREAMED = CHAT | {"stream": True}
+
+
+async def raw(front: Gateway, body: Any) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+    """Send a chat on a connection of its own."""
+    sent = msgspec.json.encode(body)
+    reader, writer = await asyncio.open_connection("127.0.0.1", front.port, limit=2**10)
+    writer.write(b"POST /v1/chat/completions HTTP/1.1\r\nhost: x\r\ncontent-length: %d\r\n\r\n" % len(sent) + sent)
+    await writer.drain()
+    return reader, writer
+
+
+async def endless(asked: Any, writer: asyncio.StreamWriter) -> None:
+    writer.write(head())
+    while True:
+        writer.write(piece(chunk({"content": "x" * 10_000})))
+        await writer.drain()
+
+
+async def test_a_client_that_does_not_read_is_not_called_the_engines_silence_and_ends_at_the_total() -> None:
+    times = config.Timeouts(between_events=0.2, total=1.2, keep_alive=0.4)
+    async with over(endless, timeouts=times) as (front, behind):
+        _, writer = await raw(front, STREAMED)
+        try:
+            await until(lambda: any(exchange.writing for exchange in front.services.sweep.open))
+            (exchange,) = front.services.sweep.open
+            await asyncio.sleep(0.4)
+            assert exchange.stopped is None, "the engine was blamed for the client's slowness"
+            await until(lambda: exchange.stopped is not None)
+            await until(lambda: behind.left == 1)
+            await until(lambda: front.services.sweep.open == set())
+        finally:
+            writer.transport.abort()
+
+
+async def test_a_client_that_reads_slowly_gets_everything() -> None:
+    many = [chunk({"content": "x" * 1000, "role": str(i)}) for i in range(600)]
+    async with over(says(streamed(*many, chunk({}, "stop"), b"data: [DONE]\n\n"))) as (front, _):
+        reader, writer = await raw(front, STREAMED)
+        received = b""
+        while not received.endswith(b"0\r\n\r\n"):
+            received += await reader.read(50_000)
+            await asyncio.sleep(0.001)
+        assert received.count(b"data: ") == 602
+        writer.close()
+
+
+async def test_a_deadline_and_a_comment_at_the_same_time_make_one_answer(caplog: pytest.LogCaptureFixture) -> None:
+    times = config.Timeouts(keep_alive=0.2, first_event=0.2)
+    async with over(hangs(head()), timeouts=times) as (front, _):
+        for _ in range(3):
+            answer = await front.post(STREAMED)
+            assert answer.status_code in (200, 504)
+        await asyncio.sleep(0.1)
+    assert [record for record in caplog.records if record.levelname == "ERROR"] == []
+
+
+async def test_once_the_client_has_its_200_no_other_engine_is_asked() -> None:
+    """Its headers name the first; and a stream that was opened by a comment fails by an event."""
+
+    async def dies_late(asked: Any, writer: asyncio.StreamWriter) -> None:
+        await asyncio.sleep(0.4)
+        writer.close()
+        raise ConnectionError
+
+    times = config.Timeouts(keep_alive=0.1)
+    async with over(dies_late, timeouts=times) as (front, behind):
+        answer = await front.post(STREAMED)
+        assert answer.status_code == 200
+        is_error(events(answer.content)[-1], "server_error")
+        assert len(behind.asked) <= 2
+
+
+@pytest.mark.parametrize("stream", [False, True])
+async def test_the_overhead_is_the_gateways_own_time_alone(stream: bool) -> None:
+    """However long the engines take, and however many are asked at once."""
+
+    async def slow(asked: Any, writer: asyncio.StreamWriter) -> None:
+        await asyncio.sleep(0.3)
+        choice = {"message": {"role": "assistant", "content": "x"}, "finish_reason": "stop", "logprobs": None}
+        delta = {"delta": {"role": "assistant", "content": "x"}, "finish_reason": "stop", "logprobs": None}
+        usage = {"prompt_tokens": 1, "completion_tokens": 1, "total_tokens": 2}
+        event = b"data: " + json.dumps({"choices": [delta], "usage": usage}).encode() + b"\n\n"
+        whole_answer = whole({"choices": [choice], "usage": usage})
+        writer.write(streamed(event, b"data: [DONE]\n\n") if asked.json.get("stream") else whole_answer)
+
+    times = config.Timeouts(keep_alive=0.1)
+    async with over(slow, "tgi", timeouts=times) as (front, _):
+        for n in (1, 3):
+            answer = await front.post(CHAT | {"n": n, "temperature": 1, "stream": stream})
+            assert answer.status_code == 200
+            assert 0 <= float(answer.headers["x-pointsman-overhead-ms"]) < 150
+
+
+async def test_a_passed_stream_that_is_cut_ends_in_an_error_event() -> None:
+    first = b'event: response.created\ndata: {"type": "response.created"}\n\n'
+    async with over(cuts(head() + piece(first))) as (front, _):
+        answer = await front.post({"model": "tiny", "input": "x", "stream": True}, "/v1/responses")
+        assert answer.status_code == 200
+        assert answer.content.startswith(first)
+        is_error(events(answer.content)[-1], "server_error")
+
+
+async def test_a_passed_stream_is_kept_alive_while_it_is_silent() -> None:
+    async def slow(asked: Any, writer: asyncio.StreamWriter) -> None:
+        writer.write(head())
+        await asyncio.sleep(0.4)
+        writer.write(piece(b"data: 1\n\n") + b"0\r\n\r\n")
+
+    times = config.Timeouts(keep_alive=0.1, between_events=0.1, first_event=5)
+    async with over(slow, timeouts=times) as (front, _):
+        answer = await front.post({"model": "tiny", "input": "x", "stream": True}, "/v1/responses")
+        assert answer.content.startswith(b": keep-alive\n\n")
+        assert answer.content.endswith(b"data: 1\n\n")
+
+
+async def test_a_passed_path_goes_to_an_engine_that_can_be_reached() -> None:
+    async with engine(says(whole({"ok": 1}))) as one, engine(says(whole({"ok": 2}))) as two:
+        given = configured(one.url)
+        models = config.from_urls({"vllm": [one.url, two.url]}, "tiny", {})
+        async with gateway(msgspec.structs.replace(given, models=models)) as front:
+            one.stop()
+            for _ in range(10):
+                answer = await front.post({"model": "tiny", "input": "x"}, "/v1/responses")
+                assert answer.json() == {"ok": 2}
+
+
+async def test_a_passed_answer_names_the_model_as_the_client_did_in_streams_too() -> None:
+    created = b'data: {"type":"response.created","response":{"model":"own","id":"r"}}\n\n'
+    async with engine(says(streamed(created[:20], created[20:]))) as behind:
+        models = config.from_urls({"vllm": [behind.url]}, "mine", {})
+        async with gateway(msgspec.structs.replace(configured(behind.url), models=models)) as front:
+            for name in ("mine", ""):
+                answer = await front.post({"model": name, "input": "x", "stream": True}, "/v1/responses")
+                (event,) = events(answer.content)
+                assert event["response"] == {"model": "mine", "id": "r"}
+
+
+async def test_an_engine_stays_in_use_after_a_stream_whose_end_came_late() -> None:
+    """The connection is given back, although `[DONE]` and the end of the body came apart."""
+    connections = set()
+
+    async def script(asked: Any, writer: asyncio.StreamWriter) -> None:
+        connections.add(writer)
+        writer.write(head() + b"".join(piece(one) for one in STREAM))
+        await writer.drain()
+        await asyncio.sleep(0.03)
+        writer.write(b"0\r\n\r\n")
+
+    async with over(script) as (front, _):
+        for _ in range(5):
+            assert (await front.post(STREAMED)).status_code == 200
+            await asyncio.sleep(0.08)
+        assert len(connections) == 1
+
+
+async def test_a_choice_that_never_finished_is_an_error_though_the_stream_says_done() -> None:
+    first, second = chunk({"content": "a"}, "stop"), chunk({"content": "b"}).replace(b'"index": 0', b'"index": 1')
+    async with over(says(streamed(first, second, b"data: [DONE]\n\n"))) as (front, _):
+        answer = await front.post(STREAMED | {"n": 2, "temperature": 1})
+        is_error(events(answer.content)[-1], "server_error")
+
+
+async def test_an_answer_of_a_lesser_openai_engine_is_taken() -> None:
+    """No `content` beside tool calls, no finish reason before the last chunk, empty events in between."""
+    tool = {"id": "x", "type": "function", "function": {"name": "f", "arguments": "{}"}}
+    said = ANSWER | {
+        "choices": [{"index": 0, "message": {"role": "assistant", "tool_calls": [tool]}, "finish_reason": "tool_calls"}]
+    }
+    async with over(says(whole(said))) as (front, behind):
+        message = (await front.post(CHAT)).json()["choices"][0]["message"]
+        assert message["content"] is None
+        assert message["tool_calls"][0]["function"]["name"] == "f"
+        plain = b'data: {"choices": [{"index": 0, "delta": {"content": "a"}}]}\n\n'
+        behind.script = says(streamed(plain, b"data:\n\n", chunk({}, "stop"), b"data: [DONE]\n\n"))
+        answer = await front.post(STREAMED)
+        assert events(answer.content)[0]["choices"][0]["finish_reason"] is None
+        assert answer.content.endswith(b"[DONE]\n\n")
+
+
+async def test_a_fault_in_asking_one_engine_is_named_and_does_not_end_the_asking(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr("gateway.watch.WHEN_DOWN", 0.01)
+    async with over(says(whole(ANSWER))) as (front, _):
+        target = front.services.catalog.targets[0]
+        prober = Prober(front.services.catalog, front.services.upstream)
+        target.headers["authorization"] = "Bearer a\nb"  # which aiohttp refuses to send
+        asking = asyncio.ensure_future(prober.run(target))
+        await until(lambda: not target.up)
+        assert "fault" in target.trouble
+        del target.headers["authorization"]
+        await until(lambda: target.up)
+        asking.cancel()
+    assert "asking vllm failed" in caplog.text
