@@ -147,12 +147,14 @@ def _not_vllm(asked: Asked) -> str | None:
 # --- whether it fits ------------------------------------------------------------------------------------------
 
 
-def may_not_fit(asked: Asked, context: int | None) -> bool:
-    """Whether the prompt has to be counted: no prompt has more tokens than bytes, and those that are added to it."""
-    if context is None:
-        return True
-    most = len(asked.inputs.encode()) + MOST_SPECIAL
-    return asked.parameters.truncate is not None or most + min(asked.parameters.max_new_tokens or 1, PIECE) > context
+def may_not_fit(asked: Asked, context: int) -> bool:
+    """Whether the prompt has to be counted: it has not more tokens than bytes, and those that are added to it."""
+    most, truncate = len(asked.inputs.encode()) + MOST_SPECIAL, asked.parameters.truncate
+    if truncate is not None:
+        if not 0 < truncate < context:
+            return True
+        most = min(most, truncate)
+    return most + min(asked.parameters.max_new_tokens or 1, PIECE) > context
 
 
 def too_long(asked: Asked, context: int, count: int) -> str | None:

@@ -172,12 +172,8 @@ class Whole:
 
     def unnamed(self, names: Names) -> set[int]:
         """Return the tokens whose texts are wanted and not known."""
-        first = self._choices[0].prompt_token_ids[:1] if self._wants_prefill else []
-        return unnamed(self._pieces, names) | (set(first or ()) - names.keys())
-
-    @property
-    def _wants_prefill(self) -> bool:
-        return self._asked.parameters.decoder_input_details and bool(self._choices[0].prompt_token_ids)
+        prompt = self._choices[0].prompt_token_ids or [] if self._asked.parameters.decoder_input_details else []
+        return unnamed(self._pieces, names) | (set(prompt[:1]) - names.keys())
 
     def written(self, names: Names) -> tuple[bytes, int]:
         """Return TGI's answer, and how many tokens it counts: the best sequence's."""
@@ -208,7 +204,7 @@ class Whole:
             finish_reason=_at_the_end(one.finish, len(one.steps), asked),
             generated_tokens=len(one.steps),
             seed=None if asked.greedy else self._seed + place,
-            prefill=list(self._prefill(names)) if self._wants_prefill else [],
+            prefill=list(self._prefill(names)) if asked.parameters.decoder_input_details else [],
             tokens=tokens(one, names),
             top_tokens=[top_tokens(step, names) for step in one.steps] if wants_top else [],
         )

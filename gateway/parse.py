@@ -85,6 +85,8 @@ def _in_newer_words(raw: dict[str, Raw]) -> dict[str, Raw]:
 
 def _with_allowed_tools(raw: dict[str, Raw], view: ChatRequest, allowed: AllowedTools) -> dict[str, Raw]:
     """Return a chat that offers the allowed tools alone."""
+    if not view.tools:
+        raise InvalidRequest("'tool_choice' is only allowed when 'tools' are given.", "tool_choice")
     names = {tool.name for tool in allowed.tools}
     missing = names - {tool.function.name for tool in view.tools or ()}
     if missing:
@@ -97,8 +99,8 @@ def _with_allowed_tools(raw: dict[str, Raw], view: ChatRequest, allowed: Allowed
 def _check_refused(call: Call) -> None:
     """Refuse what no engine is given: the table says which."""
     for row in refused(call):
-        hint = f" {row.note[0].upper()}{row.note[1:]}." if row.note else ""
-        raise InvalidRequest(f"'{row.name}' is not supported.{hint}", row.name)
+        hint = f" ({row.note})" if row.note else ""
+        raise InvalidRequest(f"'{row.name}' is not supported{hint}.", row.name)
 
 
 def completion(body: bytes, request_id: str, created: int) -> Call:

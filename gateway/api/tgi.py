@@ -3,12 +3,11 @@
 They name no model: they speak for `[server] tgi_model`, or for the only one there is. A TGI behind gets the request
 as the client sent it, and its answer goes back as it came. For a vLLM both are translated (`backends.native`).
 A request that the translation refuses is TGI's to judge where the model has one; so is what vLLM has no way to do.
-All errors are TGI's (contract section 5): in a stream they are events, whatever came before them (section 4.4).
 """
 
 import asyncio
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+import contextlib
+from collections.abc import Awaitable, Callable, Iterable
 from functools import partial
 
 from backends import native, native_serde
@@ -17,42 +16,35 @@ from backends.native_answers import StreamReader, StreamWriter, Whole, unnamed
 from backends.native_passed import Passed, usage
 from backends.native_wire import Asked
 from backends.openai import CUT
-from backends.sse import EventReader, EventTooLarge, event
+from backends.sse import EventReader, EventTooLarge, events
 from gateway.account import Handler
+from gateway.api.tgi_errors import OWN_STATUSES, Misread, told
 from gateway.catalog import Entry, Offer
 from gateway.door import JSON, Receive, Send, read_json, respond, watching
 from gateway.errors import (
     RETRY_AFTER,
-    BodyTooLarge,
     EngineFailed,
-    EngineTimeout,
-    Internal,
     InvalidRequest,
     MethodNotAllowed,
-    NotFound,
     PointsmanError,
-    RateLimited,
     Unavailable,
-    UnsupportedMedia,
     from_backend,
 )
 from gateway.exchange import Exchange
-from gateway.pipeline import pin
+from gateway.pipeline import first_reachable, pin
 from gateway.routing import order, pinned
 from gateway.services import Services
-from gateway.upstream import Reply, Unreachable
+from gateway.stream import MOST_FAREWELL, PassedStream
+from gateway.upstream import Reply
 
 PATHS = (native.WHOLE, native.STREAM, native.COMPAT_PATH)
 INFO = "/info"
-TEXT = b"text/plain; charset=utf-8"
-STREAM_HEADERS = [
-    (b"content-type", b"text/event-stream"),
-    (b"cache-control", b"no-cache"),
-    (b"x-accel-buffering", b"no"),
-]
-KEEP_ALIVE = b":\n\n"
+EVENTS = "text/event-stream"
+COMMENT = b":\n\n"
 COMPUTE_TYPE = (b"x-compute-type", b"gpu+optimized")  # what TGI's router says whatever it runs on
+COUNTS = ("x-prompt-tokens", "x-generated-tokens")
 PASSED_HEADERS = (
+    *COUNTS,
     "x-compute-type",
     "x-compute-time",
     "x-compute-characters",
@@ -61,63 +53,11 @@ PASSED_HEADERS = (
     "x-queue-time",
     "x-inference-time",
     "x-time-per-token",
-    "x-prompt-tokens",
-    "x-generated-tokens",
 )
-OWN_ERRORS = frozenset({400, 413, 415, 422, 424, 429, 500})  # statuses by which TGI itself says what is wrong
-MOST_LOOKUPS = 16  # at once
+MOST_AT_ONCE = 16  # questions for the text of a token
 
-# What a client of TGI's is told of each error: status, `error_type`, words.
-TOLD: Sequence[tuple[type[PointsmanError], int, str, str]] = (
-    (InvalidRequest, 422, "validation", "Input validation error: {}"),
-    (NotFound, 422, "validation", "Input validation error: {}"),
-    (Unreachable, 429, "overloaded", "Model is overloaded: {}"),
-    (Unavailable, 429, "overloaded", "Model is overloaded"),
-    (RateLimited, 429, "overloaded", "Model is overloaded"),
-    (EngineFailed, 424, "generation", "Request failed during generation: {}"),
-    (EngineTimeout, 424, "generation", "Request failed during generation: {}"),
-    (Internal, 500, "internal", "{}"),
-)
-
-
-class Misread(InvalidRequest):
-    """A body that TGI's router does not read: its words, in plain text."""
-
-    def __init__(self, said: native_serde.Rejected) -> None:
-        super().__init__(said.text)
-        self.plain_status = said.status
-
-
-@dataclass(slots=True)
-class Told:
-    """An error as TGI tells it; `event` is the same in a stream, where there can be one."""
-
-    status: int
-    body: bytes
-    kind: bytes
-    event: bytes | None
-
-
-def told(error: PointsmanError) -> Told:
-    """Return how TGI tells an error."""
-    match error:
-        case Misread():
-            return _plain(error.plain_status, error.message)
-        case BodyTooLarge():
-            return _plain(413, "Failed to buffer the request body: length limit exceeded")
-        case UnsupportedMedia():
-            return _plain(415, "Expected request with `Content-Type: application/json`")
-        case MethodNotAllowed():
-            return _plain(405, "")
-    for kind, status, name, words in TOLD:
-        if isinstance(error, kind):
-            body = native.error(words.format(error.message), name)
-            return Told(status, body, JSON, event(body))
-    return _plain(error.status, error.message)
-
-
-def _plain(status: int, text: str) -> Told:
-    return Told(status, text.encode(), TEXT, None)
+Headers = Iterable[tuple[bytes, bytes]]
+Names = dict[int, str]
 
 
 # --- handlers -------------------------------------------------------------------------------------------------
@@ -125,34 +65,39 @@ def _plain(status: int, text: str) -> Told:
 
 def generation(services: Services) -> Handler:
     """Return the handler of the three paths that generate."""
-    vocabularies: dict[tuple[str, str], dict[int, str]] = {}
+    vocabularies: dict[tuple[str, str], Names] = {}
 
-    async def handle(exchange: Exchange, receive: Receive, send: Send) -> None:
-        turn = Turn(exchange, send, services, vocabularies)
-        try:
-            _check_method(exchange, "POST")
-            turn.body = await read_json(exchange, receive, services.config.server.max_body_bytes)
-            with watching(exchange, receive):
-                await turn.serve()
-        except (Exception, asyncio.CancelledError) as error:
-            failure = exchange.ended_by(error)
-            if isinstance(failure, PointsmanError):
-                await turn.tell(failure)
-            raise failure from error
+    async def answer(turn: "Turn", receive: Receive) -> None:
+        _check_method(turn.exchange, "POST")
+        body = await read_json(turn.exchange, receive, services.config.server.max_body_bytes)
+        with watching(turn.exchange, receive):
+            await turn.serve(body, vocabularies)
 
-    return handle
+    return _telling(services, answer)
 
 
 def info(services: Services) -> Handler:
     """Return the handler of `/info`: a TGI's own words if there is one, else what is known of the vLLM."""
 
+    async def answer(turn: "Turn", receive: Receive) -> None:
+        _check_method(turn.exchange, "GET", "HEAD")
+        await turn.describe()
+
+    return _telling(services, answer)
+
+
+def _telling(services: Services, answer: Callable[["Turn", Receive], Awaitable[None]]) -> Handler:
+    """Return a handler that tells of errors in TGI's words."""
+
     async def handle(exchange: Exchange, receive: Receive, send: Send) -> None:
+        turn = Turn(exchange, send, services)
         try:
-            _check_method(exchange, "GET", "HEAD")
-            await _info(exchange, send, services)
-        except PointsmanError as error:
-            await Turn(exchange, send, services, {}).tell(error)
-            raise
+            await answer(turn, receive)
+        except (Exception, asyncio.CancelledError) as error:
+            failure = exchange.ended_by(error)
+            if not isinstance(failure, PointsmanError):
+                raise failure from error
+            await turn.tell(failure)
 
     return handle
 
@@ -160,27 +105,6 @@ def info(services: Services) -> Handler:
 def _check_method(exchange: Exchange, *methods: str) -> None:
     if exchange.method not in methods:
         raise MethodNotAllowed("", headers={"allow": ",".join(methods)})
-
-
-async def _info(exchange: Exchange, send: Send, services: Services) -> None:
-    entry = spoken_for(services)
-    offers = pinned(entry, pin(exchange))
-    body = b""
-    for offer in [offer for offer in offers if offer.target.engine == "tgi" and offer.target.up]:
-        try:
-            reply = await services.upstream.get(offer.target, INFO)
-            body = await reply.read() if reply.status == 200 else b""
-        except PointsmanError:
-            continue
-        if body:
-            exchange.target = offer.target
-            break
-    if not body:
-        offer = next((offer for offer in offers if offer.max_model_len), None)
-        if offer is None:
-            raise Unavailable("No engine has answered yet.", headers={"retry-after": RETRY_AFTER})
-        body = native.info(entry.name if offer.target.engine == "tgi" else offer.model, offer.max_model_len)
-    await respond(exchange, send, services.clock(), 200, body)
 
 
 def spoken_for(services: Services) -> Entry:
@@ -193,88 +117,124 @@ def spoken_for(services: Services) -> Entry:
     return catalog.find(name)
 
 
+class EventStream(PassedStream):
+    """A stream of TGI's: its errors are events of its own, and so is its silence."""
+
+    async def comment(self) -> None:
+        """Tell a client that waits that the connection lives."""
+        await self._say(COMMENT, self._exchange.heard)
+
+    async def fail(self, error: PointsmanError) -> None:
+        """End the stream with an error, if the client takes it within a moment."""
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(MOST_FAREWELL):
+                await self.finish(told(error).event)
+
+
 # --- one request ----------------------------------------------------------------------------------------------
 
 
 class Turn:
     """One request of a client's, and its answer."""
 
-    def __init__(
-        self, exchange: Exchange, send: Send, services: Services, vocabularies: dict[tuple[str, str], dict[int, str]]
-    ) -> None:
-        self.body = b""
-        self._exchange = exchange
+    def __init__(self, exchange: Exchange, send: Send, services: Services) -> None:
+        self.exchange = exchange
         self._send = send
         self._services = services
-        self._vocabularies = vocabularies
+        self._timeouts = services.config.timeouts
+        self._body = b""
         self._asked: Asked | None = None
+        self._client: EventStream | None = None
 
-    async def serve(self) -> None:
+    async def serve(self, body: bytes, vocabularies: dict[tuple[str, str], Names]) -> None:
         """Read the request, choose the engine, answer."""
-        exchange = self._exchange
+        exchange = self.exchange
         entry = spoken_for(self._services)
         exchange.model = entry.name
-        offers = self._plan(pinned(entry, pin(exchange)))
+        self._body = body
+        offers = self._plan(entry)
         if self._asked is not None and self._asked.stream:
-            exchange.stream = True
-            exchange.patience = self._services.config.timeouts.first_event
-            exchange.silence = self._comment
-        await self._first_reachable(offers)
+            self._stream()
+        await first_reachable(offers, partial(self._ask, vocabularies), exchange)
 
-    def _plan(self, offers: list[Offer]) -> list[Offer]:
-        """Return the offers to try. Raises InvalidRequest if none can do what is asked."""
-        passing = [offer for offer in offers if offer.target.engine == "tgi"]
-        translated = [offer for offer in offers if offer.target.engine == "vllm"]
-        refusal: InvalidRequest | None = None
-        try:
-            self._asked = native.read(self._exchange.path, self.body)
-            if words := native.refusal(self._asked):
-                refusal = InvalidRequest(words)
-        except native_serde.Rejected as rejected:
-            refusal = Misread(rejected)
-        if refusal is None and not passing and not translated:
-            refusal = InvalidRequest(f"{offers[0].target.backend.label} has no way to answer here")
-        if refusal is not None and not passing:
-            raise refusal
-        return order(passing if refusal else [*passing, *translated], self._services.random)
-
-    async def _first_reachable(self, offers: list[Offer]) -> None:
-        for offer in offers[:-1]:
-            try:
-                return await self._ask(offer)
-            except Unreachable:
-                continue
-        return await self._ask(offers[-1])
-
-    async def _ask(self, offer: Offer) -> None:
-        self._exchange.target = offer.target
-        self._exchange.adapted = ()
-        if offer.target.engine == "tgi":
-            await self._pass(offer)
-        elif self._asked is not None:
-            await self._translate(offer, self._asked)
+    async def describe(self) -> None:
+        """Answer `/info`."""
+        offers = pinned(spoken_for(self._services), pin(self.exchange))
+        for offer in offers:
+            if offer.target.engine == "tgi" and (body := await self._told_by(offer)):
+                return await self._respond(200, body, JSON)
+        offer = next((offer for offer in offers if offer.max_model_len), offers[0])
+        if offer.max_model_len is None:
+            raise Unavailable("No engine has answered yet.", headers={"retry-after": RETRY_AFTER})
+        return await self._respond(200, native.info(offer.model, offer.max_model_len), JSON)
 
     async def tell(self, error: PointsmanError) -> None:
         """Tell the client of an error: as an event in a stream, which TGI begins before it knows of any."""
         said = told(error)
-        if said.event is not None and self._asked is not None and self._asked.stream:
-            await self._begin()
-            await self._write(said.event, more=False)
-        elif not self._exchange.status:
-            headers = tuple((name.encode(), value.encode()) for name, value in error.headers.items())
-            await self._respond(said.status, said.body, said.kind, *headers)
+        if self._client is not None and said.event:
+            await self._client.fail(error)
+        elif not self.exchange.status:
+            headers = [(name.encode(), value.encode()) for name, value in error.headers.items()]
+            await self._respond(said.status, said.body, said.kind, headers)
+
+    def _plan(self, entry: Entry) -> list[Offer]:
+        """Read the request; return the offers to try. Raises InvalidRequest if none can do what is asked."""
+        offers = pinned(entry, pin(self.exchange))
+        passing = [offer for offer in offers if offer.target.engine == "tgi"]
+        translated = [offer for offer in offers if offer.target.engine == "vllm"]
+        refusal = self._refusal()
+        if not passing and not translated:
+            refusal = InvalidRequest(f"{offers[0].target.backend.label} has no way to answer here")
+        if refusal is not None and (not passing or (translated and not entry.routes)):
+            raise refusal
+        return order(passing if refusal else [*passing, *translated], self._services.random)
+
+    def _refusal(self) -> InvalidRequest | None:
+        try:
+            self._asked = native.read(self.exchange.path, self._body)
+        except native_serde.Rejected as rejected:
+            return Misread(rejected)
+        words = native.refusal(self._asked)
+        return InvalidRequest(words) if words else None
+
+    def _stream(self) -> EventStream:
+        """Begin to be a stream: from now on errors are events."""
+        if self._client is None:
+            self.exchange.stream = True
+            self.exchange.patience = self._timeouts.first_event
+            self._client = EventStream(self.exchange, self._send, self._services.clock, EVENTS.encode())
+        return self._client
+
+    async def _ask(self, vocabularies: dict[tuple[str, str], Names], offer: Offer) -> None:
+        self.exchange.target = offer.target
+        self.exchange.adapted = ()
+        if offer.target.engine == "tgi" or self._asked is None:
+            await self._pass(offer)
+        else:
+            names = vocabularies.setdefault((offer.target.name, offer.model), {})
+            await self._translate(offer, self._asked, names)
 
     # A TGI behind.
 
+    async def _told_by(self, offer: Offer) -> bytes:
+        """Return what a TGI says of itself; nothing if it cannot be asked."""
+        try:
+            reply = await self._services.upstream.get(offer.target, INFO)
+            body = await reply.read()
+        except PointsmanError:
+            return b""
+        self.exchange.target = offer.target
+        return body if reply.status == 200 else b""
+
     async def _pass(self, offer: Offer) -> None:
-        asked, body = self._asked, self.body
+        asked, body = self._asked, self._body
         hidden = asked is not None and asked.stream and not asked.parameters.details
         if hidden:  # they are asked for all the same, and taken out again: they count the prompt
             body = native.with_details(body)
-        reply = await self._post(offer, UpstreamRequest(path=self._exchange.path, body=body, stream=bool(hidden)))
+        reply = await self._post(offer, UpstreamRequest(path=self.exchange.path, body=body, stream=hidden))
         try:
-            if reply.headers.get("content-type", "").startswith("text/event-stream"):
-                await self._pass_stream(reply, hidden)
+            if reply.headers.get("content-type", "").startswith(EVENTS):
+                await self._pass_stream(reply, Passed(hidden))
             else:
                 await self._pass_whole(reply, offer)
         finally:
@@ -282,21 +242,22 @@ class Turn:
 
     async def _pass_whole(self, reply: Reply, offer: Offer) -> None:
         body = await reply.read()
+        self.exchange.heard = self._services.clock()
         kind = reply.headers.get("content-type", "")
-        own = reply.status in OWN_ERRORS and kind.startswith(("application/json", "text/plain"))
-        if reply.status != 200 and (self._exchange.status or not own):
+        own = reply.status in OWN_STATUSES and kind.startswith(("application/json", "text/plain"))
+        if reply.status != 200 and (self.exchange.status or not own):
             raise _failure(offer, reply, body)
         if reply.status == 200:
-            counts = [int(reply.headers.get(name, 0)) for name in ("x-prompt-tokens", "x-generated-tokens")]
-            self._exchange.usage = usage(*counts)
+            read, written = (int(reply.headers.get(name, 0)) for name in COUNTS)
+            self.exchange.usage = usage(read, written)
+        if self._client is not None:
+            self._client.close()
         headers = [(name.encode(), reply.headers[name].encode()) for name in PASSED_HEADERS if name in reply.headers]
-        await self._respond(reply.status, body, kind.encode(), *headers)
+        await self._respond(reply.status, body, kind.encode(), headers)
 
-    async def _pass_stream(self, reply: Reply, hidden: bool) -> None:
-        reader, passed = EventReader(), Passed(hidden)
-        while data := await reply.chunk():
-            self._exchange.heard = self._services.clock()
-            self._exchange.patience = self._services.config.timeouts.between_events
+    async def _pass_stream(self, reply: Reply, passed: Passed) -> None:
+        client, reader = self._stream(), EventReader()
+        while not passed.ended and (data := await self._chunk(reply)):
             try:
                 payloads = [passed.take(payload) for payload in reader.feed(data)]
             except EventTooLarge as error:
@@ -304,105 +265,106 @@ class Turn:
             except BackendError as error:
                 raise from_backend(error) from error
             if payloads:
-                await self._begin()
-                await self._write(b"".join([event(payload) for payload in payloads]))
-        self._exchange.usage = passed.usage
+                await client.pass_on(events(payloads))
+        self.exchange.usage = passed.usage
         if not passed.ended:
             raise EngineFailed(CUT)
-        await self._write(b"", more=False)
+        reply.release()
+        await client.finish(b"")
 
     # A vLLM behind.
 
-    async def _translate(self, offer: Offer, asked: Asked) -> None:
-        context = await self._check_length(offer, asked)
+    async def _translate(self, offer: Offer, asked: Asked, names: Names) -> None:
+        context = await self._context(offer, asked)
         seed = asked.parameters.seed
         if seed is None:
             seed = self._services.random.getrandbits(63)
         request = native.encode(asked, offer.model, context, seed)
-        self._exchange.adapted = request.adapted
+        self.exchange.adapted = request.adapted
         reply = await self._post(offer, request)
         try:
             if reply.status != 200:
                 raise _failure(offer, reply, await reply.read())
             if asked.stream:
-                await self._translate_stream(reply, offer, asked, seed)
+                await self._translate_stream(reply, StreamReader(asked), StreamWriter(asked, seed), offer, names)
             else:
-                await self._translate_whole(reply, offer, asked, seed)
+                await self._translate_whole(reply, asked, seed, offer, names)
         except BackendError as error:
             raise from_backend(error) from error
         finally:
             reply.close()
 
-    async def _check_length(self, offer: Offer, asked: Asked) -> int:
+    async def _context(self, offer: Offer, asked: Asked) -> int:
         """Return the context's length. Raises InvalidRequest if prompt and answer do not fit: vLLM would cut."""
         context = offer.max_model_len
-        if not native.may_not_fit(asked, context) and context is not None:
+        if context is not None and not native.may_not_fit(asked, context):
             return context
         counted = native.counted(await self._read(offer, native.count_request(asked, offer.model)))
         if words := native.too_long(asked, counted.max_model_len, counted.count):
             raise InvalidRequest(words)
         return counted.max_model_len
 
-    async def _translate_whole(self, reply: Reply, offer: Offer, asked: Asked, seed: int) -> None:
+    async def _translate_whole(self, reply: Reply, asked: Asked, seed: int, offer: Offer, names: Names) -> None:
         body = await reply.read()
-        self._exchange.heard = self._services.clock()
+        self.exchange.heard = self._services.clock()
         whole = Whole(asked, seed, body)
-        names = await self._names(offer, whole.unnamed)
+        await self._name(whole.unnamed(names), offer, names)
         written, count = whole.written(names)
-        self._exchange.usage = whole.usage
-        await self._respond(200, written, JSON, *self._head(asked, whole.usage.prompt_tokens, count))
-
-    def _head(self, asked: Asked, prompt_tokens: int, count: int) -> list[tuple[bytes, bytes]]:
-        """Return what TGI says of an answer in its head, as far as it can be known."""
-        took = self._services.clock() - self._exchange.began
-        return [
+        self.exchange.usage = whole.usage
+        took = self._services.clock() - self.exchange.began
+        headers = [
             COMPUTE_TYPE,
             (b"x-compute-time", b"%.9f" % took),
             (b"x-compute-characters", b"%d" % len(asked.inputs)),
             (b"x-total-time", b"%d" % (took * 1000)),
-            (b"x-prompt-tokens", b"%d" % prompt_tokens),
+            (b"x-prompt-tokens", b"%d" % whole.usage.prompt_tokens),
             (b"x-generated-tokens", b"%d" % count),
         ]
+        await self._respond(200, written, JSON, headers)
 
-    async def _translate_stream(self, reply: Reply, offer: Offer, asked: Asked, seed: int) -> None:
-        reader, writer = StreamReader(asked), StreamWriter(asked, seed)
-        exchange, clock = self._exchange, self._services.clock
+    async def _translate_stream(
+        self, reply: Reply, reader: StreamReader, writer: StreamWriter, offer: Offer, names: Names
+    ) -> None:
+        client = self._stream()
         while not reader.finished and reader.failure is None:
-            data = await reply.chunk()
-            exchange.heard = clock()
-            exchange.patience = self._services.config.timeouts.between_events
+            data = await self._chunk(reply)
             pieces = reader.feed(data)
             if not data:
                 reader.end()
-            names = await self._names(offer, partial(unnamed, pieces))
+            await self._name(unnamed(pieces, names), offer, names)
             if written := writer.write(pieces, names, reader.prompt_tokens):
-                await self._begin()
-                await self._write(written)
-        exchange.usage = usage(reader.prompt_tokens, writer.written)
+                await client.pass_on(written)
+        self.exchange.usage = usage(reader.prompt_tokens, writer.written)
         if reader.failure is not None:
             raise reader.failure
         reply.release()
-        await self._write(b"", more=False)
+        await client.finish(b"")
 
-    async def _names(self, offer: Offer, lacking: Callable[[dict[int, str]], set[int]]) -> dict[int, str]:
-        """Return the texts of tokens, those wanted among them: vLLM is asked for each once, and it is kept."""
-        names = self._vocabularies.setdefault((offer.target.name, offer.model), {})
-        wanted = sorted(lacking(names))
-        for start in range(0, len(wanted), MOST_LOOKUPS):
-            some = wanted[start : start + MOST_LOOKUPS]
+    async def _name(self, tokens: set[int], offer: Offer, names: Names) -> None:
+        """Add the texts of some tokens to the names: vLLM is asked for each once."""
+        wanted = sorted(tokens)
+        for start in range(0, len(wanted), MOST_AT_ONCE):
+            some = wanted[start : start + MOST_AT_ONCE]
             asked = [self._read(offer, native.name_request(token, offer.model)) for token in some]
             for token, body in zip(some, await asyncio.gather(*asked), strict=True):
                 names[token] = native.named(body)
-        return names
 
     # The engine and the client.
 
     async def _post(self, offer: Offer, request: UpstreamRequest) -> Reply:
-        self._exchange.asked = self._exchange.asked or self._services.clock()
-        headers = {"x-request-id": self._exchange.id}
+        exchange, clock = self.exchange, self._services.clock
+        exchange.heard = clock()
+        exchange.asked = exchange.asked or exchange.heard
+        headers = {"x-request-id": exchange.id}
         reply = await self._services.upstream.post(offer.target, request.path, request.body, headers)
-        self._exchange.heard = self._services.clock()
+        exchange.heard = clock()
         return reply
+
+    async def _chunk(self, reply: Reply) -> bytes:
+        data = await reply.chunk()
+        self.exchange.heard = self._services.clock()
+        self.exchange.patience = self._timeouts.between_events
+        return data
 
     async def _read(self, offer: Offer, request: UpstreamRequest) -> bytes:
         """Return the answer to a question beside the request. Raises PointsmanError."""
@@ -415,27 +377,8 @@ class Turn:
             raise _failure(offer, reply, body)
         return body
 
-    async def _respond(self, status: int, body: bytes, kind: bytes, *headers: tuple[bytes, bytes]) -> None:
-        await respond(self._exchange, self._send, self._services.clock(), status, body, kind, headers)
-
-    async def _begin(self) -> None:
-        """Send the head of a stream, if it has not been sent."""
-        exchange = self._exchange
-        if exchange.status:
-            return
-        exchange.status = 200
-        headers = [*STREAM_HEADERS, COMPUTE_TYPE, *exchange.answer_headers(self._services.clock())]
-        await self._send({"type": "http.response.start", "status": 200, "headers": headers})
-
-    async def _comment(self) -> None:
-        await self._begin()
-        await self._send({"type": "http.response.body", "body": KEEP_ALIVE, "more_body": True})
-
-    async def _write(self, data: bytes, more: bool = True) -> None:
-        if not more:
-            self._exchange.silence = None
-        self._exchange.wrote = self._exchange.heard
-        await self._send({"type": "http.response.body", "body": data, "more_body": more})
+    async def _respond(self, status: int, body: bytes, kind: bytes, headers: Headers = ()) -> None:
+        await respond(self.exchange, self._send, self._services.clock(), status, body, kind, tuple(headers))
 
 
 def _failure(offer: Offer, reply: Reply, body: bytes) -> PointsmanError:

@@ -28,7 +28,9 @@ def tool(**more: Any) -> dict[str, Any]:
 
 USAGE = {"stream": True, "stream_options": {"include_usage": True}}
 
-# (what it is about, the client's fields, TGI's beside model and messages, the parameters adapted)
+LIMIT = {"max_tokens": 4}  # without one, a chat is asked for as a stream: see STREAMED
+
+# (what it is about, the client's fields beside a limit, TGI's beside model and messages, the parameters adapted)
 CHATS: list[tuple[str, dict[str, Any], dict[str, Any], tuple[str, ...]]] = [
     ("nothing", {}, {}, ()),
     ("model", {"model": "theirs"}, {}, ()),
@@ -36,10 +38,12 @@ CHATS: list[tuple[str, dict[str, Any], dict[str, Any], tuple[str, ...]]] = [
     ("neutral fields", {"user": "u", "metadata": {"a": "b"}, "store": True, "service_tier": "flex"}, {}, ()),
     ("defaults", {"parallel_tool_calls": True, "presence_penalty": 0, "frequency_penalty": 0.0}, {}, ()),
     ("no bias", {"logit_bias": {}}, {}, ()),
+    ("modalities", {"modalities": ["text"]}, {}, ()),
     ("max_tokens", {"max_tokens": 5}, {"max_tokens": 5}, ()),
     ("max_completion_tokens", {"max_completion_tokens": 5}, {"max_tokens": 5}, ()),
     ("both limits", {"max_tokens": 5, "max_completion_tokens": 7}, {"max_tokens": 7}, ()),
     ("both limits, a null", {"max_tokens": 5, "max_completion_tokens": None}, {"max_tokens": 5}, ()),
+    ("the most tokens of a piece", {"max_tokens": 1024}, {"max_tokens": 1024}, ()),
     ("temperature", {"temperature": 2}, {"temperature": 2.0}, ()),
     ("a temperature as vLLM raises it", {"temperature": 0.001}, {"temperature": 0.01}, ()),
     ("greedy", {"temperature": 0}, GREEDY, ()),
@@ -52,8 +56,6 @@ CHATS: list[tuple[str, dict[str, Any], dict[str, Any], tuple[str, ...]]] = [
     ("seed -5", {"seed": -5}, {"seed": 2**63 - 5}, ()),
     ("least seed", {"seed": -(2**63)}, {"seed": 0}, ()),
     ("greatest seed", {"seed": 2**63 - 1}, {"seed": 2**63 - 1}, ()),
-    ("stop, a text", {"stop": "a"}, {"stop": ["a"]}, ("stop",)),
-    ("stop, a list", {"stop": ["a", "b"]}, {"stop": ["a", "b"]}, ("stop",)),
     ("no stops", {"stop": []}, {}, ()),
     ("logprobs", {"logprobs": True}, {"logprobs": True, "top_logprobs": 0}, ("logprobs",)),
     ("top_logprobs", {"logprobs": True, "top_logprobs": 5}, {"logprobs": True, "top_logprobs": 5}, ("logprobs",)),
@@ -96,13 +98,55 @@ CHATS: list[tuple[str, dict[str, Any], dict[str, Any], tuple[str, ...]]] = [
 @pytest.mark.parametrize(("fields", "sent", "adapted"), [row[1:] for row in CHATS], ids=[row[0] for row in CHATS])
 def test_a_chat(fields: dict[str, Any], sent: dict[str, Any], adapted: tuple[str, ...]) -> None:
     """Built from an allow-list: nothing null, nothing at its default, nothing that TGI rejects."""
-    call = chat(**fields)
+    call = chat(**LIMIT | fields)
     (request,) = BACKEND.encode(call, "tgi")
-    assert json.loads(request.body) == {"model": "tgi", "messages": HI} | sent
+    assert json.loads(request.body) == {"model": "tgi", "messages": HI} | LIMIT | sent
     assert (request.path, request.choices, request.prompt) == (CHAT, (0,), 0)
     assert request.stream is ("stream" in sent)
     assert request.adapted == adapted
     assert BACKEND.unsupported(call) is None
+
+
+# What is asked for as a stream, wanted so by the client or not: (the client's fields, TGI's, the parameters adapted).
+STREAMED: list[tuple[str, dict[str, Any], dict[str, Any], tuple[str, ...]]] = [
+    ("no limit", {}, {}, ()),
+    ("a null", {"max_tokens": None}, {}, ()),
+    ("text", {"response_format": {"type": "text"}}, {}, ()),
+    ("more than a piece", {"max_tokens": 1025}, {"max_tokens": 1024}, ("max_tokens",)),
+    ("far more", {"max_completion_tokens": 5000}, {"max_tokens": 1024}, ("max_tokens",)),
+    ("stop, a text", {"stop": "a"} | LIMIT, {"stop": ["a"]} | LIMIT, ("stop",)),
+    ("stop, a list", {"stop": ["a", "b"]} | LIMIT, {"stop": ["a", "b"]} | LIMIT, ("stop",)),
+    ("stop and length", {"stop": "a", "max_tokens": 2000}, {"stop": ["a"], "max_tokens": 1024}, ("stop", "max_tokens")),
+    ("tools, not to be called", {"tools": [TOOL], "tool_choice": "none"}, {}, ()),
+]
+
+
+@pytest.mark.parametrize("stream", [False, True])
+@pytest.mark.parametrize(("fields", "sent", "adapted"), [row[1:] for row in STREAMED], ids=[row[0] for row in STREAMED])
+def test_a_chat_that_the_gateway_may_have_to_end_or_to_continue(
+    fields: dict[str, Any], sent: dict[str, Any], adapted: tuple[str, ...], stream: bool
+) -> None:
+    """Goes upstream as a stream: TGI misses stops inside tokens, and goes wrong behind 1,024 of them."""
+    (request,) = BACKEND.encode(chat(**fields, stream=stream), "tgi")
+    assert json.loads(request.body) == {"model": "tgi", "messages": HI} | USAGE | sent
+    assert (request.stream, request.adapted) == (True, adapted)
+
+
+BOUND: list[dict[str, Any]] = [
+    {"tools": [TOOL]},
+    {"response_format": {"type": "json_object"}},
+    {"structured_outputs": {"regex": "a"}},
+]
+
+
+@pytest.mark.parametrize("fields", BOUND)
+@pytest.mark.parametrize("limit", [None, 4, 1024, 5000])
+def test_what_a_grammar_binds_is_never_continued(fields: dict[str, Any], limit: int | None) -> None:
+    (request,) = BACKEND.encode(chat(**fields, max_tokens=limit), "tgi")
+    body = json.loads(request.body)
+    assert not request.stream
+    assert body.get("max_tokens") == (limit and min(limit, 1024))
+    assert "max_tokens" not in request.adapted
 
 
 def call_in_history(arguments: str) -> dict[str, Any]:
@@ -168,9 +212,9 @@ N_CHATS: list[tuple[dict[str, Any], list[tuple[dict[str, Any], tuple[int, ...]]]
 @pytest.mark.parametrize(("fields", "requests"), N_CHATS)
 def test_n(fields: dict[str, Any], requests: list[tuple[dict[str, Any], tuple[int, ...]]]) -> None:
     """One request for each choice, each with its own seed; greedy ones, which are all the same, once."""
-    sent = BACKEND.encode(chat(**fields), "tgi")
+    sent = BACKEND.encode(chat(**LIMIT | fields), "tgi")
     assert [(json.loads(one.body), one.choices) for one in sent] == [
-        ({"model": "tgi", "messages": HI} | body, choices) for body, choices in requests
+        ({"model": "tgi", "messages": HI} | LIMIT | body, choices) for body, choices in requests
     ]
     assert all(one.adapted == (("n",) if fields["n"] > 1 else ()) for one in sent)
     assert all(one.prompt == 0 for one in sent)
@@ -195,6 +239,24 @@ TEXTS: list[tuple[str, dict[str, Any], list[tuple[str, dict[str, Any], tuple[int
     ("echo", {"prompt": "a", "echo": True}, [("a", SAMPLED, (0,))], ("echo",)),
     ("one of a list", {"prompt": ["a"]}, [("a", SAMPLED, (0,))], ()),
     ("best_of", {"prompt": "a", "best_of": 1}, [("a", SAMPLED, (0,))], ()),
+    (
+        "more than a piece",
+        {"prompt": "a", "max_tokens": 1025},
+        [("a", SAMPLED | {"max_new_tokens": 1024}, (0,))],
+        ("max_tokens",),
+    ),
+    (
+        "only the echo: TGI writes one token at least",
+        {"prompt": "a", "echo": True, "max_tokens": 0},
+        [("a", SAMPLED | {"max_new_tokens": 1}, (0,))],
+        ("echo",),
+    ),
+    (
+        "structured outputs",
+        {"prompt": "a", "structured_outputs": {"regex": "b"}, "max_tokens": 5000},
+        [("a", SAMPLED | {"max_new_tokens": 1024, "grammar": {"type": "regex", "value": "b"}}, (0,))],
+        ("structured_outputs",),
+    ),
     ("neutral", {"prompt": "a", "user": "u", "suffix": None, "presence_penalty": 0}, [("a", SAMPLED, (0,))], ()),
     ("prompts", {"prompt": ["a", "b"]}, [("a", SAMPLED, (0,)), ("b", SAMPLED, (1,))], ("prompt",)),
     (
@@ -227,6 +289,7 @@ def test_a_completion(
 ) -> None:
     """To TGI's own `/generate`, with details, one request for each prompt and choice."""
     call = text(**fields, stream=stream)
+    stream = stream or bool({"stop", "max_tokens"} & set(adapted))
     requests = BACKEND.encode(call, "tgi")
     assert [(json.loads(one.body), one.choices) for one in requests] == [
         ({"inputs": prompt, "parameters": settings}, choices) for prompt, settings, choices in sent
@@ -245,13 +308,15 @@ UNSUPPORTED: list[tuple[dict[str, Any], str]] = [
     ({"top_k": 5}, "top_k"),
     ({"new": False}, "new"),
     ({"limit": 3}, "limit"),
-    ({"guided_json": {}}, "guided_json"),
     ({"structured_outputs": {"grammar": "root ::= a"}}, "structured_outputs"),
+    ({"structured_outputs": {"regex": "a"}, "tools": [TOOL]}, "structured_outputs"),
+    ({"structured_outputs": {"regex": "a"}, "response_format": {"type": "json_object"}}, "structured_outputs"),
+    ({"tools": [tool(parameters={"$ref": "#/$defs/a"})]}, "tools[0].function.parameters"),
     ({"frequency_penalty": 0.1}, "frequency_penalty"),
     ({"presence_penalty": -0.1}, "presence_penalty"),
     ({"logit_bias": {"5": 1}}, "logit_bias"),
     ({"n": 17}, "n"),
-    ({"response_format": {"type": "json_object"}}, "response_format"),
+    ({"response_format": {"type": "json_object"}, "tools": [TOOL]}, "response_format"),
     ({"response_format": {"type": "structural_tag"}}, "response_format"),
     ({"response_format": {"type": "json_schema", "json_schema": {"name": "a"}}}, "response_format"),
     ({"response_format": {"type": "json_schema", "json_schema": {"name": "a", "schema": ARRAY}}}, "response_format"),
@@ -264,7 +329,7 @@ UNSUPPORTED: list[tuple[dict[str, Any], str]] = [
     ({"prompt": [1, 2]}, "prompt"),
     ({"prompt": [[1], [2]]}, "prompt"),
     ({"prompt": "a", "echo": True, "logprobs": 0}, "echo"),
-    ({"prompt": "a", "echo": True, "max_tokens": 0}, "max_tokens"),
+    ({"prompt": "a", "structured_outputs": {"grammar": "root ::= a"}}, "structured_outputs"),
     ({"prompt": "a", "presence_penalty": 1}, "presence_penalty"),
     ({"prompt": "a", "n": 17}, "n"),
 ]
@@ -576,13 +641,12 @@ SESSIONS = pieces(*["session"] * 4)
 CHAT_STREAMS: list[tuple[str, list[tuple[dict[str, Any], str | None]], dict[str, int] | None]] = [
     ("02_chat_stream", SESSIONS, None),
     ("03_chat_stream_include_usage", SESSIONS, usage(12, 4)),
-    ("07d_chat_stop_stream", pieces("sess", "", finish="stop"), None),
     ("24c_continuous_usage", pieces("session", "session"), usage(12, 2)),
     ("13d_unknown_model_stream", SESSIONS, None),
     ("N102_stop_stream", pieces("sessi", finish="stop"), usage(12, 1)),
 ]
 N131 = "N131_tools_auto_no_tool_stream"
-CUTTABLE = [*(row[0] for row in CHAT_STREAMS), "02b_chat_stream_raw_wire_chunked", "06e_chat_stream_logprobs"]
+CUTTABLE = [*(row[0] for row in CHAT_STREAMS), "07d_chat_stop_stream", "02b_chat_stream_raw_wire_chunked", "06e_chat_stream_logprobs"]
 
 
 @pytest.mark.parametrize(("name", "shown", "tokens"), CHAT_STREAMS, ids=[row[0] for row in CHAT_STREAMS])
@@ -673,7 +737,11 @@ def test_a_stop_that_tgi_let_pass_is_cut_out(stop: list[str], spelt: str, finish
         choices = [event["choices"][0] for event in got.events]
         assert "".join(choice["delta"]["content"] for choice in choices) == spelt
         assert [choice["finish_reason"] for choice in choices] == [None] * (len(choices) - 1) + [finish]
-        assert plain(got.usage) == usage(12, written)
+        if finish == "length":
+            assert (got.failure, plain(got.usage)) == (None, usage(12, written))
+        else:  # the engine is still at work: its work is ended, and the prompt's tokens are still to be counted
+            assert isinstance(got.failure, Again)
+            assert (got.failure.request.before.tokens, got.failure.request.before.ended) == (written, True)
     answer = decoded(BACKEND, chat(stop=stop), whole_twin())
     assert (answer["choices"][0]["message"]["content"], answer["choices"][0]["finish_reason"]) == (spelt, finish)
 
@@ -696,9 +764,8 @@ def test_a_stop_found_only_at_the_end_is_a_stop() -> None:
 TEXT_STREAMS: list[tuple[str, dict[str, Any], list[str], str, dict[str, int]]] = [
     ("N51_stream_details_top_n", {}, [" main"] * 3, "length", usage(2, 3)),
     ("N51_stream_details_top_n", {"echo": True}, ["def main main", " main", " main"], "length", usage(2, 3)),
-    ("N51_stream_details_top_n", {"stop": ["n m"]}, [" mai", ""], "stop", usage(2, 2)),
-    ("N51_stream_details_top_n", {"stop": "main", "echo": True}, ["def main "], "stop", usage(2, 1)),
     ("N51_stream_details_top_n", {"n": 2, "temperature": 0}, [" main"] * 3, "length", usage(2, 6)),
+    ("N51_stream_details_top_n", {"stop": ["x", "mainx"]}, [" ", "main ", "main main"], "length", usage(2, 3)),
 ]
 
 
@@ -779,7 +846,7 @@ def test_a_stream_cut_before_its_end_never_counts_as_finished(name: str) -> None
     """However much came: what is cut anywhere before the last event has failed, and what came of it came."""
     call, body = cuttable(name)
     whole = heard(BACKEND, call, [body])
-    end = len(body) - 1
+    end = len(body) - 1 if whole.finished else body.index(b"\n\n", body.index(b"\n\n") + 2)  # 07d: at its second token
     for cut in range(end) if end < 3000 else [*range(0, end - 1500, 97), *range(end - 1500, end)]:
         got = heard(BACKEND, call, [body[:cut]])
         assert (got.finished, got.cause) == (False, Cause.FAILED), cut
@@ -987,13 +1054,27 @@ def test_a_prompt_that_leaves_no_room_is_too_long(prompt: int) -> None:
 )
 @pytest.mark.parametrize("n", [1, 2])
 def test_a_tool_call_cut_by_max_tokens_is_an_answer_without_content(name: str, n: int) -> None:
-    _, _, failure = judged(name, n=n, temperature=0)
-    assert isinstance(failure, Completion)
-    answer = plain(failure.answer)
-    assert answer["choices"] == [
-        {"index": index, "message": said(None), "logprobs": None, "finish_reason": "length"} for index in range(n)
-    ]
-    assert (answer["id"], answer["object"], answer["model"]) == ("chatcmpl-r", "chat.completion", "ours")
+    call, request, failure = judged(name, n=n, temperature=0)
+    assert isinstance(failure, Again), "its tokens are still to be counted"
+    again = failure.request
+    assert json.loads(again.body) == {"model": "m", "messages": json.loads(request.body)["messages"]} | GREEDY | {
+        "max_tokens": 1
+    }
+    assert (again.path, again.stream, again.choices, again.before.cut) == (CHAT, False, tuple(range(n)), True)
+    counted = load("tgi/08_chat_max_tokens_1")
+    completion = BACKEND.decode(call, again, counted.response_headers, counted.response_body)
+    assert isinstance(completion, Completion)
+    answer = plain(completion.answer)
+    assert answer == {
+        "id": "chatcmpl-r",
+        "object": "chat.completion",
+        "created": 1700000000,
+        "model": "ours",
+        "choices": [
+            {"index": index, "message": said(None), "logprobs": None, "finish_reason": "length"} for index in range(n)
+        ],
+        "usage": usage(12, n * json.loads(request.body)["max_tokens"]),
+    }
 
 
 NO_CALL = [name for name in names("tgi") if name.startswith(("N107", "N87")) and load(f"tgi/{name}").status == 422]

@@ -104,7 +104,8 @@ ENCODED: list[tuple[str, dict[str, Any], Any, tuple[str, ...]]] = [
         {"messages": HI, "structured_outputs": {"regex": "[0-9]+"}},
         ("response_format",),
     ),
-    ("prompts", {"prompt": ["a", "b"], "n": 2, "echo": True, "logprobs": 0, "best_of": 2}, ..., ()),
+    ("prompts", {"prompt": ["a", "b"], "n": 2, "echo": True, "logprobs": 0}, ..., ()),
+    ("best_of", {"prompt": "a", "n": 2, "best_of": 2}, {"prompt": "a", "n": 2}, ()),
     ("tokens", {"prompt": [[1, 2], [3]]}, ..., ()),
     ("a chat's fields", {"prompt": "a", "tools": [], "response_format": {"type": "json", "value": {}}}, ..., ()),
 ]
