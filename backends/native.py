@@ -194,10 +194,15 @@ def encode(asked: Asked, model: str, context: int, seed: int) -> UpstreamRequest
         body |= {"logprobs": top, "return_token_ids": True, "return_tokens_as_token_ids": top > 0}
     if said.decoder_input_details:
         body["prompt_logprobs"] = 0
-    if asked.stream:
+    if asked.stream or by_pieces(asked):
         body |= {"stream": True, "stream_options": {"include_usage": True}}
     adapted = tuple(name for name in EMULATED if getattr(said, name))
     return UpstreamRequest(path=TEXT, body=_encode(body), stream=asked.stream, adapted=adapted)
+
+
+def by_pieces(asked: Asked) -> bool:
+    """Whether a whole answer is asked for as a stream: where tokens come by id, only pieces show whose a text is."""
+    return bool(asked.parameters.top_n_tokens) and not asked.parameters.decoder_input_details
 
 
 def _settings(asked: Asked, seed: int) -> dict[str, Any]:

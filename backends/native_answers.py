@@ -6,8 +6,7 @@ which, and whoever calls passes what it knows as `names`.
 """
 
 import re
-from collections.abc import Iterable, Mapping
-from itertools import islice
+from collections.abc import Iterable, Iterator, Mapping
 
 import msgspec
 from msgspec import Struct
@@ -33,12 +32,15 @@ from backends.schema import Usage
 from backends.sse import DONE, EventReader, EventTooLarge, events
 
 BY_ID = "token_id:"
+IMPOSSIBLE = -9999.0  # vLLM's word for minus infinity, which TGI writes as null
 BROKEN_CHARACTER = "\ufffd"
 
 # vLLM does not say which of the likeliest tokens are special; a generated one shows by its text's absence.
 SPECIAL = re.compile(r"<\|.*\|>|<\uff5c.*\uff5c>|</?s>|<(unk|pad|bos|eos|mask|start_of_turn|end_of_turn)>|\[/?INST\]")
 
 Names = Mapping[int, str]
+
+NOBODY = Token(0, "", None, special=False)
 
 _encode = msgspec.json.Encoder().encode
 _chunk = msgspec.json.Decoder(Completion).decode
@@ -108,24 +110,38 @@ def unnamed(pieces: Iterable[Piece], names: Names) -> set[int]:
     return wanted - names.keys()
 
 
-def tokens(one: Piece, names: Names) -> list[Token]:
-    """Give each token its share of the text, as TGI does.
+class Splitter:
+    """Gives each token of an answer its share of the text, as TGI does.
 
     A token inside a character has none, the one that completes it has all of it; a special token is not in the
     text. The names tell where each ends; some tokenizers leave a leading blank out of them.
     """
-    made: list[Token] = []
-    rest, broken = one.text, False
-    for step in one.steps:
-        name = names.get(step.id, "") if step.name is None else step.name
-        token = Token(step.id, "", step.logprob, special=False)
-        made.append(token)
-        if not name or name.endswith(BROKEN_CHARACTER):
-            broken = True
-            continue
+
+    def __init__(self) -> None:
+        self._broken = False  # the last token ended inside a character
+
+    def split(self, one: Piece, names: Names) -> list[Token]:
+        """Return the tokens of the next piece."""
+        made: list[Token] = []
+        rest = one.text
+        for step in one.steps:
+            name = names.get(step.id, "") if step.name is None else step.name
+            made.append(Token(step.id, "", step.logprob, special=False))
+            if not name or name.endswith(BROKEN_CHARACTER):
+                self._broken = True
+            else:
+                rest = self._take(made, name, rest)
+        if rest:
+            next((token for token in reversed(made) if not token.special), NOBODY).text += rest
+            self._broken = False
+        return made
+
+    def _take(self, made: list[Token], name: str, rest: str) -> str:
+        """Give the last token its text; return what is left."""
+        token = made[-1]
         before, found, after = rest.partition(name)
-        if found and (not before or broken):
-            if before and BROKEN_CHARACTER not in before:
+        if found and (not before or self._broken):
+            if before and BROKEN_CHARACTER not in before and len(made) > 1:
                 made[-2].text, before = before, ""
             token.text, rest = before + name, after
         elif rest.startswith(f" {name}"):
@@ -134,50 +150,58 @@ def tokens(one: Piece, names: Names) -> list[Token]:
             token.text, rest = rest, ""
         else:
             token.text, token.special = name, True
-        broken = broken and token.special
-    if rest:
-        next((token for token in reversed(made) if not token.special), Token(0, "", None, special=False)).text += rest
-    return made
+        self._broken = self._broken and token.special
+        return rest
 
 
 def top_tokens(step: Step, names: Names) -> list[Token]:
     """Return the likeliest tokens at one place."""
     return [
-        Token(token, names.get(token, ""), value, bool(SPECIAL.fullmatch(names.get(token, ""))))
+        Token(token, names.get(token, ""), value if value > IMPOSSIBLE else None, is_special(names.get(token, "")))
         for token, value in step.top
     ]
+
+
+def is_special(name: str) -> bool:
+    """Whether a token's text looks like that of a special one."""
+    return SPECIAL.fullmatch(name) is not None
 
 
 # --- whole answers --------------------------------------------------------------------------------------------
 
 
 class Whole:
-    """A whole answer of vLLM's."""
+    """A whole answer of vLLM's, which may have come as a stream."""
 
     def __init__(self, asked: Asked, seed: int, body: bytes) -> None:
         """Read it. Raises BackendError."""
-        answer = decoded(body, Completion)
-        if not answer.choices or answer.usage is None:
+        self._asked = asked
+        self._seed = seed
+        chunks = _chunks(body) if body.startswith(b"data:") else [decoded(body, Completion)]
+        counts = next((chunk.usage for chunk in reversed(chunks) if chunk.usage is not None), None)
+        choices = [choice for chunk in chunks for choice in chunk.choices]
+        if not choices or counts is None:
             raise BackendError(Cause.NONSENSE, NOT_THE_PROTOCOL)
-        counts = answer.usage
         self.usage = Usage(
             prompt_tokens=counts.prompt_tokens,
             completion_tokens=counts.completion_tokens,
             total_tokens=counts.prompt_tokens + counts.completion_tokens,
         )
-        self._asked = asked
-        self._seed = seed
-        self._choices = sorted(answer.choices, key=lambda choice: choice.index)
-        self._pieces = [piece(choice, asked) for choice in self._choices]
+        self._prompt = choices[0] if asked.parameters.decoder_input_details else Choice("")
+        self._sequences: dict[int, list[Piece]] = {}
+        for choice in choices:
+            self._sequences.setdefault(choice.index, []).append(piece(choice, asked))
+        if not all(pieces[-1].finish for pieces in self._sequences.values()):
+            raise BackendError(Cause.FAILED, CUT)
 
     def unnamed(self, names: Names) -> set[int]:
         """Return the tokens whose texts are wanted and not known."""
-        prompt = self._choices[0].prompt_token_ids or [] if self._asked.parameters.decoder_input_details else []
-        return unnamed(self._pieces, names) | (set(prompt[:1]) - names.keys())
+        pieces = [one for several in self._sequences.values() for one in several]
+        return unnamed(pieces, names) | ({token for token, by, _ in self._prompt_tokens() if by is None} - names.keys())
 
     def written(self, names: Names) -> tuple[bytes, int]:
         """Return TGI's answer, and how many tokens it counts: the best sequence's."""
-        sequences = [self._sequence(place, names) for place in range(len(self._pieces))]
+        sequences = [self._sequence(index, names) for index in sorted(self._sequences)]
         if len(sequences) < self._asked.sequences:  # greedy: TGI would draw the same again and again
             sequences *= self._asked.sequences
         best = max(range(len(sequences)), key=lambda place: _mean_logprob(sequences[place]))
@@ -196,29 +220,40 @@ class Whole:
             )
         return _encode([answer] if self._asked.compat else answer), written
 
-    def _sequence(self, place: int, names: Names) -> Sequence:
-        one, asked = self._pieces[place], self._asked
+    def _sequence(self, index: int, names: Names) -> Sequence:
+        pieces, asked, splitter = self._sequences[index], self._asked, Splitter()
+        steps = [step for one in pieces for step in one.steps]
         wants_top = bool(asked.parameters.top_n_tokens)
         return Sequence(
-            generated_text=(asked.inputs if asked.full_text else "") + one.text,
-            finish_reason=_at_the_end(one.finish, len(one.steps), asked),
-            generated_tokens=len(one.steps),
-            seed=None if asked.greedy else self._seed + place,
-            prefill=list(self._prefill(names)) if asked.parameters.decoder_input_details else [],
-            tokens=tokens(one, names),
-            top_tokens=[top_tokens(step, names) for step in one.steps] if wants_top else [],
+            generated_text=(asked.inputs if asked.full_text else "") + "".join(one.text for one in pieces),
+            finish_reason=_at_the_end(pieces[-1].finish, len(steps), asked),
+            generated_tokens=len(steps),
+            seed=None if asked.greedy else self._seed + index,
+            prefill=[
+                PrefillToken(token, names.get(token, "") if name is None else name, value)
+                for token, name, value in self._prompt_tokens()
+            ],
+            tokens=[token for one in pieces for token in splitter.split(one, names)],
+            top_tokens=[top_tokens(step, names) for step in steps] if wants_top else [],
         )
 
-    def _prefill(self, names: Names) -> Iterable[PrefillToken]:
-        choice = self._choices[0]
-        ids, beside = choice.prompt_token_ids or [], choice.prompt_logprobs or []
-        for token in ids[:1]:
-            yield PrefillToken(token, names.get(token, ""), None)
-        for token, likely in islice(zip(ids, beside, strict=False), 1, None):
+    def _prompt_tokens(self) -> Iterator[tuple[int, str | None, float | None]]:
+        """Yield id, text if it is known, and logprob: vLLM leaves out the first, and mends broken characters."""
+        mended = True
+        beside = self._prompt.prompt_logprobs or []
+        for token, likely in zip(self._prompt.prompt_token_ids or [], beside, strict=False):
             said = (likely or {}).get(str(token))
-            if said is None:
-                raise BackendError(Cause.NONSENSE, NOT_THE_PROTOCOL)
-            yield PrefillToken(token, said.decoded_token or "", said.logprob)
+            name = said.decoded_token if said else None
+            yield token, None if mended or not name else name, said.logprob if said else None
+            mended = name == ""
+
+
+def _chunks(body: bytes) -> list[Completion]:
+    try:
+        payloads = EventReader().feed(body)
+    except EventTooLarge as error:
+        raise BackendError(Cause.NONSENSE, NOT_THE_PROTOCOL) from error
+    return [_read_chunk(payload) for payload in payloads if payload != DONE]
 
 
 def _mean_logprob(sequence: Sequence) -> float:
@@ -269,10 +304,7 @@ class StreamReader:
         self.finished = self.failure is None
 
     def _take(self, payload: bytes) -> list[Piece]:
-        try:
-            chunk = _chunk(payload)
-        except problem.UNREADABLE as error:
-            raise _event_failure(payload) from error
+        chunk = _read_chunk(payload)
         if chunk.usage is not None:
             self.prompt_tokens = chunk.usage.prompt_tokens
         made = []
@@ -281,6 +313,13 @@ class StreamReader:
             made.append(piece(choice, self._asked))
             self._ended = self._ended or choice.finish_reason is not None
         return made
+
+
+def _read_chunk(payload: bytes) -> Completion:
+    try:
+        return _chunk(payload)
+    except problem.UNREADABLE as error:
+        raise _event_failure(payload) from error
 
 
 def _event_failure(payload: bytes) -> BackendError:
@@ -304,13 +343,14 @@ class StreamWriter:
         self._asked = asked
         self._seed = None if asked.greedy else seed
         self._text = asked.inputs if asked.full_text else ""
+        self._splitter = Splitter()
 
     def write(self, pieces: list[Piece], names: Names, prompt_tokens: int) -> bytes:
         """Return the events for some pieces."""
         payloads: list[bytes] = []
         for one in pieces:
             self._text += one.text
-            made = tokens(one, names)
+            made = self._splitter.split(one, names)
             if one.finish and not made:  # it has never been seen that vLLM ends without a token; TGI's event has one
                 made, one.steps = [Token(0, "", None, special=True)], [Step(0, "", None, [])]
             for place, (token, step) in enumerate(zip(made, one.steps, strict=True)):

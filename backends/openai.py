@@ -127,7 +127,7 @@ class OpenAI:
                 finish_message(choice.message, call, choice.index)
                 likeliest(choice, call)
         if answer.usage is not None:
-            trim(answer.usage)
+            trim(answer.usage, call)
         if request.choices:
             n = call.view.n or 1
             answer.choices = [copy for choice in answer.choices for copy in copies(choice, n, call)]
@@ -248,7 +248,7 @@ class StreamDecoder:
                 likeliest(choice, call)
 
     def _take_usage(self, chunk: Answer[Any], usage: Usage) -> None:
-        trim(usage)
+        trim(usage, self._call)
         self.usage = multiply(usage, self._copies) if self._copies else usage
         chunk.usage = self.usage if self._call.continuous_usage else None
 
@@ -278,7 +278,7 @@ def classify(status: int, found: problem.Problem, call: Call | None) -> BackendE
     """Turn a status and what the body says into the cause."""
     if status in (400, 413, 422):
         if problem.CONTEXT.search(found.message):
-            return BackendError(Cause.CONTEXT, found.message, prompt_param(call))
+            return BackendError(Cause.CONTEXT, too_long(problem.context_length(found.message)), prompt_param(call))
         return BackendError(Cause.INVALID, found.message or "The engine refused the request.", found.param)
     if status in (401, 403):
         return BackendError(Cause.REFUSED, "The engine refused the gateway's credentials.")
@@ -289,6 +289,15 @@ def classify(status: int, found: problem.Problem, call: Call | None) -> BackendE
     if status == 503:
         return BackendError(Cause.OVERLOADED, "The engine is busy and takes no new requests now.")
     return BackendError(Cause.FAILED, FAILED)
+
+
+def too_long(context: int | None) -> str:
+    """Return what a client is told of a prompt that does not fit, whichever engine found it out.
+
+    The words are those that clients look for: "maximum context length", "prompt is too long".
+    """
+    length = "" if context is None else f" is {context} tokens"
+    return f"This model's maximum context length{length or ' is exceeded'}: the prompt is too long."
 
 
 def prompt_param(call: Call | None) -> str:
@@ -397,8 +406,10 @@ def repeat(choice: Any, indexes: tuple[int, ...]) -> list[Any]:
     return [msgspec.structs.replace(choice, index=index) for index in indexes]
 
 
-def trim(usage: Usage) -> None:
-    """Leave out of the usage's details what the engine does not know."""
+def trim(usage: Usage, call: Call) -> None:
+    """Leave out of the usage's details what the engine does not know; an echo alone has generated nothing."""
+    if call.view.limit == 0:
+        usage.completion_tokens, usage.total_tokens = 0, usage.prompt_tokens
     for name in ("prompt_tokens_details", "completion_tokens_details"):
         if details := getattr(usage, name):
             setattr(usage, name, {detail: count for detail, count in details.items() if count is not None})

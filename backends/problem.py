@@ -24,6 +24,9 @@ UNREADABLE = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
 """What reading an engine's JSON may raise."""
 
 
+_LENGTH = re.compile(r"maximum context length is (\d+)")
+
+
 class Problem(Struct):
     """What an error body says: its message, the parameter it blames, and the engine's name for the kind."""
 
@@ -80,3 +83,9 @@ def _plain(body: bytes) -> Problem:
         return Problem()
     found = _SERDE.fullmatch(text)
     return Problem(found["said"], found["param"]) if found else Problem(text)
+
+
+def context_length(message: str) -> int | None:
+    """Return the context's length, in tokens, where a message names it."""
+    named = _LENGTH.search(message)
+    return int(named[1]) if named else None

@@ -1,5 +1,6 @@
 """vLLM's dialect: OpenAI's, with its own parameters, limits and error texts (contract sections 2 to 5)."""
 
+import msgspec
 from msgspec import Raw
 
 from backends.base import Call
@@ -54,7 +55,7 @@ def _adapt_chat(call: Call, view: ChatRequest, body: dict[str, Raw]) -> list[str
     if view.response_format and view.response_format.value is not None:  # TGI's form
         del body["response_format"]
         name, value = for_vllm(view.response_format)
-        body[name] = raw(value)
+        body[name] = raw(msgspec.json.decode(body[name]) | value if name in body else value)  # two: vLLM refuses that
         adapted.append("response_format")
     if view.top_logprobs and view.top_logprobs < MOST_LOGPROBS and not view.greedy:
         # The sampled token takes the first place: one more is asked for, so that the likeliest are all there.

@@ -18,6 +18,7 @@ from gateway.exchange import Exchange
 from gateway.routing import plan
 from gateway.services import Services
 from gateway.stream import ClientStream
+from gateway.tokens import as_text
 from gateway.upstream import Unreachable
 
 PIN = b"x-pointsman-engine"
@@ -33,6 +34,8 @@ async def serve(call: Call, exchange: Exchange, send: Send, services: Services) 
     call = msgspec.structs.replace(call, model=call.model or entry.name, beside_tgi=entry.beside_tgi)
     exchange.model = entry.name
     exchange.stream = call.stream
+    if pin(exchange) == "tgi":
+        call = await as_text(call, entry, exchange, services)
     offers = plan(call, entry, pin(exchange), services.random)
     if call.stream:
         await _stream(call, offers, exchange, send, services)

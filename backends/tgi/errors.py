@@ -10,7 +10,7 @@ import msgspec
 
 from backends import problem
 from backends.base import Again, BackendError, Before, Call, Cause, Completion, UpstreamRequest
-from backends.openai import FAILED, prompt_param
+from backends.openai import FAILED, prompt_param, too_long
 from backends.schema import ChatRequest
 from backends.tgi import pieces
 from backends.tgi.answers import context_full, counted
@@ -81,8 +81,7 @@ def _too_long(call: Call, request: UpstreamRequest, context: int, prompt: int) -
     if prompt >= context and request.before.tokens:
         return context_full(call, request)
     if prompt >= context:
-        text = f"This model's maximum context length is {context} tokens, and the prompt has {prompt}."
-        return BackendError(Cause.CONTEXT, text, prompt_param(call))
+        return BackendError(Cause.CONTEXT, too_long(context), prompt_param(call))
     if limit is not None and limit > context and not request.before.tokens:
         text = f"max_tokens must be at most {context}, the model's context length, not {limit}."
         return BackendError(Cause.INVALID, text, "max_tokens")

@@ -153,8 +153,6 @@ class Turn:
         exchange.model = entry.name
         self._body = body
         offers = self._plan(entry)
-        if self._asked is not None and self._asked.stream:
-            self._stream()
         await first_reachable(offers, partial(self._ask, vocabularies), exchange)
 
     async def describe(self) -> None:
@@ -183,6 +181,8 @@ class Turn:
         passing = [offer for offer in offers if offer.target.engine == "tgi"]
         translated = [offer for offer in offers if offer.target.engine == "vllm"]
         refusal = self._refusal()
+        if self._asked is not None and self._asked.stream:
+            self._stream()
         if not passing and not translated:
             refusal = InvalidRequest(f"{offers[0].target.backend.label} has no way to answer here")
         if refusal is not None and (not passing or (translated and not entry.routes)):

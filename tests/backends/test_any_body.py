@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import json
+import re
 from typing import Any
 
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from backends.base import Call
+from backends.base import Call, UpstreamRequest
 from backends.openai import OpenAI
 from backends.schema import ChatRequest
+from backends.sim import tgi_check, tgi_serde
 from backends.tgi import TGI
 from backends.vllm import VLLM
 from gateway import parse
@@ -24,7 +26,14 @@ JSON = st.recursive(
 WORDS = st.text(max_size=6)
 NAMES = st.text(min_size=1, max_size=4)
 SCHEMAS = st.sampled_from(
-    [{}, {"type": "object"}, {"type": "object", "properties": {"a": {"type": "string"}}, "required": []}]
+    [
+        {},
+        {"type": "object"},
+        {"type": "object", "properties": {"a": {"type": "string"}}, "required": []},
+        {"$ref": "#/$defs/a", "$defs": {"a": {"properties": {"b": {"$ref": "#/$defs/b"}}}, "b": {"type": "null"}}},
+        {"properties": {"a": {"$ref": "#"}}},
+        {"properties": {"a": {"$ref": "#/$defs/missing"}}},
+    ]
 ) | st.dictionaries(st.text(max_size=3), JSON, max_size=2)
 
 
@@ -64,7 +73,13 @@ TOOL = st.fixed_dictionaries(
     },
     optional={"type": st.just("function")},
 )
-CHOICE = st.sampled_from(["auto", "none", "required", {"type": "function", "function": {"name": "f"}}])
+NAMED = {"type": "function", "function": {"name": "f"}}
+ALLOWED = st.builds(
+    lambda mode: {"type": "allowed_tools", "allowed_tools": {"mode": mode, "tools": [NAMED]}},
+    st.sampled_from(["auto", "required"]),
+)
+CHOICE = st.sampled_from(["auto", "none", "required", NAMED]) | ALLOWED
+FUNCTION = st.fixed_dictionaries({"name": st.sampled_from(["f", "g"])}, optional={"parameters": st.none() | SCHEMAS})
 FORMAT = st.one_of(
     st.sampled_from([{"type": "text"}, {"type": "json_object"}, {"type": "structural_tag", "structures": []}]),
     st.builds(lambda schema: {"type": "json_schema", "json_schema": {"name": "a", "schema": schema}}, SCHEMAS),
@@ -83,20 +98,31 @@ ANY = {
     "presence_penalty": st.sampled_from([0, 0.0, -1]),
     "logit_bias": st.dictionaries(st.sampled_from(["1", "x"]), st.floats(-100, 100), max_size=1),
 }
+OUTPUTS = st.one_of(
+    st.builds(lambda value: {"regex": value}, NAMES),
+    st.builds(lambda value: {"choice": value}, st.lists(WORDS, max_size=2)),
+    st.builds(lambda value: {"json": value}, SCHEMAS | SCHEMAS.map(json.dumps) | WORDS),
+    st.sampled_from([{}, {"grammar": "a"}, {"json_object": True}, {"regex": "a", "json": None}]),
+    st.dictionaries(st.sampled_from(["regex", "choice", "json", "whitespace_pattern"]), JSON, max_size=2),
+)
 RARE = {"user": WORDS, "metadata": JSON, "top_k": st.integers(-1, 5), "limit": JSON, "greedy": JSON, "stops": JSON}
 CHATS = st.builds(
     lambda messages, body, rare: {"messages": messages} | body | rare,
     st.lists(MESSAGE, min_size=1, max_size=3),
     optional(
         **ANY,
-        max_tokens=st.integers(1, 9),
-        max_completion_tokens=st.integers(1, 9),
+        max_tokens=st.integers(1, 9) | st.integers(1020, 5000),
+        max_completion_tokens=st.integers(1, 9) | st.integers(1020, 5000),
         logprobs=st.booleans(),
         top_logprobs=st.integers(0, 20),
         response_format=FORMAT,
         tools=st.lists(TOOL, max_size=2),
         tool_choice=CHOICE,
         parallel_tool_calls=st.booleans(),
+        modalities=st.just(["text"]),
+        structured_outputs=OUTPUTS,
+        functions=st.lists(FUNCTION, max_size=2),
+        function_call=st.sampled_from(["auto", "none", {"name": "f"}]),
     ),
     st.just({}) | optional(**RARE),
 )
@@ -111,7 +137,8 @@ COMPLETIONS = st.builds(
     PROMPTS,
     optional(
         **ANY,
-        max_tokens=st.integers(0, 9),
+        max_tokens=st.integers(0, 9) | st.integers(1020, 5000),
+        structured_outputs=OUTPUTS,
         logprobs=st.integers(0, 5),
         echo=st.booleans(),
         best_of=st.integers(0, 2),
@@ -121,16 +148,30 @@ COMPLETIONS = st.builds(
 )
 
 
+OLDER = {"tools": "functions", "tool_choice": "function_call"}
+NEEDED = ("messages", "prompt")
+
+
 def accepted(body: dict[str, Any]) -> Call | None:
-    """The body as the gateway reads it, or None where it refuses it."""
-    for name in ("tool_choice", "stream_options", "top_logprobs"):  # mostly refused: try once without
-        for tried in (body, {key: value for key, value in body.items() if key != name}):
-            try:
-                parsed = parse.chat if "messages" in body else parse.completion
-                return parsed(json.dumps(tried).encode(), "r", 1)
-            except InvalidRequest:
-                continue
-    return None
+    """The body as the gateway reads it, without the fields that it refuses by name; None if it needs one of them."""
+    left = dict(body)
+    while True:
+        try:
+            parsed = parse.chat if "messages" in body else parse.completion
+            return parsed(json.dumps(left).encode(), "r", 1)
+        except InvalidRequest as refused:
+            if not without(left, refused.param):
+                return None
+
+
+def without(body: dict[str, Any], param: str | None) -> bool:
+    """Leave out the field that is at fault, which is always one of the body's; whether that can be done."""
+    assert param is not None
+    name = re.split(r"[.\[]", param)[0]
+    name = name if name in body else OLDER[name]
+    if name not in NEEDED:
+        assert body.pop(name) is not None
+    return name not in NEEDED
 
 
 @settings(max_examples=400, deadline=None)
@@ -149,19 +190,22 @@ def test_any_body_can_be_said_to_vllm(body: dict[str, Any]) -> None:
         assert ("stream_options" in sent) is call.stream is request.stream
         assert not (call.view.greedy and sent.get("n", 1) > 1)
         said = {name for name, value in call.body.items() if bytes(value) != b"null"}
-        assert said - {"n", "top_p", "tools", "tool_choice", "response_format"} <= set(sent)
+        left = {"n", "top_p", "best_of"} | ({"response_format"} if "structured_outputs" in sent else set())
+        if not (isinstance(call.view, ChatRequest) and call.view.offers_tools):
+            left |= {"tools", "tool_choice", "parallel_tool_calls"}
+        assert said - left <= set(sent)
+        assert set(sent) - said <= {"model", "stream_options", "temperature", "structured_outputs"}
     assert VLLM().unsupported(call) is None
 
 
 @settings(max_examples=400, deadline=None)
 @given(CHATS | COMPLETIONS)
 def test_any_body_can_be_said_to_tgi_or_it_is_named_what_cannot(body: dict[str, Any]) -> None:
-    call = accepted(body)
+    left = dict(body)
+    call = accepted(left)
+    while call is not None and (name := TGI().unsupported(call)):
+        call = accepted(left) if without(left, name) else None
     if call is None:
-        return
-    name = TGI().unsupported(call)
-    if name is not None:
-        assert name.split("[")[0] in body
         return
     requests = TGI().encode(call, "tgi")
     assert sorted(index for one in requests for index in one.choices) == list(range(choices(call)))
@@ -169,6 +213,7 @@ def test_any_body_can_be_said_to_tgi_or_it_is_named_what_cannot(body: dict[str, 
         sent = json.loads(request.body)
         said = sent.get("parameters", sent)
         assert_tgi_takes(said)
+        assert_tgi_reads(call, request)
         if "parameters" in sent:
             assert set(sent) == {"inputs", "parameters"}
             assert isinstance(sent["inputs"], str)
@@ -181,6 +226,32 @@ def test_any_body_can_be_said_to_tgi_or_it_is_named_what_cannot(body: dict[str, 
                 assert None not in message.values()
                 assert ("content" in message) is not ("tool_calls" in message)
                 assert isinstance(message.get("content", ""), str)
+
+
+def assert_tgi_reads(call: Call, request: UpstreamRequest) -> None:
+    """By the simulator's tables of TGI's structs and ranges, whose refusals are those that were recorded."""
+    if isinstance(call.view, ChatRequest):
+        body = tgi_serde.parse(request.body, tgi_serde.CHAT, "messages", "ChatRequest")
+        asked, grammar = tgi_check.native(body), body.get("response_format")
+    else:
+        body = asked = tgi_serde.parse(request.body, tgi_serde.GENERATE, "inputs", "GenerateRequest")["parameters"]
+        grammar = asked.get("grammar")
+    tgi_check.check_ranges(asked, max_top_n=20, max_stops=4)
+    assert (asked.get("max_new_tokens") or 1) <= 1024
+    assert "stop" not in body or request.stream or "tools" in body, "a stop that TGI misses has to be seen in time"
+    if grammar is None or (isinstance(call.view, ChatRequest) and own_form(call.view)):
+        return
+    if grammar["type"] == "regex":
+        assert isinstance(grammar["value"], str)
+    else:
+        schema = grammar["value"]["schema"] if grammar["type"] == "json_schema" else grammar["value"]
+        assert isinstance(schema["properties"], dict)
+        assert '"$ref": "' not in json.dumps(schema)
+
+
+def own_form(view: ChatRequest) -> bool:
+    """Whether the client speaks TGI's words, which go on as they came."""
+    return view.response_format is not None and view.response_format.value is not None
 
 
 def choices(call: Call) -> int:

@@ -247,6 +247,34 @@ def test_tool_calls_have_ids_of_the_gateways() -> None:
     ]
 
 
+@pytest.mark.parametrize("own", [{}, {"new": 1}])
+def test_tool_calls_of_greedy_copies_have_ids_of_their_own(own: dict[str, Any]) -> None:
+    """They derive from the choice's index: the same whole and streamed."""
+    function = {"name": "f", "arguments": "{}"}
+    calls = [{"index": i, "id": f"x{i}", "type": "function", "function": function} for i in range(2)]
+    asked: dict[str, Any] = {"tools": [TOOL], "n": 2, "temperature": 0}
+    answer = decoded(BACKEND, chat(**asked), whole({"content": None, "tool_calls": calls}, **own))
+    ids = [[one["id"] for one in choice["message"]["tool_calls"]] for choice in answer["choices"]]
+    assert len({one for both in ids for one in both}) == 4
+    plainly = decoded(BACKEND, chat(tools=[TOOL]), whole({"content": None, "tool_calls": calls}))
+    assert [one["id"] for one in plainly["choices"][0]["message"]["tool_calls"]] == ids[0]
+    pieces = [{"index": i, "id": f"x{i}", "function": {"name": "f"}} for i in range(2)]
+    more = {"index": 1, "function": {"arguments": "{}"}}
+    stream = events(*({"delta": {"tool_calls": [piece]}, **own} for piece in (*pieces, more)))
+    got = heard(BACKEND, chat(**asked, stream=True), [stream]).events
+    shown = [(one["choices"][0]["index"], one["choices"][0]["delta"]["tool_calls"][0]) for one in got]
+    assert [(index, tool.get("id")) for index, tool in shown] == [
+        *((0, ids[0][0]), (1, ids[1][0]), (0, ids[0][1]), (1, ids[1][1])),
+        *((0, None), (1, None)),
+    ]
+
+
+def test_a_message_without_content_is_taken() -> None:
+    for message in ({}, {"refusal": "no"}):
+        answer = decoded(BACKEND, chat(), whole(message))
+        assert answer["choices"][0]["message"] == {"role": "assistant", "content": None, "refusal": None} | message
+
+
 def test_a_text_beside_tool_calls_stays() -> None:
     calls = [{"id": "x", "type": "function", "function": {"name": "f", "arguments": "{}"}}]
     answer = decoded(BACKEND, chat(tools=[TOOL]), whole({"content": "so:", "tool_calls": calls}))
@@ -303,9 +331,13 @@ def test_garbage_is_no_stream(body: bytes, frame: str) -> None:
 
 
 TOKEN = {"token": "a", "logprob": -1.0}
-TOPS: list[Any] = [None, 7, [7], [{}], [{"logprob": None}, TOKEN]]
+TOPS: list[Any] = [
+    *(None, 7, "a", {"a": 1}, [7], [{}], [None], [{"logprob": None}, TOKEN], [{"logprob": "a"}, TOKEN]),
+    *([{"logprob": []}, TOKEN], [{"logprob": 1e308}, {"logprob": True}, TOKEN]),
+]
 SHAPES: list[Any] = [
-    *(7, "a", [], {}, {"content": None}, {"content": 7}, {"content": [7]}, {"content": [TOKEN]}),
+    *(7, "a", [], {}, {"content": None}, {"content": 7}, {"content": {"a": 1}}, {"content": "a"}),
+    *({"content": [7]}, {"content": [None]}, {"content": [[]]}, {"content": [TOKEN]}),
     *({"content": [TOKEN | {"top_logprobs": tops}]} for tops in TOPS),
 ]
 
@@ -352,6 +384,36 @@ def test_a_stream_without_a_finish_reason_was_cut(finish: str | None) -> None:
     got = heard(BACKEND, chat(stream=True), [stream])
     assert not got.finished
     assert got.cause is Cause.FAILED
+
+
+def test_done_counts_only_if_every_choice_has_ended() -> None:
+    begun = [{"index": index, "delta": {"content": "a"}} for index in range(2)]
+    ends = [{"index": index, "delta": {}, "finish_reason": "stop"} for index in range(2)]
+    done = b"data: [DONE]\n\n"
+    for chunks, finished in [((*begun, *ends), True), ((*begun, ends[1]), False), (begun, False), (ends, True)]:
+        got = heard(BACKEND, chat(stream=True, n=2), [events(*chunks) + done])
+        assert (got.finished, got.cause) == (finished, None if finished else Cause.FAILED)
+    assert heard(BACKEND, chat(stream=True), [done]).cause is Cause.FAILED
+
+
+@pytest.mark.parametrize("own", [{}, {"new": 1}])
+def test_a_chunk_without_a_finish_reason_has_not_ended(own: dict[str, Any]) -> None:
+    """It is taken, and gets the null that OpenAI writes."""
+    chunk = {"choices": [{"index": 0, "delta": {"content": "a"}, **own}]}
+    stream = b"data: " + json.dumps(chunk).encode() + b"\n\n"
+    got = heard(BACKEND, chat(stream=True), [stream + b"data: [DONE]\n\n"])
+    assert [one["choices"] for one in got.events] == [
+        [{"index": 0, "delta": {"content": "a"}, "finish_reason": None, **own}]
+    ]
+    assert (got.finished, got.cause) == (False, Cause.FAILED)
+    end = events({"delta": {}, "finish_reason": "stop"})
+    assert heard(BACKEND, chat(stream=True), [stream + end + b"data: [DONE]\n\n"]).finished
+
+
+def test_empty_events_are_nothing() -> None:
+    stream = events({"delta": {"content": "a"}, "finish_reason": "stop"})
+    got = heard(BACKEND, chat(stream=True), [b"data: \n\n" + stream + b"data:\n\ndata: [DONE]\n\n"])
+    assert (len(got.events), got.finished, got.failure) == (1, True, None)
 
 
 def test_an_event_with_unknown_fields_keeps_them() -> None:
@@ -431,6 +493,20 @@ def test_n_greedy_choices_of_several_prompts_stream_under_their_indexes() -> Non
             (3, "b"),
         ]
         assert plain(got.usage) == {"prompt_tokens": 5, "completion_tokens": 4, "total_tokens": 9}
+
+
+def test_a_chunk_of_several_greedy_choices_keeps_them_all() -> None:
+    for own in ({}, {"new": 1}):
+        both = [{"index": i, "text": t, "finish_reason": None, **own} for i, t in enumerate("AB")]
+        call = text(prompt=["a", "b"], n=2, temperature=0, stream=True)
+        got = heard(BACKEND, call, [b"data: " + json.dumps({"choices": both}).encode() + b"\n\n"])
+        assert [(one["choices"][0]["index"], one["choices"][0]["text"]) for one in got.events] == [
+            (0, "A"),
+            (1, "A"),
+            (2, "B"),
+            (3, "B"),
+        ]
+        assert all(one["choices"][0].get("new") == own.get("new") for one in got.events)
 
 
 def test_an_error_in_a_stream_comes_after_what_came_before() -> None:

@@ -646,7 +646,12 @@ CHAT_STREAMS: list[tuple[str, list[tuple[dict[str, Any], str | None]], dict[str,
     ("N102_stop_stream", pieces("sessi", finish="stop"), usage(12, 1)),
 ]
 N131 = "N131_tools_auto_no_tool_stream"
-CUTTABLE = [*(row[0] for row in CHAT_STREAMS), "07d_chat_stop_stream", "02b_chat_stream_raw_wire_chunked", "06e_chat_stream_logprobs"]
+CUTTABLE = [
+    *(row[0] for row in CHAT_STREAMS),
+    "07d_chat_stop_stream",
+    "02b_chat_stream_raw_wire_chunked",
+    "06e_chat_stream_logprobs",
+]
 
 
 @pytest.mark.parametrize(("name", "shown", "tokens"), CHAT_STREAMS, ids=[row[0] for row in CHAT_STREAMS])

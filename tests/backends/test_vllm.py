@@ -14,7 +14,7 @@ from backends.vllm import VLLM
 from gateway import parse
 from gateway.errors import InvalidRequest
 from tests.backends.recorded import Recorded, load, names
-from tests.backends.test_openai import HI, TOOL, Heard, call_of, chat, decoded, heard, plain, text
+from tests.backends.test_openai import HI, TOOL, Heard, call_of, chat, decoded, events, heard, plain, text, whole
 
 BACKEND = VLLM()
 SCHEMA = {"type": "object", "properties": {"a": {"type": "integer"}}}
@@ -105,6 +105,22 @@ ENCODED: list[tuple[str, dict[str, Any], Any, tuple[str, ...]]] = [
         ("response_format",),
     ),
     ("prompts", {"prompt": ["a", "b"], "n": 2, "echo": True, "logprobs": 0}, ..., ()),
+    (
+        "TGI's regex beside structured outputs: which of them is not ours to choose",
+        {"messages": HI, "response_format": {"type": "regex", "value": "a"}, "structured_outputs": {"choice": ["b"]}},
+        {"messages": HI, "structured_outputs": {"choice": ["b"], "regex": "a"}},
+        ("response_format",),
+    ),
+    (
+        "top_logprobs: the sampled token takes a place",
+        {"messages": HI, "logprobs": True, "top_logprobs": 3},
+        {"messages": HI, "logprobs": True, "top_logprobs": 4},
+        ("top_logprobs",),
+    ),
+    ("most top_logprobs", {"messages": HI, "logprobs": True, "top_logprobs": 20}, ..., ()),
+    ("no top_logprobs", {"messages": HI, "logprobs": True, "top_logprobs": 0}, ..., ()),
+    ("greedy top_logprobs", {"messages": HI, "logprobs": True, "top_logprobs": 3, "temperature": 0}, ..., ()),
+    ("an assistant's last word", {"messages": [*HI, {"role": "assistant", "content": "a"}]}, ..., ()),
     ("best_of", {"prompt": "a", "n": 2, "best_of": 2}, {"prompt": "a", "n": 2}, ()),
     ("tokens", {"prompt": [[1, 2], [3]]}, ..., ()),
     ("a chat's fields", {"prompt": "a", "tools": [], "response_format": {"type": "json", "value": {}}}, ..., ()),
@@ -119,6 +135,57 @@ def test_encode(fields: dict[str, Any], sent: Any, adapted: tuple[str, ...]) -> 
     assert request.path == ("/v1/chat/completions" if "messages" in fields else "/v1/completions")
     assert request.adapted == adapted
     assert BACKEND.unsupported(call) is None
+
+
+CONTINUED = {"continue_final_message": True, "add_generation_prompt": False}
+LAST = [*HI, {"role": "assistant", "content": "a"}]
+BESIDE_TGI: list[tuple[dict[str, Any], dict[str, Any]]] = [
+    ({"messages": LAST}, CONTINUED),
+    ({"messages": HI}, {}),
+    ({"messages": [*LAST, *HI]}, {}),
+    ({"messages": LAST, "continue_final_message": False}, {}),
+    ({"messages": LAST, "add_generation_prompt": True}, {}),
+    ({"messages": LAST, "continue_final_message": None}, CONTINUED),
+    ({"prompt": "a"}, {}),
+]
+
+
+@pytest.mark.parametrize(("fields", "more"), BESIDE_TGI)
+def test_beside_a_tgi_an_assistants_last_message_is_continued(fields: dict[str, Any], more: dict[str, Any]) -> None:
+    """As TGI always does it; unless the client has said itself what it wants."""
+    call = msgspec.structs.replace(call_of(fields), beside_tgi=True)
+    (request,) = BACKEND.encode(call, "theirs")
+    asked = {name: value for name, value in fields.items() if value is not None}
+    assert json.loads(request.body) == asked | {"model": "theirs"} | more
+    assert request.adapted == (("messages",) if more else ())
+
+
+def likely(*values: float | None) -> list[dict[str, Any]]:
+    return [{"token": str(place), "logprob": value, "bytes": [48 + place]} for place, value in enumerate(values)]
+
+
+@pytest.mark.parametrize(
+    ("most", "given", "shown"),
+    [
+        (2, [-8.0, -1.0, -2.0], [1, 2]),  # the sampled token came first
+        (2, [-1.0, -2.0, -3.0], [0, 1]),
+        (2, [-1.0], [0]),
+        (3, [-9999.0, None, -1.0], [2, 0, 1]),
+        (2, [-1.0, -1.0, -1.0], [0, 1]),
+    ],
+)
+def test_the_likeliest_tokens_are_in_order_and_as_many_as_were_asked_for(
+    most: int, given: list[float | None], shown: list[int]
+) -> None:
+    tops = likely(*given)
+    logprobs = {"content": [{"token": "a", "logprob": -8.0, "bytes": [97], "top_logprobs": tops}]}
+    wanted = {"content": [logprobs["content"][0] | {"top_logprobs": [tops[place] for place in shown]}]}
+    call = chat(logprobs=True, top_logprobs=most)
+    assert decoded(BACKEND, call, whole({"content": "a"}, logprobs=logprobs))["choices"][0]["logprobs"] == wanted
+    call = chat(logprobs=True, top_logprobs=most, stream=True)
+    for own in ({}, {"new": 1}):
+        (event,) = heard(BACKEND, call, [events({"delta": {"content": "a"}, "logprobs": logprobs, **own})]).events
+        assert event["choices"][0]["logprobs"] == wanted
 
 
 # --- whole answers --------------------------------------------------------------------------------------------
