@@ -31,6 +31,7 @@ from backends.openai import BROKEN, CUT, FAILED, NOT_THE_PROTOCOL, classify
 from backends.schema import Usage
 from backends.sse import DONE, EventReader, EventTooLarge, events
 
+NO_IDS = "The engine does not say which tokens it wrote (vLLM's return_token_ids)."
 BY_ID = "token_id:"
 IMPOSSIBLE = -9999.0  # vLLM's word for minus infinity, which TGI writes as null
 BROKEN_CHARACTER = "\ufffd"
@@ -68,8 +69,9 @@ def piece(choice: Choice, asked: Asked) -> Piece:
     ids, beside = choice.token_ids or [], choice.logprobs
     if choice.finish_reason in BROKEN:
         raise BackendError(Cause.FAILED, FAILED)
-    if ids and (beside is None or not len(ids) == len(beside.tokens) == len(beside.token_logprobs)):
-        raise BackendError(Cause.NONSENSE, NOT_THE_PROTOCOL)
+    said = 0 if beside is None else len(beside.tokens)
+    if len(ids) != said or (beside is not None and len(beside.token_logprobs) != said):
+        raise BackendError(Cause.NONSENSE, NO_IDS)
     steps = []
     for place, token in enumerate(ids):
         assert beside is not None

@@ -77,7 +77,8 @@ class _Stream:
         if self._piece is not None:
             self._piece.append(given)
             limit = self._call.view.limit
-            self._full = finish == "length" and (limit is None or self._before.tokens + self._tokens < limit)
+            more = limit is None or self._before.tokens + self._tokens < limit
+            self._full = finish == "length" and more and any(self._piece)  # without text it would be asked for for ever
             finish = None if self._full else finish
         if self._scanner is not None:
             text = self._scanner.feed(text)

@@ -149,10 +149,13 @@ class Turn:
     async def serve(self, body: bytes, vocabularies: dict[tuple[str, str], Names]) -> None:
         """Read the request, choose the engine, answer."""
         exchange = self.exchange
+        self._body = body
+        refusal = self._read_request()
+        if self._asked is not None and self._asked.stream:
+            self._stream()
         entry = spoken_for(self._services)
         exchange.model = entry.name
-        self._body = body
-        offers = self._plan(entry)
+        offers = self._plan(entry, refusal)
         await first_reachable(offers, partial(self._ask, vocabularies), exchange)
 
     async def describe(self) -> None:
@@ -175,21 +178,19 @@ class Turn:
             headers = [(name.encode(), value.encode()) for name, value in error.headers.items()]
             await self._respond(said.status, said.body, said.kind, headers)
 
-    def _plan(self, entry: Entry) -> list[Offer]:
-        """Read the request; return the offers to try. Raises InvalidRequest if none can do what is asked."""
+    def _plan(self, entry: Entry, refusal: InvalidRequest | None) -> list[Offer]:
+        """Return the offers to try. Raises InvalidRequest if none can do what is asked."""
         offers = pinned(entry, pin(self.exchange))
         passing = [offer for offer in offers if offer.target.engine == "tgi"]
         translated = [offer for offer in offers if offer.target.engine == "vllm"]
-        refusal = self._refusal()
-        if self._asked is not None and self._asked.stream:
-            self._stream()
         if not passing and not translated:
             refusal = InvalidRequest(f"{offers[0].target.backend.label} has no way to answer here")
         if refusal is not None and (not passing or (translated and not entry.routes)):
             raise refusal
         return order(passing if refusal else [*passing, *translated], self._services.random)
 
-    def _refusal(self) -> InvalidRequest | None:
+    def _read_request(self) -> InvalidRequest | None:
+        """Read the request; return what the translation has against it."""
         try:
             self._asked = native.read(self.exchange.path, self._body)
         except native_serde.Rejected as rejected:

@@ -259,6 +259,8 @@ def test_a_recorded_answer_is_openais(name: str) -> None:
     for choice in wanted["choices"]:
         if choice.get("message", {}).get("tool_calls"):
             choice["message"]["content"] = None
+    if call.view.limit == 0:  # vLLM counts the token that it has to make, though none was asked for
+        wanted["usage"] |= {"completion_tokens": 0, "total_tokens": wanted["usage"]["prompt_tokens"]}
     answer = decoded(BACKEND, call, recorded.response_body)
     assert "vllm" not in json.dumps(answer)
     assert "chatcmpl-tool" not in json.dumps(answer)

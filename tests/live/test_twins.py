@@ -151,7 +151,7 @@ TEXTS: dict[str, JSON] = {
     "stop in a list": {"prompt": ["def main", "import os"], "stop": ["e", "a"]},
     "empty prompt": {"prompt": ""},
     "no prompts": {"prompt": []},
-    "token ids": {"prompt": [100, 200, 300]},
+    "token ids": {},
     "max_tokens 0": {"max_tokens": 0},
     "too long": {"prompt": "hello world " * 2000},
     "over the context": {"max_tokens": 5000},
@@ -267,12 +267,17 @@ def test_both_engines_give_the_same(gateway: str, twins: list[Engine], surface: 
     """The same status and the same answer."""
     fields = (CHATS if surface == "chat" else TEXTS)[name]
     path, body = bodies(surface, fields, stream)
+    if name == "token ids":  # such as stand for a text: others are not what the engine would make of it
+        body["prompt"] = httpx.post(f"{gateway}/tokenize", json={"model": "live", "prompt": "def main"}).json()[
+            "tokens"
+        ]
     (status, one), (other, two) = (ask(gateway, engine.name, path, body) for engine in twins)
     assert status == other, (one, two)
     if name in REFUSED_BY_TGI and surface == "chat":
         assert status == 400
     elif name in UNEQUAL and surface == "chat":
-        if not stream:
+        # Random weights: one engine's text may be cut where the other's is complete, and then there is no call.
+        if not stream and one["choices"][0]["finish_reason"] == two["choices"][0]["finish_reason"]:
             assert shape(one) == shape(two)
     else:
         assert_same(one, two)
