@@ -113,7 +113,12 @@ def _add_chat(choices: dict[int, ChatChoice | TextChoice], piece: ChunkChoice) -
         message = AnswerMessage(role="assistant", content="", refusal=None)
         whole = ChatChoice(index=piece.index, message=message, logprobs=None, finish_reason=None)
         choices[piece.index] = whole
-    whole.message.content = (whole.message.content or "") + (piece.delta.content or "")
+    message = whole.message
+    for tool in piece.delta.tool_calls or ():  # each in one piece, as `as_chunks` makes them
+        message.tool_calls = [*(message.tool_calls or ()), msgspec.structs.replace(tool, index=None)]
+        message.content = message.content or None
+    if piece.delta.content:
+        message.content = (message.content or "") + piece.delta.content
     whole.finish_reason = piece.finish_reason or whole.finish_reason
     if piece.logprobs:
         whole.logprobs = _joined(whole.logprobs, piece.logprobs)

@@ -240,8 +240,11 @@ class StreamDecoder:
         if chunk.usage is not None:
             self._take_usage(chunk, chunk.usage)
         for choice in chunk.choices:
-            finish_choice(choice)
-            (self._begun if choice.finish_reason is None else self._ended).add(choice.index)
+            if choice.finish_reason is None and self._chat and choice.stop_reason is None:  # as nearly always
+                self._begun.add(choice.index)
+            else:
+                finish_choice(choice)
+                (self._begun if choice.finish_reason is None else self._ended).add(choice.index)
             if self._chat and choice.delta.tool_calls:
                 finish_tool_delta(choice, call)
             if self._chat and choice.logprobs:

@@ -182,12 +182,14 @@ def unsupported_by_tgi(call: Call) -> Iterator[str]:
             yield name
 
 
+_REFUSED = frozenset(row.name for row in (*CHAT.values(), *TEXT.values()) if row.tgi is Way.REFUSED)
+
+
 def refused(call: Call) -> Iterator[Parameter]:
     """Yield the rows of fields that no engine is given."""
-    known = table(call)
-    for name, value in call.body.items():
-        row = known.get(name)
-        if row is not None and row.tgi is Way.REFUSED and bytes(value) != b"null":
+    for name in filter(_REFUSED.__contains__, call.body):  # in the client's order
+        row = table(call).get(name)
+        if row is not None and bytes(call.body[name]) != b"null":
             yield row
 
 

@@ -9,7 +9,6 @@ import asyncio
 import secrets
 from collections.abc import Awaitable, Callable
 from typing import Any
-from urllib.parse import unquote
 
 from gateway.door import Receive, Send, respond_error
 from gateway.errors import ClientLeft, MethodNotAllowed, PointsmanError
@@ -58,7 +57,7 @@ def _open(scope: Any, services: Services) -> Exchange:
         id=secrets.token_hex(16),
         method=scope["method"],
         path=scope["path"],
-        raw_path=unquote(scope["raw_path"].decode("latin-1")),
+        raw_path=scope["raw_path"],
         headers=dict(scope["headers"]),
         began=now,
         ends=now + services.config.timeouts.total,

@@ -142,6 +142,8 @@ def _served(target: Target, named: bool) -> list[Served]:
     chosen = [one for one in target.served if target.model in (one.name, one.model)]
     if not named:
         return chosen if target.model else target.served
+    if not target.served:  # not heard yet, and still behind the name; an empty model means the engine's own
+        return [Served("", "tgi" if target.engine == "tgi" else "")]
     if target.model and not chosen:
         return [Served(target.model, target.model, target.served[0].max_model_len if target.served else None)]
     return (chosen or target.served)[:1]

@@ -29,7 +29,7 @@ class Exchange:
     id: str
     method: str
     path: str
-    raw_path: str
+    raw_path: bytes
     headers: dict[bytes, bytes]
     began: float
     task: "asyncio.Task[object]"

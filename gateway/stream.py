@@ -8,7 +8,7 @@ that breaks ends without `[DONE]`, so that a client can tell it from a finished 
 import asyncio
 from collections.abc import Awaitable, Callable, Sequence
 from contextlib import suppress
-from typing import Any
+from typing import Any, ClassVar
 
 import msgspec
 
@@ -22,7 +22,6 @@ Send = Callable[[Any], Awaitable[None]]
 
 EVENTS = b"text/event-stream; charset=utf-8"
 UNBUFFERED = [(b"cache-control", b"no-cache"), (b"x-accel-buffering", b"no")]
-KEEP_ALIVE = b": keep-alive\n\n"
 MOST_FAREWELL = 1.0  # seconds
 END = b"data: [DONE]\n\n"
 
@@ -31,7 +30,9 @@ _encode = _encoder.encode
 
 
 class EventStream:
-    """The client's side of one stream. Whatever is said waits for what is being said: a comment may come between."""
+    """The client's side of one stream. A comment may come between; what is said waits for it, and it for nothing."""
+
+    keep_alive: ClassVar[bytes] = b": keep-alive\n\n"
 
     def __init__(self, exchange: Exchange, send: Send, clock: Callable[[], float], kind: bytes = EVENTS) -> None:
         self._kind = kind
@@ -40,13 +41,15 @@ class EventStream:
         self._exchange = exchange
         self._send = send
         self._clock = clock
-        self._turn = asyncio.Lock()
+        self._comment: asyncio.Future[None] | None = None  # that is being sent
         exchange.wrote = clock()
         exchange.silence = self.comment
 
     async def comment(self) -> None:
-        """Tell a client that waits that the connection lives."""
-        await self._say(KEEP_ALIVE, self._exchange.heard)
+        """Tell a client that waits that the connection lives, unless something is being sent just now."""
+        if not self._exchange.writing:
+            self._comment = asyncio.ensure_future(self._send_now(self.keep_alive, self._exchange.heard))
+            await self._comment
 
     def close(self) -> None:
         """Say nothing more: whoever closes it has told the client otherwise, or nobody is there."""
@@ -60,18 +63,24 @@ class EventStream:
                 await self._say(sse.event(error.body()), self._clock(), more=False)
 
     async def _say(self, data: bytes, now: float, more: bool = True) -> None:
-        async with self._turn:
-            if self._ended:
-                return
-            if not self.begun:
-                self.begun = True
-                headers = [(b"content-type", self._kind), *UNBUFFERED, *self._exchange.answer_headers(now)]
-                await self._send({"type": "http.response.start", "status": 200, "headers": headers})
-                self._exchange.status = 200
-            self._ended = not more
-            self._exchange.writing = True  # while the client does not take it, the engine is not the one who is slow
-            await self._send({"type": "http.response.body", "body": data, "more_body": more})
-            self._exchange.writing = False
+        if self._comment is not None:
+            await self._comment
+            self._comment = None
+        await self._send_now(data, now, more)
+
+    async def _send_now(self, data: bytes, now: float, more: bool = True) -> None:
+        if self._ended:
+            return
+        exchange = self._exchange
+        exchange.writing = True  # while the client does not take it, the engine is not the one who is slow
+        self._ended = not more
+        if not self.begun:
+            self.begun = True
+            headers = [(b"content-type", self._kind), *UNBUFFERED, *exchange.answer_headers(now)]
+            await self._send({"type": "http.response.start", "status": 200, "headers": headers})
+            exchange.status = 200
+        await self._send({"type": "http.response.body", "body": data, "more_body": more})
+        exchange.writing = False
 
 
 class ClientStream(EventStream):

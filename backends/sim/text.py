@@ -1,4 +1,4 @@
-"""The pseudo text, and how it is counted: pure, the same for both simulators.
+"""The pseudo text, and how it is counted: the same for both simulators. Pure, but that numbers of tokens are kept.
 
 Tokens: a special token such as `<|im_end|>`, up to five letters or digits with at most one blank before them, or any
 other single character is one token each (`pieces`). So `"def main"` is 2 tokens and `"hello world"` 2.
@@ -17,7 +17,7 @@ from zlib import crc32
 from msgspec import Struct
 
 START, EOS = "<|im_start|>", "<|im_end|>"
-VOCABULARY_SIZE = 32000
+VOCABULARY_SIZE = 2**31
 _PIECE = re.compile(r"<\|\w+\|>| ?\w{1,5}|\W")
 _WORDS = (
     "rail track point lever frame signal cabin yard line loop siding train wagon brake guard lamp bell block wire rod "
@@ -34,6 +34,7 @@ _VOCABULARY = ["<unk>", "<s>", "</s>", START, EOS, *(chr(code) for code in range
     blank + word for blank in ("", " ") for word in _CANDIDATES
 ]
 _IDS = {word: index for index, word in reversed(list(enumerate(_VOCABULARY)))}
+_TEXTS = dict(enumerate(_VOCABULARY))
 
 
 class Token(Struct, frozen=True):
@@ -45,7 +46,9 @@ class Token(Struct, frozen=True):
 
     def top(self, count: int) -> list[tuple[str, float]]:
         """The likeliest candidates in its place, best first."""
-        return [] if self.place is None else [_candidate(*self.place, rank) for rank in range(min(count, _RANKS))]
+        if self.place is None:
+            return [(self.text, self.logprob)][:count]
+        return [_candidate(*self.place, rank) for rank in range(min(count, _RANKS))]
 
     @property
     def special(self) -> bool:
@@ -68,16 +71,26 @@ def pieces(text: str) -> list[str]:
 
 
 def token_id(piece: str) -> int:
-    """A number for a token: its place in the vocabulary, or a hash above it."""
+    """A number for a token: its place in the vocabulary, or a hash above it, which is kept so that it can be read."""
     known = _IDS.get(piece)
-    return (
-        known if known is not None else len(_VOCABULARY) + crc32(piece.encode()) % (VOCABULARY_SIZE - len(_VOCABULARY))
-    )
+    if known is None:
+        known = _hashed(piece)
+        while known in _TEXTS:
+            known = known + 1 if known + 1 < VOCABULARY_SIZE else len(_VOCABULARY)
+        _IDS[piece], _TEXTS[known] = known, piece
+    return known
+
+
+def _hashed(piece: str) -> int:
+    """A number above the vocabulary, by the text alone: both simulators come to the same."""
+    digest = crc32(piece.encode(errors="surrogatepass"))
+    return len(_VOCABULARY) + digest % (VOCABULARY_SIZE - len(_VOCABULARY))
 
 
 def token_text(number: int) -> str:
-    """The token with that number; a hashed one becomes some word of the vocabulary."""
-    return _VOCABULARY[number % len(_VOCABULARY)]
+    """The token with that number; one that was never given becomes some word of the vocabulary."""
+    known = _TEXTS.get(number)
+    return _VOCABULARY[number % len(_VOCABULARY)] if known is None else known
 
 
 def chat_text(turns: Iterable[tuple[str, str]], *, continues: bool = False) -> str:

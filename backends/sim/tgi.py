@@ -152,7 +152,7 @@ class Tgi(Engine):
 
     def _native_body(self, job: Job) -> Body:
         body = self._body(job, tgi_serde.GENERATE, "inputs", "GenerateRequest with 2 elements")
-        return body | {"parameters": body.get("parameters") or {}}
+        return {"parameters": {"do_sample": True}} | body
 
     def _plan(self, job: Job, prompt: str, asked: Body, *, fixed: str | None = None, sequences: int = 1) -> Plan:
         """Take a permit, then check native parameters, as TGI does."""
@@ -165,6 +165,7 @@ class Tgi(Engine):
         tgi_check.check_ranges(asked, self.options.max_top_n, self.options.max_stops)
         if not prompt:
             raise invalid("`inputs` cannot be empty")
+        tgi_check.check_truncate(asked.get("truncate"), self.options.max_model_len)
         seed = self.rng.getrandbits(64) if asked.get("seed") is None else asked["seed"]
         return Plan(
             prompt="".join(tokens),
@@ -202,9 +203,11 @@ class Tgi(Engine):
         return self._native_stream(job, body["inputs"], body["parameters"])
 
     async def _compat(self, job: Job) -> Reply:
-        """`POST /`: the prompt is part of the text, and a whole answer stands in an array."""
+        """`POST /`: the prompt is part of the text unless that is declined; a whole answer stands in an array."""
         body = self._native_body(job)
-        asked = body["parameters"] | {"return_full_text": True}
+        asked = dict(body["parameters"])
+        if asked.get("return_full_text") is None:
+            asked["return_full_text"] = True
         if body.get("stream"):
             return self._native_stream(job, body["inputs"], asked)
         answer, status, headers = await self._native(job, body["inputs"], asked)

@@ -1,16 +1,19 @@
 """What TGI's router does with a body that it could read: its mapping, its checks in their order, its words."""
 
 import json
+import re
 from typing import Any
 
 from msgspec import Struct
 
 from backends.sim import grammar
 from backends.sim.text import chat_text
+from backends.sim.tgi_serde import syntax
 
 Body = dict[str, Any]
 PIECE = 1024  # the most tokens of one internal generation
 NO_TOOL = {"name": "no_tool", "arguments": {"type": "object", "properties": {"content": {}}, "required": ["content"]}}
+_WARPERS = ("top_k", "top_p", "typical_p")
 _TOOL_PROMPT = "Given the functions available, please respond with a JSON for a function call."
 
 
@@ -46,10 +49,11 @@ def check_ranges(asked: Body, max_top_n: int, max_stops: int) -> None:
         return asked.get(name) is not None and not low < asked[name] < high
 
     best_of, top, stops = asked.get("best_of"), asked.get("top_n_tokens") or 0, asked.get("stop") or ()
-    if best_of is not None and not 0 < best_of <= 2:
+    if best_of is not None and best_of > 2:
         raise invalid(f"`best_of` must be > 0 and <= 2. Given: {best_of}")
-    if (best_of or 1) > 1 and asked.get("seed") is not None:
-        raise invalid("`seed` must not be set when `best_of` > 1")
+    drawn = asked.get("do_sample") or any(asked.get(name) is not None for name in ("temperature", *_WARPERS))
+    if (best_of or 1) > 1 and not drawn:
+        raise invalid("you must use sampling when `best_of` is > 1")
     for name in ("temperature", "repetition_penalty", "top_k"):
         if outside(name, 0):
             raise invalid(f"`{name}` must be strictly positive")
@@ -62,6 +66,8 @@ def check_ranges(asked: Body, max_top_n: int, max_stops: int) -> None:
         raise invalid("`max_new_tokens` must be strictly positive")
     if len(stops) > max_stops:
         raise invalid(f"`stop` supports up to {max_stops} stop sequences. Given: {len(stops)}")
+    if (best_of or 1) > 1 and asked.get("seed") is not None:
+        raise invalid("`seed` must not be set when `best_of` > 1")
     if top > max_top_n:
         raise invalid(f"`top_n_tokens` must be >= 0 and <= {max_top_n}. Given: {top}")
 
@@ -72,6 +78,12 @@ def check_streamable(asked: Body) -> None:
         raise invalid("`best_of` != 1 is not supported when streaming tokens")
     if asked.get("decoder_input_details"):
         raise invalid("`decoder_input_details` == true is not supported when streaming tokens")
+
+
+def check_truncate(truncate: int | None, context: int) -> None:
+    """The range of `truncate`."""
+    if truncate is not None and not 0 < truncate < context:
+        raise invalid(f"`truncate` must be strictly positive and less than {context - 1}. Given: {truncate}")
 
 
 def limit(count: int, wanted: int | None, context: int) -> int:
@@ -87,9 +99,9 @@ def limit(count: int, wanted: int | None, context: int) -> int:
 
 
 def samples(asked: Body) -> bool:
-    """Greedy needs parameters that say nothing about sampling; none at all means sampling."""
-    bent = ("temperature", "top_k", "top_p", "typical_p")
-    return not asked or bool(asked.get("do_sample")) or any(asked.get(name) is not None for name in bent)
+    """Greedy needs parameters that say nothing about sampling; a temperature of 1 does not."""
+    warmed = asked.get("temperature") not in (None, 1.0)
+    return warmed or bool(asked.get("do_sample")) or any(asked.get(name) is not None for name in _WARPERS)
 
 
 def salt(asked: Body) -> str:
@@ -114,7 +126,17 @@ def grammar_text(wanted: Body) -> str:
     """The text that a grammar prescribes."""
     value = wanted["value"]
     if wanted["type"] == "regex":
-        return grammar.match_of(value)
+        try:
+            return grammar.match_of(value)
+        except re.error:
+            raise Failed("Request failed during generation: Server error: ", "generation", 424) from None
+    if isinstance(value, str):
+        try:
+            value = json.loads(value)
+        except ValueError:
+            raise invalid(f"grammar is not valid: {syntax(value)}") from None
+    elif not isinstance(value, dict):
+        raise invalid("grammar is not supported")
     schema = value.get("schema", {}) if wanted["type"] == "json_schema" and isinstance(value, dict) else value
     if not isinstance(schema, dict) or "properties" not in schema:
         raise invalid("grammar is not valid: Grammar must have a 'properties' field")

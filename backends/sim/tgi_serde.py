@@ -51,7 +51,7 @@ def parse(raw: bytes, fields: "dict[str, Check]", required: str, struct: str) ->
     try:
         node = _scan(text, 0)
     except ValueError:
-        raise Rejected(400, f"Failed to parse the request body as JSON: {_syntax(text)}") from None
+        raise Rejected(400, f"Failed to parse the request body as JSON: {syntax(text)}") from None
     try:
         _struct(fields, required, struct)("", node)
     except Wrong as wrong:
@@ -83,7 +83,8 @@ def cut_short(text: str) -> str:
     )
 
 
-def _syntax(text: str) -> str:
+def syntax(text: str) -> str:
+    """serde's words for a text that is no JSON."""
     if text.strip() and text.strip()[0] not in '{["':
         return "expected ident at line 1 column 2"
     field = re.fullmatch(r'\s*\{.*"(\w+)"\s*:\s*[\[{][^\]}]*', text, re.DOTALL)

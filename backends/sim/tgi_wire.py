@@ -92,8 +92,8 @@ def _top(token: Token, asked: Json) -> list[Json]:
 
 
 def generated(done: Sequence[Sequence[Step]], seed: int | None, asked: Json, prompt: str, kept: str) -> Json:
-    """A whole answer of /generate: the first of `done` is the best, the others stand in its details."""
-    best, *others = [_generated(one, seed, asked, prompt) for one in done]
+    """A whole answer of /generate: the likeliest of `done` is the best, the others stand in its details."""
+    best, *others = [_generated(done[child], seed, child, asked, prompt) for child in _by_likelihood(done)]
     if "details" in best:
         if others:
             best["details"]["best_of_sequences"] = [
@@ -104,11 +104,19 @@ def generated(done: Sequence[Sequence[Step]], seed: int | None, asked: Json, pro
     return best
 
 
-def _generated(done: Sequence[Step], seed: int | None, asked: Json, prompt: str) -> Json:
+def _by_likelihood(done: Sequence[Sequence[Step]]) -> list[int]:
+    """The places of some answers, the one with the highest mean log probability first."""
+    means = [sum(step.token.logprob for step in one) / len(one) for one in done]
+    best = means.index(max(means))
+    return [best, *(place for place in range(len(done)) if place != best)]
+
+
+def _generated(done: Sequence[Step], seed: int | None, child: int, asked: Json, prompt: str) -> Json:
     text = (prompt if asked.get("return_full_text") else "") + text_of(done)
-    if not asked.get("details"):
+    if not (asked.get("details") or asked.get("decoder_input_details")):
         return {"generated_text": text}
-    details: Json = {"finish_reason": done[-1].finish, "generated_tokens": len(done), "seed": seed, "prefill": []}
+    details: Json = {"finish_reason": done[-1].finish, "generated_tokens": len(done)}
+    details |= {"seed": None if seed is None else (seed + child) % 2**64, "prefill": []}
     details["tokens"] = [_token(step.token.text, step.token.logprob) for step in done]
     if asked.get("top_n_tokens"):
         details["top_tokens"] = [_top(step.token, asked) for step in done]

@@ -246,10 +246,20 @@ class Vllm(Engine):
 
     async def _completions(self, job: Job) -> Reply:
         body = self._body(job)
-        prompts = vllm_check.completion_prompts(body)
+        prompts = vllm_check.completion_prompts(body, self.options.max_model_len)
         body["max_tokens"] = 16 if body.get("max_tokens") is None else body["max_tokens"]
         top = vllm_check.logprobs(body.get("logprobs"))
-        ask = self._ask(job, body, prompts, logprobs=top)
+        tells_ids = bool(body.get("return_token_ids"))
+        ask = self._ask(
+            job,
+            body,
+            [vllm_check.counted(prompt) for prompt in prompts],
+            logprobs=top,
+            prompt_logprobs=vllm_check.prompt_logprobs(body),
+            prompt_ids=[vllm_check.numbers(prompt) for prompt in prompts] if tells_ids else [],
+            tells_ids=tells_ids,
+            by_id=bool(body.get("return_tokens_as_token_ids")),
+        )
         head = self._head(job, "cmpl", "text_completion")
         if ask.stream:
             return self._stream(self._completion_events(job, ask, head))
@@ -260,11 +270,15 @@ class Vllm(Engine):
     def _completion_choice(self, body: Body, ask: Ask, index: int, done: list[Step]) -> Json:
         prompt, top = ask.prompts[index // ask.n][0], ask.logprobs
         text = "".join(step.text for step in done) * (body.get("max_tokens") != 0)
-        echoed = vllm_wire.prompt_tokens(prompt) if ask.echo else []
+        asked = vllm_wire.prompt_tokens(prompt) if ask.echo or ask.prompt_logprobs else []
+        echoed = asked if ask.echo else []
         tokens = [*echoed, *(step.token for step in done)]
-        logprobs = None if top is None else vllm_wire.legacy_logprobs(tokens, top, len(echoed))
-        shown = vllm_wire.prompt_logprobs(echoed) if echoed and top is not None else None
-        return vllm_wire.completion_choice(index, (prompt if ask.echo else "") + text, done, logprobs, shown)
+        logprobs = None if top is None else vllm_wire.legacy_logprobs(tokens, top, len(echoed), by_id=ask.by_id)
+        shown = vllm_wire.prompt_logprobs(asked) if ask.prompt_logprobs or (echoed and top is not None) else None
+        choice = vllm_wire.completion_choice(index, (prompt if ask.echo else "") + text, done, logprobs, shown)
+        if ask.tells_ids:
+            choice |= vllm_wire.numbered(done, ask.prompt_ids[index // ask.n])
+        return choice
 
     async def _completion_events(self, job: Job, ask: Ask, head: Json) -> AsyncIterator[bytes]:
         choices = self._choices(ask)
@@ -276,10 +290,13 @@ class Vllm(Engine):
                 echo = ask.prompts[index // ask.n][0] if ask.echo and not done[index] else ""
                 logprobs = None
                 if ask.logprobs is not None:
-                    offset = sum(len(past.token.text) for past in done[index])
-                    logprobs = vllm_wire.legacy_logprobs([step.token], ask.logprobs, 0, offset)
-                done[index].append(step)
+                    offset = sum(len(vllm_wire.shown_as(past.token.text, by_id=ask.by_id)) for past in done[index])
+                    logprobs = vllm_wire.legacy_logprobs([step.token], ask.logprobs, 0, offset, by_id=ask.by_id)
                 chunk = vllm_wire.completion_chunk(head, index, echo + step.text, step, logprobs)
+                if ask.tells_ids:
+                    first = None if done[index] else ask.prompt_ids[index // ask.n]
+                    chunk["choices"][0] |= vllm_wire.numbered([step], first)
+                done[index].append(step)
                 yield event(self._counted(ask, chunk, done, last=step.finish is not None))
         for end in self._end(ask, head, done):
             yield end

@@ -7,7 +7,7 @@ from typing import Any
 from msgspec import Struct
 
 from backends.sim import grammar
-from backends.sim.text import chat_text, pieces, token_text
+from backends.sim.text import chat_text, pieces, token_id, token_text
 
 Body = dict[str, Any]
 
@@ -21,12 +21,15 @@ _INTEGERS = (
     "top_logprobs",
     "top_k",
     "min_tokens",
+    "truncate_prompt_tokens",
+    "prompt_logprobs",
 )
 _BOOLEANS = (
     "stream", "echo", "ignore_eos", "include_stop_str_in_output", "parallel_tool_calls", "continue_final_message",
-    "add_generation_prompt", "return_token_strs",
+    "add_generation_prompt", "return_token_strs", "return_token_ids", "return_tokens_as_token_ids",
 )  # fmt: skip
 _TRUE, _FALSE = ("true", "1", "yes", "on", "t", "y"), ("false", "0", "no", "off", "f", "n")
+_CONSTRAINTS = ("json", "regex", "choice", "grammar", "json_object", "structural_tag")
 _NUMBER = "Input should be a valid number"
 _INTEGER = "Input should be a valid integer"
 _BOOLEAN = "Input should be a valid boolean"
@@ -46,7 +49,8 @@ class Ask(Struct, frozen=True, kw_only=True):
     """A request that was understood.
 
     `seed` is None for greedy; `logprobs` says how many candidates to show, None that no logprobs are wanted;
-    `fixed` is the text that a grammar or a tool call prescribes; `choice` is the tool choice in force.
+    `fixed` is the text that a grammar or a tool call prescribes; `choice` is the tool choice in force; `tells_ids`
+    is for the numbers of all tokens, the prompts' being `prompt_ids`; `by_id` shows tokens as `token_id:N`.
     """
 
     prompts: list[tuple[str, int]]
@@ -64,6 +68,10 @@ class Ask(Struct, frozen=True, kw_only=True):
     continuous_usage: bool
     fixed: str | None
     choice: str
+    prompt_ids: list[list[int]] = []
+    tells_ids: bool = False
+    by_id: bool = False
+    prompt_logprobs: bool = False
 
 
 def refused(message: str, param: str, value: object = ...) -> Refused:
@@ -191,8 +199,8 @@ def _no_content(loc: str, role: str) -> Refused:
     return _pydantic(*faults[:10], more=9)
 
 
-def completion_prompts(body: Body) -> list[tuple[str, int]]:
-    """The prompts and their lengths; one that is token numbers becomes their words."""
+def completion_prompts(body: Body, context: int) -> list[list[int | str]]:
+    """The prompts as tokens, cut as asked; those of one that came as numbers are numbers."""
     prompt = body.get("prompt")
     if prompt is None or prompt == "":
         raise refused("Either prompt or prompt_embeds must be provided and non-empty.", "prompt")
@@ -201,13 +209,47 @@ def completion_prompts(body: Body) -> list[tuple[str, int]]:
     if prompt == []:
         raise Refused("You must pass at least one prompt")
     several = prompt if isinstance(prompt, list) and not isinstance(prompt[0], int) else [prompt]
-    return [_counted(one) for one in several]
+    return [_cut(body, list(pieces(one) if isinstance(one, str) else one), context) for one in several]
 
 
-def _counted(prompt: str | list[int]) -> tuple[str, int]:
-    if isinstance(prompt, str):
-        return prompt, len(pieces(prompt))
-    return "".join(map(token_text, prompt)), len(prompt)
+def _cut(body: Body, tokens: list[int | str], context: int) -> list[int | str]:
+    keep, side = body.get("truncate_prompt_tokens"), body.get("truncation_side") or "left"
+    if side not in ("left", "right"):
+        known = "'left' or 'right'"
+        raise _pydantic(
+            _fault("literal_error", "body.truncation_side", f"Input should be {known}", side, expected=known)
+        )
+    if keep is None:
+        return tokens
+    if keep < -1:
+        words = "Input should be greater than or equal to -1"
+        raise _pydantic(_fault("greater_than_equal", "body.truncate_prompt_tokens", words, keep, ge=-1))
+    if keep > context:
+        words = f"truncate_prompt_tokens={keep} cannot be greater than max_model_len = {context}."
+        raise refused(f"{words} Please request a smaller truncation size.", "truncate_prompt_tokens", keep)
+    if keep == 0:
+        raise Refused("The decoder prompt cannot be empty")
+    keep = context - 1 if keep == -1 else keep
+    return tokens[-keep:] if side == "left" else tokens[:keep]
+
+
+def counted(tokens: list[int | str]) -> tuple[str, int]:
+    """The text of a prompt and its length."""
+    return "".join(token_text(one) if isinstance(one, int) else one for one in tokens), len(tokens)
+
+
+def numbers(tokens: list[int | str]) -> list[int]:
+    """The numbers of a prompt's tokens."""
+    return [one if isinstance(one, int) else token_id(one) for one in tokens]
+
+
+def prompt_logprobs(body: Body) -> bool:
+    """Whether the log probabilities of the prompt's tokens are wanted; a stream has none."""
+    count = body.get("prompt_logprobs")
+    if count is not None and count < -1:
+        words = "`prompt_logprobs` must be a positive value or -1."
+        raise refused(words, "prompt_logprobs", count)
+    return count is not None
 
 
 def stops(body: Body) -> tuple[str, ...]:
@@ -337,18 +379,43 @@ def grammar_text(body: Body) -> str | None:
         return "{}"
     if wanted.get("type") == "json_schema":
         return _json_text(wanted["json_schema"].get("schema", {}))
-    outputs = body.get("structured_outputs") or {}
-    if outputs.get("choice"):
-        return str(outputs["choice"][0])
-    if outputs.get("regex"):
-        return grammar.match_of(outputs["regex"])
     if body.get("allowed_token_ids") == [4]:
         return ""  # nothing but the end token
-    return _json_text(outputs["json"]) if outputs.get("json") else None
+    outputs = body.get("structured_outputs")
+    return None if outputs is None else _constrained(outputs)
+
+
+def _constrained(outputs: Body) -> str | None:
+    """The text that `structured_outputs` prescribes; None for a kind that only an engine understands."""
+    kinds = [kind for kind in _CONSTRAINTS if outputs.get(kind) is not None]
+    if not kinds:
+        shown = dict.fromkeys(_CONSTRAINTS)
+        raise Refused(f"You must use one kind of structured outputs constraint but none are specified: {shown}")
+    if len(kinds) > 1:
+        words = "You can only use one kind of constraints for structured outputs ('json', 'regex' or 'choice')."
+        raise refused(words, "structured_outputs")
+    match kinds[0], outputs[kinds[0]]:
+        case "json", schema:
+            return _json_text(schema)
+        case "json_object", _:
+            return "{}"
+        case "choice", []:
+            raise Refused("Choice '[]' cannot be an empty list")
+        case "choice", choices:
+            return str(choices[0])
+        case "regex", pattern:
+            try:
+                return grammar.match_of(pattern)
+            except re.error as error:
+                raise Refused(f"Failed to transform regex into a grammar: {error}") from None
+    return None
 
 
 def _json_text(schema: object) -> str:
-    schema = json.loads(schema) if isinstance(schema, str) else schema
+    try:
+        schema = json.loads(schema) if isinstance(schema, str) else schema
+    except ValueError:
+        raise Refused("Invalid JSON grammar specification.") from None
     if (unknown := grammar.unknown_type(schema)) is not None:
         raise Refused(f"Grammar error: Invalid type: {unknown}")
     return grammar.compact(grammar.instance(schema))

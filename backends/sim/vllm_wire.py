@@ -54,9 +54,10 @@ def steps(
 ) -> Iterator[Step]:
     """The tokens with vLLM's stopping: a stop string counts wherever it lies, and is cut off with what follows.
 
-    So as many characters as might begin a stop string are held back.
+    So as many characters as might begin a stop string are held back, unless it is to be shown.
     """
     held = max(map(len, stops), default=1) - 1
+    hidden = 0 if include_stop else held
     text, shown = "", 0
     for count, token in enumerate(tokens, 1):
         if token.special:
@@ -72,7 +73,7 @@ def steps(
         if count >= limit:
             yield Step(text[shown:], token, "length")
             return
-        upto = max(shown, len(text) - held)
+        upto = max(shown, len(text) - hidden)
         yield Step(text[shown:upto], token)
         shown = upto
 
@@ -166,8 +167,13 @@ def _logprob(text: str, logprob: float) -> Json:
 
 
 def _shown(token: Token, top: int) -> list[tuple[str, float]]:
+    return _likely(token, top)[:top]
+
+
+def _likely(token: Token, top: int) -> list[tuple[str, float]]:
+    """The token itself, and the likeliest ones that are others."""
     chosen = (token.text, token.logprob)
-    return [chosen, *(one for one in token.top(top) if one != chosen)][:top]
+    return [chosen, *(one for one in token.top(top) if one != chosen)]
 
 
 def completion_choice(index: int, text: str, done: Sequence[Step], logprobs: Json | None, prompt: object) -> Json:
@@ -197,20 +203,33 @@ def completion_chunk(head: Json, index: int, text: str, step: Step, logprobs: Js
     return head | {"choices": [choice | {"prompt_token_ids": None, "token_ids": None}]}
 
 
+def numbered(done: Sequence[Step], prompt: list[int] | None) -> Json:
+    """What `return_token_ids` adds to a choice: in a stream, the prompt's to the first chunk alone."""
+    return {"prompt_token_ids": prompt, "token_ids": [token_id(step.token.text) for step in done]}
+
+
+def shown_as(text: str, *, by_id: bool) -> str:
+    """What a token is called: its text, or its number."""
+    return f"token_id:{token_id(text)}" if by_id else text
+
+
 def prompt_tokens(prompt: str) -> list[Token]:
     """The tokens of a prompt that is echoed, each with a log probability of its own making."""
     return [Token(piece, -5.0 - len(piece) / 8) for piece in pieces(prompt)]
 
 
-def legacy_logprobs(tokens: Sequence[Token], top: int, echoed: int = 0, offset: int = 0) -> Json:
-    """The completions' own form. Of an echoed prompt the first token has no probability."""
-    lengths = [0, *(len(token.text) for token in tokens)]
+def legacy_logprobs(
+    tokens: Sequence[Token], top: int, echoed: int = 0, offset: int = 0, *, by_id: bool = False
+) -> Json:
+    """The completions' own form. The drawn token comes before the likeliest; an echoed prompt's first has nothing."""
+    names = [shown_as(token.text, by_id=by_id) for token in tokens]
+    lengths = [0, *map(len, names)]
     first = echoed > 0
-    shown = [dict(_shown(token, max(top, 1))) for token in tokens]
+    shown = [{shown_as(text, by_id=by_id): logprob for text, logprob in _likely(token, top)} for token in tokens]
     return {
         "text_offset": [offset + sum(lengths[: index + 1]) for index in range(len(tokens))],
         "token_logprobs": [None if first and not index else token.logprob for index, token in enumerate(tokens)],
-        "tokens": [token.text for token in tokens],
+        "tokens": names,
         "top_logprobs": [None if first and not index else one for index, one in enumerate(shown)],
     }
 

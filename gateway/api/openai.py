@@ -1,6 +1,7 @@
 """OpenAI's API: chat completions, completions, models (OpenAI API reference)."""
 
 from collections.abc import Callable
+from urllib.parse import unquote
 
 import msgspec
 
@@ -66,7 +67,8 @@ def model(services: Services) -> Handler:
     """Return the handler of `GET /v1/models/{id}`. Ids may hold slashes, raw and as `%2F`."""
 
     async def handle(exchange: Exchange, receive: Receive, send: Send) -> None:
-        name = exchange.raw_path.removeprefix(MODELS + "/")  # the routed path has its repeated slashes folded
+        # The routed path has its repeated slashes folded.
+        name = unquote(exchange.raw_path.decode("latin-1")).removeprefix(MODELS + "/")
         if not name:
             raise ModelNotFound("The path needs the name of a model.", "model")
         entry = services.catalog.find(name)

@@ -120,9 +120,7 @@ def spoken_for(services: Services) -> Entry:
 class EventStream(PassedStream):
     """A stream of TGI's: its errors are events of its own, and so is its silence."""
 
-    async def comment(self) -> None:
-        """Tell a client that waits that the connection lives."""
-        await self._say(COMMENT, self._exchange.heard)
+    keep_alive = COMMENT
 
     async def fail(self, error: PointsmanError) -> None:
         """End the stream with an error, if the client takes it within a moment."""

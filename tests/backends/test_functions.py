@@ -37,7 +37,7 @@ def read(**fields: Any) -> Call:
 
 def body(call: Call) -> dict[str, Any]:
     """What of the request is tools' business, as the dialects read it."""
-    written = {name: json.loads(value) for name, value in call.body.items()}
+    written = {name: json.loads(bytes(value)) for name, value in call.body.items()}
     return {name: value for name, value in written.items() if name not in ("messages", "max_tokens")}
 
 
@@ -84,8 +84,7 @@ WRONG: list[tuple[dict[str, Any], str]] = [
 def test_functions_of_another_form_are_refused(fields: dict[str, Any], param: str) -> None:
     with pytest.raises(InvalidRequest) as refused:
         read(**fields)
-    assert refused.value.param is not None
-    assert refused.value.param.split("[")[0] == param.split("[")[0]
+    assert refused.value.param == param
 
 
 HISTORIES: list[tuple[list[dict[str, Any]], list[dict[str, Any]]]] = [
@@ -129,7 +128,7 @@ def test_a_history_of_function_calls_is_one_of_tool_calls(
     assert json.dumps(messages) == before
     if messages:
         call = read(messages=messages, functions=[FUNCTION])
-        assert json.loads(call.body["messages"]) == said
+        assert json.loads(bytes(call.body["messages"])) == said
         for backend in BACKENDS.values():
             (request,) = backend.encode(call, "m")
             assert [one["role"] for one in json.loads(request.body)["messages"]] == [one["role"] for one in said]

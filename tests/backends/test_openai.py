@@ -175,8 +175,10 @@ def test_an_engine_that_gave_up_has_failed(finish: str) -> None:
         assert not got.finished
 
 
-def test_what_names_the_engine_never_passes() -> None:
-    marks: dict[str, Any] = {"stop_reason": 5, "routed_experts": [1]}
+@pytest.mark.parametrize(
+    "marks", [{"stop_reason": 5}, {"routed_experts": [1]}, {"stop_reason": 5, "routed_experts": [1]}]
+)
+def test_what_names_the_engine_never_passes(marks: dict[str, Any]) -> None:
     answer = decoded(BACKEND, chat(), whole({"content": "a"}, **marks))
     assert set(answer["choices"][0]) == {"index", "message", "finish_reason"}
     body = json.dumps({"choices": [{"index": 0, "text": "a", "finish_reason": None, **marks}]}).encode()

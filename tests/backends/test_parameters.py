@@ -190,6 +190,13 @@ def test_a_zero_penalty_and_an_empty_bias_ask_for_nothing(name: str, value: byte
     assert name.encode() not in TGI().encode(call, "m")[0].body
 
 
+@pytest.mark.parametrize("names", [("audio", "prediction"), ("prediction", "audio"), ("guided_regex", "guided_json")])
+def test_of_several_refused_fields_the_first_is_named(names: tuple[str, ...]) -> None:
+    with pytest.raises(InvalidRequest) as refused:
+        read("chat", {name: {} for name in names})
+    assert refused.value.param == names[0]
+
+
 @pytest.mark.parametrize("surface", TABLES)
 @pytest.mark.parametrize("name", ["new", "Temperature", "max_new_tokens", "limit", "greedy", "stops", ""])
 @pytest.mark.parametrize("value", [False, 0, "", [], {}])

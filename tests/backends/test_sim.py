@@ -105,7 +105,8 @@ def test_tokens_are_pieces_of_the_text() -> None:
     assert [len(pieces(sample)) for sample in ("def main", "hello world", "assistant", "<|im_start|>")] == [2, 2, 2, 1]
     own = [token.text for token in written("prompt", length=200)]
     assert pieces("".join(own)) == own
-    assert [token_text(token_id(piece)) for piece in own] == own
+    every = [*own, *pieces(text), "<|im_end|>"]
+    assert [token_text(token_id(piece)) for piece in every] == every
 
 
 @ENGINES
@@ -235,8 +236,170 @@ async def test_tgi_samples_where_nothing_is_said() -> None:
     app = started(Tgi)
     for parameters, drawn in (({}, True), ({"parameters": {"max_new_tokens": 200}}, False)):
         body = json.dumps({"inputs": "def main"} | parameters).encode()
-        texts = {(await ask(app, "POST", "/generate", body)).body for _ in range(3)}
-        assert (len(texts) > 1) is drawn
+        for path in ("/generate", "/"):
+            texts = {(await ask(app, "POST", path, body)).body for _ in range(3)}
+            assert (len(texts) > 1) is drawn
+
+
+# Tokens and their numbers
+
+
+async def posted(app: Engine, path: str, **body: Any) -> Any:
+    return json.loads((await ask(app, "POST", path, json.dumps(body).encode())).body)
+
+
+async def completed(prompt: Any = "Ünïcödé light", **more: Any) -> Any:
+    return await posted(
+        started(Vllm), "/v1/completions", **{"prompt": prompt, "max_tokens": 4, "temperature": 0} | more
+    )
+
+
+async def test_both_number_tokens_alike() -> None:
+    """Those of the prompt, of the answer, and the likeliest; vLLM reads the numbers again."""
+    vllm, tgi = started(Vllm), started(Tgi)
+    [choice] = (await completed(return_token_ids=True, logprobs=2, return_tokens_as_token_ids=True))["choices"]
+    asked = {"max_new_tokens": 4, "decoder_input_details": True, "top_n_tokens": 2}
+    details = (await posted(tgi, "/generate", inputs="Ünïcödé light", parameters=asked))["details"]
+    assert choice["prompt_token_ids"] == [token["id"] for token in details["prefill"]]
+    assert choice["token_ids"] == [token["id"] for token in details["tokens"]]
+    assert [list(top) for top in choice["logprobs"]["top_logprobs"]] == [
+        [f"token_id:{token['id']}" for token in tokens] for tokens in details["top_tokens"]
+    ]
+    for ids, text in ((choice["prompt_token_ids"], "Ünïcödé light"), (choice["token_ids"], choice["text"])):
+        assert await posted(vllm, "/detokenize", tokens=ids) == {"prompt": text}
+    assert (await posted(vllm, "/tokenize", prompt="Ünïcödé light"))["tokens"] == choice["prompt_token_ids"]
+
+
+async def test_vllm_tells_no_numbers_unasked() -> None:
+    [choice] = (await completed(logprobs=0))["choices"]
+    assert choice["token_ids"] is None
+    assert choice["prompt_token_ids"] is None
+    assert choice["logprobs"]["tokens"][0] == choice["text"][: len(choice["logprobs"]["tokens"][0])]
+
+
+async def test_vllm_numbers_the_tokens_of_a_stream() -> None:
+    """The prompt's stand in each choice's first chunk; offsets count the names as they are shown."""
+    more = {"return_token_ids": True, "logprobs": 0, "return_tokens_as_token_ids": True}
+    [whole] = (await completed(**more))["choices"]
+    body = {"prompt": "Ünïcödé light", "max_tokens": 4, "temperature": 0, "stream": True} | more
+    answer = await ask(started(Vllm), "POST", "/v1/completions", json.dumps(body).encode())
+    chunks = [event["choices"][0] for event in events(answer.body) if isinstance(event, dict)]
+    assert [chunk["prompt_token_ids"] for chunk in chunks] == [whole["prompt_token_ids"], None, None, None]
+    assert [number for chunk in chunks for number in chunk["token_ids"]] == whole["token_ids"]
+    assert [at for chunk in chunks for at in chunk["logprobs"]["text_offset"]] == whole["logprobs"]["text_offset"]
+
+
+async def test_vllm_shows_the_drawn_token_beside_the_likeliest() -> None:
+    """So that there are up to one more than were asked for."""
+    [choice] = (await completed(temperature=1.5, seed=3, logprobs=1, max_tokens=20))["choices"]
+    logprobs = choice["logprobs"]
+    assert {len(top) for top in logprobs["top_logprobs"]} == {1, 2}
+    assert [next(iter(top)) for top in logprobs["top_logprobs"]] == logprobs["tokens"]
+
+
+@pytest.mark.parametrize(("side", "kept"), [("left", " c d"), ("right", "a b")])
+async def test_vllm_truncates_a_prompt(side: str, kept: str) -> None:
+    cut = await completed("a b c d", truncate_prompt_tokens=2, truncation_side=side)
+    assert cut["choices"][0]["text"] == (await completed(kept))["choices"][0]["text"]
+    assert cut["usage"]["prompt_tokens"] == 2
+
+
+@pytest.mark.parametrize(
+    ("more", "words"),
+    [
+        ({"truncate_prompt_tokens": 0}, "The decoder prompt cannot be empty"),
+        ({"truncate_prompt_tokens": 9999}, "cannot be greater than max_model_len = 8192"),
+        ({"truncate_prompt_tokens": -2}, "greater than or equal to -1"),
+        ({"truncate_prompt_tokens": 2, "truncation_side": "up"}, "'left' or 'right'"),
+        ({"prompt_logprobs": -2}, "must be a positive value or -1"),
+        ({"structured_outputs": {}}, "none are specified"),
+        ({"structured_outputs": {"json": {}, "regex": "a"}}, "only use one kind"),
+        ({"structured_outputs": {"choice": []}}, "cannot be an empty list"),
+        ({"structured_outputs": {"json": "nope"}}, "Invalid JSON grammar specification."),
+        ({"structured_outputs": {"regex": "("}}, "Failed to transform regex"),
+    ],
+)
+async def test_what_vllm_refuses(more: Any, words: str) -> None:
+    answer = await completed(**more)
+    assert answer["error"]["code"] == 400
+    assert words in answer["error"]["message"]
+
+
+@pytest.mark.parametrize(
+    ("outputs", "text"),
+    [
+        ({"json": {"type": "object", "properties": {"a": {"const": 1}}, "required": ["a"]}}, '{"a":1}'),
+        ({"json": {}}, "{}"),
+        ({"json_object": True}, "{}"),
+        ({"regex": "ab+"}, "ab"),
+        ({"choice": ["cd", "ab"]}, "cd"),
+    ],
+)
+async def test_vllm_keeps_to_structured_outputs(outputs: Any, text: str) -> None:
+    [choice] = (await completed(structured_outputs=outputs, max_tokens=40))["choices"]
+    assert (choice["text"], choice["finish_reason"]) == (text, "stop")
+
+
+async def test_vllm_tells_of_the_prompt() -> None:
+    """The first token has no probability; the others are told by their numbers."""
+    [choice] = (await completed("a b", prompt_logprobs=0))["choices"]
+    first, second = choice["prompt_logprobs"]
+    assert first is None
+    assert [(number, one["decoded_token"]) for number, one in second.items()] == [(str(token_id(" b")), " b")]
+
+
+async def test_vllm_holds_nothing_back_for_a_stop_that_is_shown() -> None:
+    stop = (await completed())["choices"][0]["text"][-4:]
+    body = {"prompt": "Ünïcödé light", "max_tokens": 9, "temperature": 0, "stream": True, "logprobs": 0, "stop": stop}
+    for shown in (True, False):
+        given = json.dumps(body | {"include_stop_str_in_output": shown}).encode()
+        answer = await ask(started(Vllm), "POST", "/v1/completions", given)
+        chunks = [event["choices"][0] for event in events(answer.body) if isinstance(event, dict)]
+        assert chunks[-1]["stop_reason"] == stop
+        assert "".join(chunk["text"] for chunk in chunks).endswith(stop) is shown
+        assert all(chunk["text"] == chunk["logprobs"]["tokens"][0] for chunk in chunks) is shown
+
+
+@pytest.mark.parametrize(("wanted", "full"), [(None, True), (True, True), (False, False)])
+@pytest.mark.parametrize("stream", [True, False])
+async def test_tgi_puts_the_prompt_before_the_text_of_its_root(wanted: bool | None, full: bool, stream: bool) -> None:
+    parameters = {"max_new_tokens": 4, "return_full_text": wanted}
+    body = json.dumps({"inputs": "def main", "parameters": parameters, "stream": stream}).encode()
+    answer = await ask(started(Tgi), "POST", "/", body)
+    last = events(answer.body)[-1] if stream else json.loads(answer.body)[0]
+    assert isinstance(last, dict)
+    assert last["generated_text"].startswith("def main") is full
+
+
+async def test_tgi_gives_the_likeliest_of_two() -> None:
+    parameters = {"max_new_tokens": 9, "do_sample": True, "best_of": 2, "details": True}
+    details = (await posted(started(Tgi), "/generate", inputs="def main", parameters=parameters))["details"]
+    [other] = details["best_of_sequences"]
+    best, second = (sum(token["logprob"] for token in one["tokens"]) for one in (details, other))
+    assert best >= second
+    assert details["seed"] != other["seed"]
+
+
+@pytest.mark.parametrize(
+    ("parameters", "words"),
+    [
+        ({"truncate": 0}, "`truncate` must be strictly positive and less than 8191. Given: 0"),
+        ({"best_of": 2}, "you must use sampling when `best_of` is > 1"),
+        ({"grammar": {"type": "regex", "value": "("}}, "Request failed during generation: Server error: "),
+        ({"grammar": {"type": "json", "value": "{"}}, "EOF while parsing an object at line 1 column 1"),
+        ({"grammar": {"type": "json", "value": "nope"}}, "grammar is not valid: expected ident at line 1 column 2"),
+        ({"grammar": {"type": "json", "value": 3}}, "grammar is not supported"),
+    ],
+)
+async def test_what_tgi_refuses(parameters: Any, words: str) -> None:
+    answer = await posted(started(Tgi), "/generate", inputs="def main", parameters=parameters)
+    assert words in answer["error"]
+
+
+async def test_tgi_reads_a_schema_that_is_a_text() -> None:
+    grammar = {"type": "json", "value": '{"properties": {"a": {"const": 1}}, "required": ["a"]}'}
+    answer = await posted(started(Tgi), "/generate", inputs="x", parameters={"grammar": grammar})
+    assert answer == {"generated_text": '{"a":1}'}
 
 
 # Limits

@@ -574,6 +574,19 @@ def test_several_prompts_are_merged_in_order() -> None:
     assert answer["usage"] == usage(4, 26)
 
 
+def test_a_usage_with_fields_that_nobody_knows_is_a_usage() -> None:
+    """Whole and streamed; nothing of them passes, as TGI has no details to tell."""
+    new = b'"usage":{"new":{"a":1},"prompt_tokens_details":null,"prompt_tokens"'
+    for name in ("01_chat_plain", "03_chat_stream_include_usage"):
+        call, recorded = of(name)
+        body = recorded.response_body.replace(b'"usage":{"prompt_tokens"', new)
+        assert new in body
+        if call.stream:
+            assert plain(heard(BACKEND, call, [body]).usage) == usage(12, 4)
+        else:
+            assert decoded(BACKEND, call, body, recorded.response_headers)["usage"] == usage(12, 8)
+
+
 OTHERS = [
     "vllm/16_completion_plain",
     "vllm/22_responses",

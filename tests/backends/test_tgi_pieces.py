@@ -534,16 +534,16 @@ def test_a_call_at_the_second_try_is_an_answer() -> None:
 def test_where_no_tool_is_called_the_text_is_asked_for_as_without_tools() -> None:
     """As a stream where that would have been one: cut at a stop, and beyond 1,024 tokens."""
     tokens = words(2000)
-    for fields, said, finish, written in [
+    cases: list[tuple[dict[str, Any], Any, str, int]] = [
         ({"max_tokens": 3}, tokens[:3], "length", 3),
         ({"max_tokens": 1500}, tokens[:1500], "length", 1500),
         ({}, tokens, "stop", 2001),
         ({"max_tokens": 1500, "logprobs": True, "top_logprobs": 2}, tokens[:1500], "length", 1500),
         ({"max_tokens": 9, "stop": " 3"}, "0 1 2", "stop", 4),
-    ]:
+    ]
+    for fields, said, finish, written in cases:
         for stream in (False, True):
             call = chat(tools=[TOOL], stream=stream, **fields)
-            assert isinstance(call, Call)
             engine = Engine(tokens)
             got = played(call, lambda one, engine=engine: Reply(422, EMPTY) if b"tools" in one.body else engine(one))
             assert (got.said(), got.finishes()) == ("".join(said), [finish]), fields

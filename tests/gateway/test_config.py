@@ -1,8 +1,12 @@
 """The configuration: what is read, and every fault of a file at once, with its place."""
 
+import tomllib
+from pathlib import Path
+
+import msgspec
 import pytest
 
-from gateway.config import Config, ConfigError, Deployment, Model, from_urls, load, size
+from gateway.config import Auth, Config, ConfigError, Deployment, Model, Server, Timeouts, from_urls, load, size
 from tests.gateway.harness import checked
 
 GOOD = """
@@ -149,3 +153,14 @@ def test_engines_by_url_are_models_of_their_own_or_all_behind_one_name() -> None
 def test_a_url_may_end_as_people_paste_it(url: str) -> None:
     models = [Model(deployments=[Deployment(name="x", engine="vllm", url=url)])]
     assert checked(Config(models=models)).models[0].deployments[0].url == "http://a:1"
+
+
+def test_the_example_is_in_order_and_has_every_key() -> None:
+    text = (Path(__file__).parents[2] / "deploy" / "pointsman.toml").read_text()
+    load(text, {})
+    written = tomllib.loads(text)
+    for name, table in (("server", Server), ("auth", Auth), ("timeouts", Timeouts)):
+        assert written[name] == msgspec.to_builtins(table())
+    assert set(written["models"][0]) == set(Model.__struct_fields__)
+    shown = {key for deployment in written["models"][0]["deployments"] for key in deployment}
+    assert shown | {"api_key_env", "api_key"} == set(Deployment.__struct_fields__)
