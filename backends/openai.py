@@ -379,6 +379,8 @@ def finish_message(message: Any, call: Call, index: int) -> None:
         message.refusal = None
     if message.tool_calls or message.content is UNSET:
         message.content = message.content or None
+    elif isinstance(call.view, ChatRequest) and call.view.must_call:
+        message.content = None  # a call that was cut, which vLLM shows as text where it does not stream
     if message.tool_calls:
         for place, tool in enumerate(message.tool_calls):
             finish_tool(tool, call, index, place)

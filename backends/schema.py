@@ -181,6 +181,11 @@ class ChatRequest(Request, kw_only=True):
         """Whether the model may call a tool."""
         return bool(self.tools) and self.tool_choice != "none"
 
+    @property
+    def must_call(self) -> bool:
+        """Whether the model has to call a tool."""
+        return bool(self.tools) and self.tool_choice not in (None, "none", "auto")
+
 
 class CompletionRequest(Request, kw_only=True):
     """The body of `POST /v1/completions`. A prompt is a text, texts, token ids or lists of them."""
