@@ -118,12 +118,13 @@ class Again(Struct, frozen=True):
 class Served(Struct, frozen=True):
     """A model that an engine says it serves.
 
-    Its name for people, what a request must call it, and the context length in tokens.
+    Its name for people, what a request must call it, the context length in tokens, and whether it takes images.
     """
 
     name: str
     model: str
     max_model_len: int | None = None
+    sees: bool = False
 
 
 class Completion(Struct):
@@ -169,8 +170,11 @@ class Backend(Protocol):
         """Read the answer of `facts_path`. Raises BackendError (NONSENSE)."""
         ...
 
-    def unsupported(self, call: Call) -> str | None:
-        """Return the first parameter of the call that this engine has no way to honour, or None."""
+    def unsupported(self, call: Call, sees: bool = False) -> str | None:
+        """Return the first parameter of the call that this engine has no way to honour, or None.
+
+        `sees` is whether the model takes images, where the engine does not say so itself.
+        """
         ...
 
     def encode(self, call: Call, model: str) -> list[UpstreamRequest]:

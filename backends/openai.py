@@ -85,7 +85,7 @@ class OpenAI:
             raise BackendError(Cause.NONSENSE, NOT_THE_PROTOCOL) from error
         return [Served(card.id, card.id, card.max_model_len) for card in cards]
 
-    def unsupported(self, call: Call) -> str | None:
+    def unsupported(self, call: Call, sees: bool = False) -> str | None:
         """Return None: what this dialect cannot do, its engine says itself."""
         return None
 

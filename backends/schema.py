@@ -34,10 +34,11 @@ class StreamOptions(Struct):
 
 
 class Part(Struct):
-    """One part of a message's content; only the type and the text are looked at."""
+    """One part of a message's content; of other kinds than these only the type is looked at."""
 
     type: str
     text: str | None = None
+    image_url: dict[str, Any] | None = None
 
 
 class Function(Struct):

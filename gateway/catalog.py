@@ -29,6 +29,7 @@ class Target:
         self.url = deployment.url
         self.weight = deployment.weight
         self.model = deployment.model
+        self.vision = deployment.vision
         self.backend: Backend = BACKENDS[deployment.engine]
         self.headers = {"content-type": "application/json"}
         if deployment.api_key:
@@ -63,6 +64,7 @@ class Offer(Struct, frozen=True):
     target: Target
     model: str
     max_model_len: int | None
+    sees: bool = False
 
 
 class Entry(Struct, frozen=True):
@@ -132,7 +134,12 @@ def _offers(model: Model, targets: list[Target]) -> dict[str, list[Offer]]:
     for target in targets:
         for served in _served(target, bool(model.name)):
             offers.setdefault(model.name or served.name, []).append(
-                Offer(target, served.model if target.model in ("", served.name) else target.model, served.max_model_len)
+                Offer(
+                    target,
+                    served.model if target.model in ("", served.name) else target.model,
+                    served.max_model_len,
+                    served.sees or target.vision,
+                )
             )
     return offers
 

@@ -73,6 +73,7 @@ class Deployment(Frozen, frozen=True, kw_only=True):
     url: str
     model: str = ""
     weight: Weight = 1
+    vision: bool = False  # for a TGI that takes images and does not say so in /info
     api_key_env: str = ""
     api_key: str = ""
 

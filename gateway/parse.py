@@ -43,8 +43,8 @@ def chat(body: bytes, request_id: str, created: int) -> Call:
     """Read a chat request. Raises InvalidRequest."""
     raw = fields(body)
     older = "functions" in raw and not is_null(raw["functions"])
-    if older:
-        raw = _in_newer_words(raw)
+    if older or b'"function_call"' in body:
+        raw = _in_newer_words(raw, older)
         body = msgspec.json.encode(raw)
     view = _view(_chat, body)
     if isinstance(view.tool_choice, NamedTool) and view.tool_choice.allowed_tools:
@@ -71,10 +71,12 @@ def is_null(value: Raw) -> bool:
     return bytes(value) == b"null"
 
 
-def _in_newer_words(raw: dict[str, Raw]) -> dict[str, Raw]:
-    """Return a chat with functions as one with tools, its history included."""
+def _in_newer_words(raw: dict[str, Raw], older: bool) -> dict[str, Raw]:
+    """Return a chat with functions, or with calls of them in its history alone, as one with tools."""
+    if not older and not is_null(raw.get("function_call", Raw(b"null"))):
+        raise InvalidRequest("'function_call' is only allowed when 'functions' are given.", "function_call")
     try:
-        changed = functions.as_tools(raw)
+        changed = functions.as_tools(raw) if older else {name: raw[name] for name in raw if name != "function_call"}
         if "messages" in raw:
             messages = msgspec.json.decode(raw["messages"], type=list[dict[str, Any]])
             changed["messages"] = Raw(msgspec.json.encode(functions.history(messages)))

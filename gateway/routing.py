@@ -16,10 +16,11 @@ from gateway.errors import RETRY_AFTER, InvalidRequest, Unavailable
 def plan(call: Call, entry: Entry, pin: str | None, random: Random) -> list[Offer]:
     """Return the offers to try, in order. Raises InvalidRequest if no engine can do what is asked."""
     offers = pinned(entry, pin)
-    able = [offer for offer in offers if offer.target.backend.unsupported(call) is None]
+    able = [offer for offer in offers if offer.target.backend.unsupported(call, offer.sees) is None]
     if not able or (not entry.routes and len(able) < len(offers)):
-        backend = next(offer.target.backend for offer in offers if offer not in able)
-        field = backend.unsupported(call)
+        lacking = next(offer for offer in offers if offer not in able)
+        backend = lacking.target.backend
+        field = backend.unsupported(call, lacking.sees)
         raise InvalidRequest(f"'{field}' is not supported by {backend.label}, which serves this model.", field)
     return order(_with_room(call, able), random)
 

@@ -24,12 +24,15 @@ from backends.base import (
     UpstreamRequest,
 )
 from backends.openai import NOT_THE_PROTOCOL
-from backends.schema import ChatRequest, CompletionRequest
+from backends.schema import ChatRequest, CompletionRequest, Message, Part
 from backends.tgi import grammars
 from backends.tgi.answers import chat_completion, counted, prompt_tokens, text_completion
 from backends.tgi.errors import by_status
 from backends.tgi.requests import MOST_CHOICES, chat_requests, parameters_of, text_requests
 from backends.tgi.streams import ChatDecoder, GenerateDecoder
+
+SEES = "image-text-to-text"
+LINK = "![](http"
 
 
 class Info(Struct):
@@ -37,6 +40,7 @@ class Info(Struct):
 
     model_id: str
     max_total_tokens: int
+    model_pipeline_tag: str | None = None
 
 
 class TGI:
@@ -53,11 +57,11 @@ class TGI:
             info = msgspec.json.decode(body, type=Info)
         except problem.UNREADABLE as error:
             raise BackendError(Cause.NONSENSE, NOT_THE_PROTOCOL) from error
-        return [Served(info.model_id, "tgi", info.max_total_tokens)]
+        return [Served(info.model_id, "tgi", info.max_total_tokens, info.model_pipeline_tag == SEES)]
 
-    def unsupported(self, call: Call) -> str | None:
+    def unsupported(self, call: Call, sees: bool = False) -> str | None:
         """Return the first parameter that TGI would drop, or could not be given."""
-        return next(_unsupported(call), None)
+        return next(_unsupported(call, sees), None)
 
     def encode(self, call: Call, model: str) -> list[UpstreamRequest]:
         """Return one request for each choice of each prompt; greedy choices of a prompt are asked for once."""
@@ -89,20 +93,20 @@ class TGI:
         return by_status(call, request, status, body)
 
 
-def _unsupported(call: Call) -> Iterator[str]:
+def _unsupported(call: Call, sees: bool) -> Iterator[str]:
     view = call.view
     yield from parameters.unsupported_by_tgi(call)
     if (view.n or 1) > MOST_CHOICES:
         yield "n"
     if isinstance(view, ChatRequest):
-        yield from _unsupported_chat(view)
+        yield from _unsupported_chat(view, sees)
     else:
-        yield from _unsupported_text(view)
+        yield from _unsupported_text(view, sees)
 
 
-def _unsupported_chat(view: ChatRequest) -> Iterator[str]:
+def _unsupported_chat(view: ChatRequest, sees: bool) -> Iterator[str]:
     for place, message in enumerate(view.messages):
-        if isinstance(message.content, list) and any(part.type != "text" for part in message.content):
+        if not _readable(message, sees):
             yield f"messages[{place}].content"
     wanted = view.response_format
     grammar = None
@@ -117,8 +121,15 @@ def _unsupported_chat(view: ChatRequest) -> Iterator[str]:
             yield f"tools[{place}].function.parameters"
 
 
-def _unsupported_text(view: CompletionRequest) -> Iterator[str]:
-    if not all(isinstance(prompt, str) for prompt in view.prompts):
+def _readable(message: Message, sees: bool) -> bool:
+    """Whether TGI can be given a message's content. One that sees fetches every image that a text links to."""
+    parts = message.content if isinstance(message.content, list) else [Part("text", message.content)]
+    kinds = ("text", "image_url") if sees else ("text",)
+    return all(part.type in kinds and not (sees and LINK in (part.text or "")) for part in parts)
+
+
+def _unsupported_text(view: CompletionRequest, sees: bool) -> Iterator[str]:
+    if not all(isinstance(prompt, str) and not (sees and LINK in prompt) for prompt in view.prompts):
         yield "prompt"
     if view.echo and view.logprobs is not None:
         yield "echo"

@@ -1,6 +1,7 @@
 """Calls in TGI's words: the bodies of `/v1/chat/completions` and of `/generate` (contract section 2)."""
 
 from collections.abc import Iterator
+from itertools import groupby
 from typing import Any
 
 import msgspec
@@ -127,7 +128,20 @@ def _message(message: Message) -> dict[str, Any]:
             for call in message.tool_calls
         ]
     else:
-        written["content"] = message.text
+        written["content"] = _content(message)
+    return written
+
+
+def _content(message: Message) -> str | list[dict[str, Any]]:
+    """Return a text; beside images, parts, with texts that follow each other joined as in one."""
+    if not isinstance(message.content, list) or all(part.type == "text" for part in message.content):
+        return message.text
+    written: list[dict[str, Any]] = []
+    for kind, parts in groupby(message.content, key=lambda part: part.type):
+        if kind == "text":
+            written.append({"type": "text", "text": "\n".join(part.text or "" for part in parts)})
+        else:
+            written += [{"type": kind, "image_url": part.image_url} for part in parts]
     return written
 
 

@@ -69,6 +69,20 @@ BAD_CHATS = [
     (changed(tools=TOOLS, tool_choice="f"), "tool_choice"),
     (changed(tools=TOOLS, tool_choice={"type": "function", "function": {"name": "g"}}), "tool_choice"),
     (changed(tools=[{"type": "function"}]), "tools[0].function"),
+    (changed(tools=[{"type": "custom", "function": {"name": "f"}}]), "tools[0].type"),
+    (changed(tools=TOOLS, tool_choice={"type": "function"}), "tool_choice.function"),
+    (changed(tool_choice={"type": "allowed_tools", "allowed_tools": {"mode": "auto", "tools": []}}), "tool_choice"),
+    (changed(function_call="auto"), "function_call"),
+    (changed(functions=5), "functions"),
+    (changed(modalities=["text", "audio"]), "modalities"),
+    (changed(audio={"voice": "alloy"}), "audio"),
+    (changed(prediction={"type": "content", "content": "x"}), "prediction"),
+    (changed(web_search_options={}), "web_search_options"),
+    (changed(guided_json={"type": "object"}), "guided_json"),
+    (changed(guided_regex="a"), "guided_regex"),
+    (changed(logit_bias={"word": 1}), "logit_bias"),
+    (changed(max_tokens=5000), "max_tokens"),
+    (changed(max_completion_tokens=5000), "max_completion_tokens"),
 ]
 BAD_TEXTS = [
     ({"model": "tiny"}, "prompt"),
@@ -84,6 +98,8 @@ BAD_TEXTS = [
     (text(logprobs=6), "logprobs"),
     (text(max_tokens=0), "max_tokens"),
     (text(max_tokens=-1), "max_tokens"),
+    (text(max_tokens=5000), "max_tokens"),
+    (text(guided_choice=["a"]), "guided_choice"),
 ]
 BAD_BODIES = [
     b"",
