@@ -79,7 +79,9 @@ def _in_newer_words(raw: dict[str, Raw], older: bool) -> dict[str, Raw]:
         changed = functions.as_tools(raw) if older else {name: raw[name] for name in raw if name != "function_call"}
         if "messages" in raw:
             messages = msgspec.json.decode(raw["messages"], type=list[dict[str, Any]])
-            changed["messages"] = Raw(msgspec.json.encode(functions.history(messages)))
+            newer = functions.history(messages)
+            if newer != messages:
+                changed["messages"] = Raw(msgspec.json.encode(newer))
         return changed
     except msgspec.DecodeError as error:
         raise InvalidRequest("Invalid 'functions' or 'function_call'.", "functions") from error
