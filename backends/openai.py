@@ -178,11 +178,6 @@ class StreamDecoder:
             self.failure = BackendError(Cause.NONSENSE, NOT_THE_PROTOCOL)
             return events
         for payload in payloads:
-            if payload == DONE:
-                self._done()
-                break
-            if not payload:
-                continue
             try:
                 chunk = self._decode(payload)
                 self._take(chunk)
@@ -190,8 +185,11 @@ class StreamDecoder:
                     events += self._repeated(chunk, {})
                 elif chunk.choices:
                     events.append(chunk)
-            except problem.UNREADABLE:
-                if not self._take_open(payload, events):
+            except problem.UNREADABLE:  # no chunk, or one with fields that no type names
+                if payload == DONE:
+                    self._done()
+                    break
+                if payload and not self._take_open(payload, events):
                     break
             except BackendError as failure:
                 self.failure = failure
@@ -240,14 +238,13 @@ class StreamDecoder:
         if chunk.usage is not None:
             self._take_usage(chunk, chunk.usage)
         for choice in chunk.choices:
-            if choice.finish_reason is None and self._chat and choice.stop_reason is None:  # as nearly always
+            if self._chat and choice.finish_reason is None and choice.stop_reason is None:  # as nearly always
                 self._begun.add(choice.index)
             else:
                 finish_choice(choice)
                 (self._begun if choice.finish_reason is None else self._ended).add(choice.index)
-            if self._chat and choice.delta.tool_calls:
+            if self._chat and (choice.delta.tool_calls or choice.logprobs):
                 finish_tool_delta(choice, call)
-            if self._chat and choice.logprobs:
                 likeliest(choice, call)
 
     def _take_usage(self, chunk: Answer[Any], usage: Usage) -> None:

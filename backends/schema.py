@@ -215,8 +215,8 @@ class CompletionRequest(Request, kw_only=True):
 # --- what a client gets -----------------------------------------------------------------------------------
 
 
-class Wire(Struct, omit_defaults=True, forbid_unknown_fields=True, kw_only=True):
-    """The way all answer types are read and written: see this file's opening."""
+class Wire(Struct, omit_defaults=True, forbid_unknown_fields=True, kw_only=True, gc=False):
+    """The way all answer types are read and written: see this file's opening. None can be part of a cycle."""
 
 
 class Usage(Wire, kw_only=True):

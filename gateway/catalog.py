@@ -8,6 +8,7 @@ import logging
 from collections.abc import Iterable
 
 from msgspec import Struct
+from yarl import URL
 
 from backends import BACKENDS
 from backends.base import Backend, Served
@@ -39,8 +40,15 @@ class Target:
             (b"x-pointsman-deployment", deployment.name.encode()),
         ]
         self.served: list[Served] = []
+        self._urls: dict[str, URL] = {}
         self.up = False
         self.trouble = "it has not been asked yet"
+
+    def at(self, path: str) -> URL:
+        """Return the URL of a path; made once, as taking a text apart costs each request."""
+        if path not in self._urls:
+            self._urls[path] = URL(self.url + path)
+        return self._urls[path]
 
     def heard(self, served: list[Served]) -> bool:
         """Note what the engine serves; return whether that is news."""

@@ -1,8 +1,7 @@
 """The door: a request's body in, an answer's head and body out, and an eye on whether the client is still there."""
 
 import asyncio
-from collections.abc import Awaitable, Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Awaitable, Callable
 from time import monotonic
 from typing import Any
 
@@ -63,14 +62,16 @@ def _too_large(limit: int) -> BodyTooLarge:
     return BodyTooLarge(f"The body is larger than {limit} bytes, the most that is taken here.")
 
 
-@contextmanager
-def watching(exchange: Exchange, receive: Receive) -> Iterator[None]:
-    """End the request as soon as its client leaves, whatever it is waiting for."""
-    watch = asyncio.ensure_future(_left(exchange, receive))
-    try:
-        yield
-    finally:
-        watch.cancel()
+class watching:
+    """Within it, the request ends as soon as its client leaves, whatever it is waiting for."""
+
+    def __init__(self, exchange: Exchange, receive: Receive) -> None:
+        self._watch = asyncio.ensure_future(_left(exchange, receive))
+
+    def __enter__(self) -> None: ...
+
+    def __exit__(self, *error: object) -> None:
+        self._watch.cancel()
 
 
 async def _left(exchange: Exchange, receive: Receive) -> None:

@@ -118,7 +118,7 @@ class Upstream:
     async def _send(self, target: Target, method: str, path: str, body: bytes | None, headers: dict[str, str]) -> Reply:
         assert self._session is not None, "open() comes first"
         asked = self._session.request(
-            method, target.url + path, data=body, headers=target.headers | headers, allow_redirects=False
+            method, target.at(path), data=body, headers=target.headers | headers, allow_redirects=False
         )
         return Reply(await _seam(asked, target), target, self._drains)
 
