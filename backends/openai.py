@@ -163,7 +163,8 @@ class StreamDecoder:
         self._copies = (call.view.n or 1) if request.choices else 0
         self._events = EventReader()
         self._chat = isinstance(call.view, ChatRequest)
-        self._object = "chat.completion.chunk" if self._chat else "text_completion"
+        kind = "chat.completion.chunk" if self._chat else "text_completion"
+        self._head = call.id, kind, call.created, call.model
         self._reader: Reader[Any] = CHAT_CHUNK if self._chat else WHOLE_TEXT
         self._decode = self._reader.decode
         self._begun: set[int] = set()
@@ -229,23 +230,20 @@ class StreamDecoder:
 
     def _take(self, chunk: Answer[Any]) -> None:
         """Note what the chunk says, and make it the gateway's."""
-        call = self._call
-        chunk.id = call.id
-        chunk.object = self._object
-        chunk.created = call.created
-        chunk.model = call.model
+        chunk.id, chunk.object, chunk.created, chunk.model = self._head
         chunk.system_fingerprint = None
         if chunk.usage is not None:
             self._take_usage(chunk, chunk.usage)
+        chat = self._chat
         for choice in chunk.choices:
-            if self._chat and choice.finish_reason is None and choice.stop_reason is None:  # as nearly always
+            if chat and choice.finish_reason is None and choice.stop_reason is None:  # as nearly always
                 self._begun.add(choice.index)
             else:
                 finish_choice(choice)
                 (self._begun if choice.finish_reason is None else self._ended).add(choice.index)
-            if self._chat and (choice.delta.tool_calls or choice.logprobs):
-                finish_tool_delta(choice, call)
-                likeliest(choice, call)
+            if chat and (choice.delta.tool_calls or choice.logprobs):
+                finish_tool_delta(choice, self._call)
+                likeliest(choice, self._call)
 
     def _take_usage(self, chunk: Answer[Any], usage: Usage) -> None:
         trim(usage, self._call)

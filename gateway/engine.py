@@ -99,9 +99,10 @@ def too_often() -> PointsmanError:
 
 
 class Source(Protocol):
-    """Where a client's chunks come from. `usage` is known at the end."""
+    """Where a client's chunks come from. `usage` is known at the end; `ended` may say so before an empty batch does."""
 
     usage: Usage | None
+    ended: bool
 
     async def read(self) -> Sequence[Event]:
         """Return the next batch, never empty; at the end, an empty one. Raises PointsmanError."""
@@ -117,6 +118,7 @@ class EngineSource:
 
     def __init__(self, asker: Asker, request: UpstreamRequest) -> None:
         self.usage: Usage | None = None
+        self.ended = False
         self._asker = asker
         self._request: UpstreamRequest | None = request  # to be sent; None at the end
         self._asked = 0
@@ -169,16 +171,23 @@ class EngineSource:
             if not data:
                 decoder.end()
             elif events := decoder.feed(data):
+                if decoder.finished:  # in the same read, so that the end can go out in the same write
+                    self._end(decoder, reply)
                 return events
-        self._decoder = None
         failure = decoder.failure
         if failure is None:
-            self.usage = decoder.usage
-            reply.release()
+            self._end(decoder, reply)
             return ()
+        self._decoder = None
         if isinstance(failure, BackendError):
             raise from_backend(failure) from failure
         return self._take(failure)
+
+    def _end(self, decoder: Decoder, reply: Reply) -> None:
+        self._decoder = None
+        self.ended = True
+        self.usage = decoder.usage
+        reply.release()
 
     def _take(self, answer: Completion | Again) -> Sequence[Event]:
         if self._reply is not None:
@@ -200,6 +209,7 @@ class MergedSource:
 
     def __init__(self, sources: Sequence[Source], requests: list[UpstreamRequest]) -> None:
         self.usage: Usage | None = None
+        self.ended = False
         self._sources = sources
         self._requests = requests
         self._reads: dict[asyncio.Task[Sequence[Event]], Source] = {

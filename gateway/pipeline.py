@@ -89,11 +89,14 @@ async def _relay(call: Call, offers: list[Offer], exchange: Exchange, client: Cl
     try:
         exchange.patience = timeouts.between_events
         while events := await source.read():
-            await client.write(functions.events(events) if call.older else events)
+            events = functions.events(events) if call.older else events
+            if source.ended:
+                break
+            await client.write(events)
     finally:
         source.close()
     exchange.usage = source.usage
-    await client.finish(call, source.usage)
+    await client.finish(call, source.usage, events)
 
 
 async def _open(asker: Asker, call: Call, offer: Offer, exchange: Exchange) -> Source:

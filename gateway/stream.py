@@ -91,9 +91,11 @@ class ClientStream(EventStream):
         self._exchange.wrote = now = self._clock()
         await self._say(framed(events), now)
 
-    async def finish(self, call: Call, usage: Usage | None) -> None:
-        """End the stream: the usage, if it was asked for, and `[DONE]`."""
-        last = sse.event(_encode(_usage_chunk(call, usage))) if call.include_usage and usage else b""
+    async def finish(self, call: Call, usage: Usage | None, events: Sequence[Event] = ()) -> None:
+        """End the stream: the last chunks, the usage, if it was asked for, and `[DONE]`."""
+        last = framed(events) if events else b""
+        if call.include_usage and usage:
+            last += sse.event(_encode(_usage_chunk(call, usage)))
         await self._say(last + END, self._clock(), more=False)
 
 
