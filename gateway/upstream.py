@@ -28,12 +28,39 @@ class Unreachable(Unavailable):
     code = "engine_unreachable"
 
 
+class Drained(aiohttp.StreamReader):
+    """A body of which all that has come is taken at once.
+
+    aiohttp hands out HTTP chunk by HTTP chunk, and starts its parser and the transport anew after each; an engine
+    writes a chunk for each event, and that cost more than all else that is done with an event. It is its private
+    state that is touched here: `tests/gateway/test_upstream.py` holds it to what aiohttp itself would give.
+    """
+
+    __slots__ = ()
+
+    def _read_nowait(self, n: int) -> bytes:
+        """Return what is there; all but the last chunk without a word to the transport."""
+        buffer = self._buffer
+        if n != -1 or len(buffer) < 2:
+            return super()._read_nowait(n)
+        pieces = [buffer.popleft() for _ in range(len(buffer) - 1)]
+        if self._buffer_offset:
+            pieces[0] = pieces[0][self._buffer_offset :]
+            self._buffer_offset = 0
+        most = b"".join(pieces)
+        self._size -= len(most)
+        self._cursor += len(most)
+        return most + super()._read_nowait(-1)
+
+
 class Reply:
     """An engine's answer: its status and headers are here, its body is read when it is wanted."""
 
     def __init__(self, response: aiohttp.ClientResponse, target: Target, drains: set[asyncio.Task[None]]) -> None:
         self.status = response.status
         self.headers: CIMultiDictProxy[str] = response.headers
+        if type(response.content) is aiohttp.StreamReader:  # else it is the empty one, which all share
+            response.content.__class__ = Drained
         self._response = response
         self._read = response.content.readany
         self._target = target
