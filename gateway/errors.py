@@ -3,17 +3,20 @@
     PointsmanError
     ├── InvalidRequest        400   the request, naming the field at fault
     │   └── ContextExceeded   400   the prompt does not fit the model
+    ├── Unauthorized          401   no key, or none that is known
+    ├── Forbidden             403   the key does not reach so far
     ├── NotFound              404   no such path
     │   └── ModelNotFound     404   no such model
     ├── MethodNotAllowed      405
     ├── RequestTimeout        408   the client stopped sending
     ├── BodyTooLarge          413
     ├── UnsupportedMedia      415   naming the header
-    ├── RateLimited           429   an engine's own limit
+    ├── RateLimited           429   the key's limit, or an engine's own
     ├── Internal              500   a fault of the gateway's
     ├── EngineFailed          502   an engine tried and failed, or is not what it should be
     ├── Unavailable           503   no engine, or none with room
-    └── EngineTimeout         504   an engine kept silent too long
+    └── EngineTimeout         504   the answer was not complete in time
+        └── EngineSilent      504   an engine said nothing for too long
     ClientLeft                —     nobody is there to be told
 
 Statuses are those that OpenAI's SDKs act on: they retry 408, 409, 429 and 5xx, and wait for Retry-After.
@@ -60,6 +63,22 @@ class ContextExceeded(InvalidRequest):
     code = "context_length_exceeded"
 
 
+class Unauthorized(PointsmanError):
+    """There is no key with the request, or none that is known here (RFC 9110, 15.5.2)."""
+
+    status = 401
+    type = "invalid_request_error"
+    code = "invalid_api_key"
+
+
+class Forbidden(PointsmanError):
+    """The key is known, and not good for this."""
+
+    status = 403
+    type = "invalid_request_error"
+    code = "not_allowed"
+
+
 class NotFound(PointsmanError):
     """There is no such path."""
 
@@ -102,7 +121,7 @@ class UnsupportedMedia(PointsmanError):
 
 
 class RateLimited(PointsmanError):
-    """An upstream's own limit is reached."""
+    """A limit is reached: the key's, or an upstream's own."""
 
     status = 429
     type = "rate_limit_error"
@@ -130,10 +149,14 @@ class Unavailable(PointsmanError):
 
 
 class EngineTimeout(PointsmanError):
-    """The engine kept silent for too long."""
+    """The answer took longer than a request may."""
 
     status = 504
     code = "engine_timeout"
+
+
+class EngineSilent(EngineTimeout):
+    """The engine said nothing for too long; another may be asked, if the client has heard nothing yet."""
 
 
 class ClientLeft(Exception):

@@ -1,0 +1,89 @@
+"""What one field of the configuration cannot tell: names taken twice, URLs, keys, an open door without keys."""
+
+import ipaddress
+from collections.abc import Mapping
+from urllib.parse import urlsplit
+
+import msgspec
+
+from backends import BACKENDS
+from gateway.config.tables import Config, Deployment, Model, size
+
+
+def check(config: Config, environ: Mapping[str, str], faults: list[str]) -> Config:
+    """Look at what one field cannot tell, note every fault, and fill in URLs and keys."""
+    if not size(config.server.max_body):
+        faults.append(f'server.max_body: expected a size such as "32MiB", got "{config.server.max_body}"')
+    auth = config.auth
+    if not _is_loopback(config.server.host) and not auth.allow_anonymous and not auth.keys_file:
+        faults.append(
+            f"server.host: {config.server.host} is open to others and there are no keys; "
+            "make some (pointsman keys create; auth.keys_file), "
+            "or say --allow-anonymous (auth.allow_anonymous = true) if anybody may ask"
+        )
+    taken: dict[str, str] = {}
+    models = [_check_model(model, f"models[{i}]", taken, environ, faults) for i, model in enumerate(config.models)]
+    if not models:
+        faults.append("models: expected at least one engine: --vllm URL, --tgi URL, or [[models]] in the file")
+    return msgspec.structs.replace(config, models=models)
+
+
+def _is_loopback(host: str) -> bool:
+    try:
+        return host == "localhost" or ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False
+
+
+def _check_model(
+    model: Model, path: str, taken: dict[str, str], environ: Mapping[str, str], faults: list[str]
+) -> Model:
+    for name in [*([model.name] if model.name else []), *model.aliases]:
+        _claim(f"name {name}", f"{path}.name", taken, faults)
+    if not model.deployments:
+        faults.append(f"{path}.deployments: expected at least one engine")
+    deployments = []
+    for place, deployment in enumerate(model.deployments):
+        here = f"{path}.deployments[{place}]"
+        if deployment.name:
+            _claim(f"deployment {deployment.name}", f"{here}.name", taken, faults)
+        deployments.append(_check_deployment(deployment, here, environ, faults))
+    return msgspec.structs.replace(model, deployments=deployments)
+
+
+def _check_deployment(deployment: Deployment, path: str, environ: Mapping[str, str], faults: list[str]) -> Deployment:
+    if not (deployment.name.isascii() and deployment.name.isprintable()):
+        faults.append(f"{path}.name: expected printable ASCII, as it goes into a header, got {deployment.name!r}")
+    if deployment.engine and deployment.engine not in BACKENDS:
+        faults.append(f"{path}.engine: expected one of {', '.join(BACKENDS)}, got {deployment.engine!r}")
+    key = deployment.api_key
+    if deployment.api_key_env:
+        key = environ.get(deployment.api_key_env, "")
+        if not key:
+            faults.append(f"{path}.api_key_env: the environment has no {deployment.api_key_env}")
+    key = key.strip()
+    if not (key.isascii() and key.isprintable()):
+        faults.append(f"{path}.api_key_env: the key has characters that a header cannot hold")
+    url = deployment.url and _url(deployment.url, f"{path}.url", faults)
+    return msgspec.structs.replace(deployment, url=url, api_key=key)
+
+
+def _claim(what: str, path: str, taken: dict[str, str], faults: list[str]) -> None:
+    if what in taken:
+        faults.append(f"{path}: the {what} is taken by {taken[what]}")
+    taken[what] = path
+
+
+def _url(text: str, path: str, faults: list[str]) -> str:
+    """Return the engine's base URL: a `/` or `/v1` at its end is what people paste, and means the same."""
+    try:
+        parts = urlsplit(text)
+        good = parts.scheme in ("http", "https") and parts.hostname and (parts.port or True)
+    except ValueError:
+        good = False
+    if not good:
+        faults.append(f"{path}: expected a URL such as http://10.0.0.5:8000, got {text!r}")
+        return text
+    if parts.username or parts.query or parts.fragment:
+        faults.append(f"{path}: expected a URL without credentials, query or fragment (keys: api_key_env)")
+    return text.rstrip("/").removesuffix("/v1").rstrip("/")

@@ -1,0 +1,181 @@
+"""The tables of `pointsman.toml`, with their defaults. Times are in seconds unless a unit is written with them."""
+
+import re
+from typing import Annotated, Literal
+
+from msgspec import Meta, Struct
+
+SIZES = {"": 1, "B": 1, "KiB": 2**10, "MiB": 2**20, "GiB": 2**30}
+UNITS = {"": 1.0, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
+
+Port = Annotated[int, Meta(ge=1, le=65535)]
+Whole = Annotated[int, Meta(ge=0)]
+Positive = Annotated[int, Meta(ge=1)]
+Seconds = Annotated[float, Meta(gt=0)]
+Share = Annotated[float, Meta(ge=0, le=1)]
+Policy = Literal["weighted", "round_robin", "least_busy", "prefix"]
+
+
+class Frozen(Struct, frozen=True, kw_only=True):
+    """The way all tables are read."""
+
+
+class Server(Frozen, frozen=True, kw_only=True):
+    """`[server]`: where to listen, and how large a request may be (a number of bytes, or such as "32MiB")."""
+
+    host: str = "127.0.0.1"
+    port: Port = 8080
+    workers: Positive = 1
+    max_body: str = "32MiB"
+    tgi_model: str = ""  # which model TGI's own paths speak for; they name none
+    cors_origins: list[str] = []
+    drain_notice: Annotated[float, Meta(ge=0)] = 0.0  # after SIGTERM: not ready, and still taking requests
+    drain: Seconds = 60.0  # after that: what is in flight may take so long to finish
+
+    @property
+    def max_body_bytes(self) -> int:
+        """`max_body` in bytes."""
+        return size(self.max_body) or 0
+
+
+class Auth(Frozen, frozen=True, kw_only=True):
+    """`[auth]`: without keys the gateway listens on loopback only, unless it is told aloud that anybody may ask."""
+
+    keys_file: str = ""  # made by `pointsman keys`; relative to the configuration's own directory
+    allow_anonymous: bool = False
+
+
+class Timeouts(Frozen, frozen=True, kw_only=True):
+    """`[timeouts]`. The defaults cut nothing that an SDK would wait for."""
+
+    connect: Seconds = 2.0
+    first_event: Seconds = 600.0  # of a stream, for each try; a whole answer has only the total
+    between_events: Seconds = 120.0
+    total: Seconds = 3600.0
+    keep_alive: Seconds = 15.0  # of silence, after which a stream is told that all is well
+
+
+class Retries(Frozen, frozen=True, kw_only=True):
+    """`[retries]`: before the client's first byte, and by cause. The first try elsewhere costs no budget."""
+
+    attempts: Positive = 3  # in all
+    budget: Share = 0.2  # retries, as a share of the requests
+    backoff: Seconds = 0.05  # at most, before the second try; doubled for each more, and drawn below it
+
+
+class Breaker(Frozen, frozen=True, kw_only=True):
+    """`[breaker]`, of each deployment: counts what the engine did wrong, never what a client did."""
+
+    failures: Positive = 5  # in a row
+    share: Annotated[float, Meta(gt=0, le=1)] = 0.5  # or of the requests of `window`, if they are 20 or more
+    window: Seconds = 10.0
+    open: Seconds = 1.0  # for so long nothing is sent there; doubled each time that a trial fails
+    most_open: Seconds = 30.0
+
+
+class Health(Frozen, frozen=True, kw_only=True):
+    """`[health]`: how often each engine is asked, and how gently one that comes back is loaded."""
+
+    interval: Seconds = 5.0
+    slow_start: Annotated[float, Meta(ge=0)] = 10.0
+
+
+class Admission(Frozen, frozen=True, kw_only=True):
+    """`[admission]`, of each worker: how much may be in flight, and how much may wait for that, how long."""
+
+    max_in_flight: Positive = 4096
+    queue: Whole = 1024
+    queue_timeout: Seconds = 30.0
+
+
+class Limits(Frozen, frozen=True, kw_only=True):
+    """`[limits]`: where the keys' limits are counted, and what holds while that cannot be asked."""
+
+    store: Literal["memory", "redis"] = "memory"
+    url: str = "redis://127.0.0.1:6379/0"
+    when_down: Literal["open", "closed"] = "open"
+
+
+class Cache(Frozen, frozen=True, kw_only=True):
+    """`[cache]`: answers kept, and where."""
+
+    store: Literal["off", "memory", "redis"] = "off"
+    url: str = "redis://127.0.0.1:6379/0"
+    ttl: str = "10m"
+    max_bytes: str = "256MiB"
+
+
+class Telemetry(Frozen, frozen=True, kw_only=True):
+    """`[telemetry]`: where traces go."""
+
+    otlp_endpoint: str = ""  # a base URL; /v1/traces is appended for HTTP. Empty: no export
+    otlp_protocol: Literal["http/protobuf", "grpc"] = "http/protobuf"
+    sample_ratio: Share = 1.0
+    trust_sampling: bool = False  # the client's own flag decides
+
+
+class Logging(Frozen, frozen=True, kw_only=True):
+    """`[logging]`."""
+
+    requests: bool = True  # a JSON line a request on stderr; for people on a terminal
+
+
+class Deployment(Frozen, frozen=True, kw_only=True):
+    """`[[models.deployments]]`: one engine at one URL, or one at each address of a name.
+
+    `model` is the engine's own name for the model (for TGI, an adapter's); if it is absent, the engine is asked.
+    `api_key` is what `api_key_env` names, looked up by `load`; it is never in the file.
+    """
+
+    name: str
+    engine: str
+    url: str
+    model: str = ""
+    weight: Whole = 1
+    max_in_flight: Whole = 0  # 0: no bound
+    discover: Literal["static", "dns"] = "static"  # dns: each address of the URL's host is an engine of its own
+    vision: bool = False  # for a TGI that takes images and does not say so in /info
+    api_key_env: str = ""
+    api_key: str = ""
+
+
+class Model(Frozen, frozen=True, kw_only=True):
+    """`[[models]]`: what clients ask for, and the engines behind it. Without a name: whatever they serve.
+
+    A request that only some of the engines can honour is routed to those, or refused, so that all answer alike.
+    """
+
+    name: str = ""
+    aliases: list[str] = []
+    on_unsupported: Literal["route", "refuse"] = "route"
+    policy: Policy = "weighted"
+    prefix_bytes: Positive = 512  # of the prompt, by which "prefix" tells one from another
+    hedge_after: Annotated[float, Meta(ge=0)] = 0.0  # a stream without a first event by then is asked twice; 0: never
+    cache_ttl: str = ""  # instead of cache.ttl
+    deployments: list[Deployment] = []
+
+
+class Config(Frozen, frozen=True, kw_only=True):
+    """All of `pointsman.toml`."""
+
+    server: Server = Server()
+    auth: Auth = Auth()
+    timeouts: Timeouts = Timeouts()
+    retries: Retries = Retries()
+    breaker: Breaker = Breaker()
+    health: Health = Health()
+    admission: Admission = Admission()
+    limits: Limits = Limits()
+    models: list[Model] = []
+
+
+def size(text: str) -> int | None:
+    """Return a size such as "32MiB" in bytes, or None if it is none."""
+    match = re.fullmatch(r"(\d+)\s*(B|KiB|MiB|GiB)?", text.strip())
+    return int(match[1]) * SIZES[match[2] or ""] if match and int(match[1]) else None
+
+
+def duration(text: str) -> float | None:
+    """Return a duration such as "10m" in seconds, or None if it is none."""
+    match = re.fullmatch(r"(\d+(?:\.\d+)?)\s*(s|m|h|d)?", text.strip())
+    return float(match[1]) * UNITS[match[2] or ""] if match and float(match[1]) else None

@@ -1,0 +1,47 @@
+"""A file that is read again whenever it changes: the configuration, the keys.
+
+It is looked at, not listened for: a look costs microseconds, sees a file that was replaced or sits behind a link that
+was turned (as a ConfigMap's does), and works on any file system.
+"""
+
+import asyncio
+import logging
+from collections.abc import Callable
+from pathlib import Path
+
+INTERVAL = 1.0  # seconds
+
+log = logging.getLogger("pointsman")
+
+
+class WatchedFile:
+    """Calls `take` with the file's text after each change; what it raises is said in the log and changes nothing."""
+
+    def __init__(self, path: Path, take: Callable[[str], None]) -> None:
+        self._path = path
+        self._take = take
+        self._seen = self._state()
+
+    async def run(self) -> None:
+        """Look at the file for ever."""
+        while True:
+            await asyncio.sleep(INTERVAL)
+            self.look()
+
+    def look(self) -> None:
+        """Look once, and take the file in if it is another."""
+        state = self._state()
+        if state == self._seen:
+            return
+        self._seen = state
+        try:
+            self._take(self._path.read_text())
+        except Exception as error:
+            log.error("%s: %s; what was in force before stays in force", self._path, error)
+
+    def _state(self) -> tuple[int, int, int] | None:
+        try:
+            found = self._path.stat()
+        except OSError:
+            return None
+        return found.st_ino, found.st_size, found.st_mtime_ns
