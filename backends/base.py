@@ -11,6 +11,7 @@ from typing import Any, Protocol
 
 from msgspec import Raw, Struct
 
+from backends.loads import LoadReader
 from backends.schema import Answer, ChatRequest, CompletionRequest, Usage
 
 Headers = Mapping[str, str]
@@ -165,6 +166,8 @@ class Backend(Protocol):
     label: str  # what people call the engine
     passes: frozenset[str]  # paths that it takes as they are, beside OpenAI's chat and completions
     facts_path: str
+    health_path: str  # the engine's own check; empty if it has none
+    load: LoadReader
 
     def served(self, body: bytes) -> list[Served]:
         """Read the answer of `facts_path`. Raises BackendError (NONSENSE)."""

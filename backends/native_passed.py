@@ -8,6 +8,7 @@ from backends import problem
 from backends.base import BackendError, Cause
 from backends.openai import NOT_THE_PROTOCOL
 from backends.schema import Usage
+from backends.tgi.errors import failed
 
 _NOT_LAST = b'"generated_text":null'
 
@@ -18,11 +19,15 @@ class Passed:
     def __init__(self, hidden: bool) -> None:
         self.ended = False  # the text, or an error, has come
         self.usage: Usage | None = None
+        self.failure: BackendError | None = None  # that the stream ended in
         self._hidden = hidden
         self._written = 0
 
     def take(self, payload: bytes) -> bytes:
-        """Take an event; return it as it is for the client. Raises BackendError if it is none of TGI's."""
+        """Take an event; return it as it is for the client.
+
+        Raises BackendError if it is none of TGI's, or a failure before anything else: another engine may do better.
+        """
         self._written += 1
         if _NOT_LAST in payload:  # quotes inside a text are escaped: this is no text
             return payload
@@ -31,12 +36,21 @@ class Passed:
         except problem.UNREADABLE as error:
             raise BackendError(Cause.NONSENSE, NOT_THE_PROTOCOL) from error
         self.ended = self.ended or "error" in said or said.get("generated_text") is not None
+        if "error" in said:
+            self._take_error(said)
         details = said.get("details")
         if isinstance(details, dict):
             self.usage = usage(int(details.get("input_length", 0)), int(details.get("generated_tokens", self._written)))
             if self._hidden:
                 return msgspec.json.encode(said | {"details": None})
         return payload
+
+    def _take_error(self, said: dict[str, Any]) -> None:
+        found = failed(None, None, problem.read_value(said))
+        if isinstance(found, BackendError):
+            self.failure = found
+            if self._written == 1 and found.cause is not Cause.INVALID:
+                raise found
 
 
 def usage(read: int, written: int) -> Usage:

@@ -26,6 +26,7 @@ from backends.base import (
     UpstreamRequest,
 )
 from backends.extras import Reader, lay
+from backends.loads import LoadReader
 from backends.schema import (
     Answer,
     ChatAnswer,
@@ -76,6 +77,8 @@ class OpenAI:
     label = "OpenAI-compatible engine"
     passes: frozenset[str] = frozenset({"/v1/embeddings", "/v1/responses"})
     facts_path = "/v1/models"
+    health_path = ""
+    load = LoadReader("", {})
 
     def served(self, body: bytes) -> list[Served]:
         """Read `GET /v1/models`."""

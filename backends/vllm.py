@@ -4,6 +4,7 @@ import msgspec
 from msgspec import Raw
 
 from backends.base import Call
+from backends.loads import LoadReader
 from backends.openai import OpenAI, raw
 from backends.schema import ChatRequest
 from backends.tgi.grammars import for_vllm
@@ -17,6 +18,17 @@ class VLLM(OpenAI):
 
     name = "vllm"
     label = "vLLM"
+    health_path = "/health"
+    load = LoadReader(
+        "/metrics",
+        {
+            "running": "vllm:num_requests_running",
+            "waiting": "vllm:num_requests_waiting",
+            "kv_use": "vllm:kv_cache_usage_perc",
+            "prefix_queries": "vllm:prefix_cache_queries_total",
+            "prefix_hits": "vllm:prefix_cache_hits_total",
+        },
+    )
     passes = frozenset(
         {
             "/detokenize",

@@ -1,15 +1,16 @@
 """The command line: the only place that reads argv, files and `os.environ`. Each command imports what it needs."""
 
 import os
+import secrets
 import sys
+import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
 import click
-import msgspec
 
 if TYPE_CHECKING:
-    from gateway.config import Config
+    from gateway.config import Config, Given
 
 WRONG = 2
 
@@ -51,38 +52,42 @@ def serve(
     allow_anonymous: bool,
 ) -> None:
     """Run the gateway, e.g. pointsman serve --vllm http://10.0.0.5:8000 --tgi http://10.0.0.6:8080."""
-    given = {"host": host, "port": port, "workers": workers}
+    flags = {"host": host, "port": port, "workers": workers}
     urls = {"vllm": list(vllm), "tgi": list(tgi), "openai": list(openai_)}
-    made = configured(config, urls, model, given, allow_anonymous)
+    asked = given(config, urls, model, flags, allow_anonymous)
+    made = configured(asked)
     from gateway import server
 
-    sys.exit(server.run(made))
+    sys.exit(server.run(asked, made))
 
 
-def configured(
-    path: str | None, urls: dict[str, list[str]], model: str, given: dict[str, Any], allow_anonymous: bool
-) -> "Config":
+def given(
+    path: str | None, urls: dict[str, list[str]], model: str, flags: dict[str, Any], allow_anonymous: bool
+) -> "Given":
+    """Return what the command line and the environment say."""
+    from gateway.config import Given
+
+    return Given(
+        path=Path(path) if path else None,
+        urls={engine: some for engine, some in urls.items() if some},
+        model=model,
+        flags={f"--{name}": value for name, value in flags.items() if value is not None},
+        allow_anonymous=allow_anonymous,
+        environ=dict(os.environ),
+    )
+
+
+def configured(asked: "Given") -> "Config":
     """Return the configuration of a file and flags, or say every fault of it and leave."""
-    from gateway import config
+    from gateway.config import ConfigError
 
-    faults: list[str] = []
+    before = f"{asked.path}: " if asked.path else ""
     try:
-        read = config.read(Path(path).read_text(), faults) if path else config.Config()
-        flags = {f"--{name}": value for name, value in given.items() if value is not None}
-        changed = msgspec.structs.replace(
-            read,
-            server=config.with_flags(read.server, flags, faults),
-            models=config.from_urls(urls, model, os.environ) or read.models,
-            auth=config.Auth(allow_anonymous=True) if allow_anonymous else read.auth,
-        )
-        checked = config.check(changed, os.environ, faults)
+        return asked.config(asked.path.read_text() if asked.path else "")
     except (OSError, UnicodeDecodeError) as error:
-        fail([f"{path}: {error}"])
-    except config.ConfigError as error:
-        fail([f"{path}: {fault}" for fault in error.faults])
-    if faults:
-        fail([f"{path}: {fault}" if path else fault for fault in faults])
-    return checked
+        fail([f"{before}{error}"])
+    except ConfigError as error:
+        fail([f"{before}{fault}" for fault in error.faults])
 
 
 def fail(faults: list[str]) -> NoReturn:
@@ -121,7 +126,7 @@ def doctor(config: str | None, vllm: tuple[str, ...], tgi: tuple[str, ...], as_j
 
     Exit status: 0 nothing breaks a client, 1 something would, 2 wrong usage, 3 an engine could not be asked.
     """
-    made = configured(config, {"vllm": list(vllm), "tgi": list(tgi)}, "", {}, True)
+    made = configured(given(config, {"vllm": list(vllm), "tgi": list(tgi)}, "", {}, True))
     from gateway import doctor as examined
 
     sys.exit(examined.run(made, as_json))
@@ -140,6 +145,70 @@ def compat(file: str, today: str, then: str, as_json: bool) -> None:
     from gateway import compat as compared
 
     sys.exit(compared.run(file, today, then, as_json))
+
+
+@main.group()
+def keys() -> None:
+    """Make, list and revoke API keys. Only their hashes are kept; a running gateway sees each change."""
+
+
+def keys_file(command: Any) -> Any:
+    """Add the options that say where the keys are."""
+    for option in (
+        click.option("--config", "settings", type=click.Path(), metavar="FILE", help="A pointsman.toml that names it."),
+        click.option("--file", type=click.Path(), metavar="FILE", help="The file of the keys. [default: keys.toml]"),
+    ):
+        command = option(command)
+    return command
+
+
+def listed(_context: click.Context, _option: click.Parameter, value: str | None) -> list[str] | None:
+    """Return the parts of a comma list."""
+    return None if value is None else [part.strip() for part in value.split(",")]
+
+
+@keys.command("create")
+@keys_file
+@click.option("--name", required=True, metavar="N", help="What you will know it by.")
+@click.option("--models", callback=listed, metavar="A,B*", help="Good for these models alone; * stands for anything.")
+@click.option("--admin", is_flag=True, help="Good for /admin, too.")
+@click.option("--tenant", metavar="T", help="Keys of one tenant share cached answers. [default: the key's id]")
+@click.option("--tier", type=click.Choice(["priority", "flex"]), help="The best service tier. [default: priority]")
+@click.option("--requests-per-minute", type=click.IntRange(0), metavar="N", help="A limit; 0, the default, is none.")
+@click.option("--tokens-per-minute", type=click.IntRange(0), metavar="N", help="A limit; 0, the default, is none.")
+@click.option("--max-in-flight", type=click.IntRange(0), metavar="N", help="A limit; 0, the default, is none.")
+@click.option("--expires", metavar="WHEN", help="Such as 30d, or 2027-01-01 (UTC). [default: never]")
+def keys_create(file: str | None, settings: str | None, **given: Any) -> None:
+    """Make a key and print it, once: the key alone on stdout, the rest on stderr.
+
+    Exit status: 0 made, 1 it could not be kept, 2 wrong usage.
+    """
+    from gateway.keys import commands
+
+    sys.exit(commands.create(file, settings, given, time.time(), secrets.token_bytes))
+
+
+@keys.command("list")
+@keys_file
+@click.option("--json", "as_json", is_flag=True, help="One JSON document instead of the table.")
+def keys_list(file: str | None, settings: str | None, as_json: bool) -> None:
+    """List the keys: whose they are, what they are good for, and whether they are in force."""
+    from gateway.keys import commands
+
+    sys.exit(commands.show(file, settings, as_json, time.time()))
+
+
+@keys.command("revoke")
+@keys_file
+@click.argument("who", metavar="ID|NAME")
+def keys_revoke(file: str | None, settings: str | None, who: str) -> None:
+    """Revoke a key: a running gateway refuses it within seconds.
+
+    Exit status: 0 it is revoked, 1 there is no such key, 2 wrong usage.
+    """
+    from gateway.keys import commands
+
+    sys.exit(commands.revoke(file, settings, who, time.time()))
 
 
 @main.command()

@@ -10,6 +10,7 @@ import secrets
 from collections.abc import Awaitable, Callable
 from typing import Any
 
+from gateway.attempts import finish
 from gateway.door import Receive, Send, respond_error
 from gateway.errors import ClientLeft, MethodNotAllowed, PointsmanError
 from gateway.exchange import Exchange
@@ -32,8 +33,10 @@ def account(services: Services, handler: Handler, *methods: str) -> ASGI:
                 raise MethodNotAllowed(message, headers={"allow": allowed})
             await handler(exchange, receive, send)
         except (Exception, asyncio.CancelledError) as error:
-            await _close(exchange.ended_by(error), exchange, send, services)
+            exchange.failure = exchange.ended_by(error)
+            await _close(exchange.failure, exchange, send, services)
         finally:
+            finish(exchange, services)
             services.sweep.open.discard(exchange)
 
     return app

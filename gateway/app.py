@@ -1,9 +1,7 @@
 """Step 1: the application. Which path is answered by whom, and what lives as long as the server does."""
 
-import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from random import Random
 from typing import Any
 
 from litestar import Litestar, Request, Response, asgi, get
@@ -12,10 +10,8 @@ from litestar.exceptions import HTTPException
 from litestar.handlers.base import BaseRouteHandler
 from litestar.types import ASGIApp
 
-from gateway import services as collaborators
 from gateway.account import Handler, account
 from gateway.api import openai, ops, passing, tgi
-from gateway.config import Config
 from gateway.errors import Internal, InvalidRequest, MethodNotAllowed, NotFound, PointsmanError
 from gateway.services import Services
 
@@ -29,18 +25,17 @@ EXPOSED = [
 ]
 
 
-def create_app(config: Config, services: Services | None = None) -> Litestar:
-    """Return the gateway for a checked configuration; `services` can be given by tests."""
-    made = services or collaborators.make(config, Random(), time.monotonic, time.time)
+def create_app(services: Services) -> Litestar:
+    """Return the gateway over its collaborators, which run for as long as it does."""
 
     @asynccontextmanager
     async def lifespan(_: Litestar) -> AsyncIterator[None]:
-        async with made.running():
+        async with services.running():
             yield
 
-    origins = config.server.cors_origins
+    origins = services.config.server.cors_origins
     return Litestar(
-        route_handlers=routes(made),
+        route_handlers=routes(services),
         lifespan=[lifespan],
         cors_config=CORSConfig(allow_origins=origins, expose_headers=EXPOSED) if origins else None,
         openapi_config=None,

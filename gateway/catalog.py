@@ -5,14 +5,15 @@ A model keeps the engines that offered it while they are away, so that a client 
 """
 
 import logging
-from collections.abc import Iterable
 
 from msgspec import Struct
 from yarl import URL
 
 from backends import BACKENDS
 from backends.base import Backend, Served
-from gateway.config import Deployment, Model
+from backends.loads import Load
+from gateway.breaker import Breaker as CircuitBreaker
+from gateway.config import Breaker, Config, Deployment, Model
 from gateway.errors import RETRY_AFTER, ModelNotFound, Unavailable
 
 # What TGI's examples and huggingface_hub send for "the model that you serve", besides nothing at all.
@@ -22,15 +23,12 @@ log = logging.getLogger("pointsman")
 
 
 class Target:
-    """One deployment, as it is known now."""
+    """One deployment, as it is known now. Times are monotonic, in seconds."""
 
-    def __init__(self, deployment: Deployment) -> None:
+    def __init__(self, deployment: Deployment, rules: Breaker, slow_start: float) -> None:
         self.name = deployment.name
         self.engine = deployment.engine
         self.url = deployment.url
-        self.weight = deployment.weight
-        self.model = deployment.model
-        self.vision = deployment.vision
         self.backend: Backend = BACKENDS[deployment.engine]
         self.headers = {"content-type": "application/json"}
         if deployment.api_key:
@@ -40,22 +38,79 @@ class Target:
             (b"x-pointsman-deployment", deployment.name.encode()),
         ]
         self.served: list[Served] = []
-        self._urls: dict[str, URL] = {}
         self.up = False
         self.trouble = "it has not been asked yet"
+        self.breaker = CircuitBreaker(rules)
+        self.in_flight = 0
+        self.figures = Load()  # the engine's own, as it said last
+        self.asked_at = 0.0
+        self._slow_start = slow_start
+        self._warm_at = 0.0
+        self._base = URL(deployment.url)
+        self.server_name: str | None = None  # for TLS, where the URL has a number in the place of the name
+        if deployment.address:
+            self.headers["host"] = self._base.authority
+            self.server_name = self._base.host
+            self._base = self._base.with_host(deployment.address)
+        self._urls: dict[str, URL] = {}
+        self.adopt(deployment)
+
+    def adopt(self, deployment: Deployment) -> None:
+        """Take over what a changed configuration says, where it is still the same engine."""
+        self.deployment = deployment
+        self.model = deployment.model
+        self.weight = deployment.weight
+        self.vision = deployment.vision
+        self.max_in_flight = deployment.max_in_flight
+
+    def is_for(self, deployment: Deployment) -> bool:
+        """Whether it is the engine that a configuration names: what differs can be adopted."""
+        mine = self.deployment
+        return all(getattr(mine, name) == getattr(deployment, name) for name in ("name", "engine", "url", "api_key"))
 
     def at(self, path: str) -> URL:
         """Return the URL of a path; made once, as taking a text apart costs each request."""
         if path not in self._urls:
-            self._urls[path] = URL(self.url + path)
+            self._urls[path] = URL(str(self._base).rstrip("/") + path)
         return self._urls[path]
 
-    def heard(self, served: list[Served]) -> bool:
+    def ready(self, now: float) -> bool:
+        """Whether it is there, and its breaker lets requests through."""
+        return self.up and self.breaker.allows(now)
+
+    def lacks(self, now: float) -> str:
+        """Return why it is not ready."""
+        left = self.breaker.opened_until - now
+        return self.trouble if self.breaker.allows(now) else f"it failed too often, and is left alone for {left:.1f} s"
+
+    @property
+    def load(self) -> float:
+        """How many requests it has: those sent from here, and those that it says wait there."""
+        return self.in_flight + (self.figures.waiting or 0.0)
+
+    def share(self, now: float) -> float:
+        """Return its weight; one that has just come (back) begins with a tenth, to fill its caches gently."""
+        left = self._warm_at - now
+        return self.weight if left <= 0 else self.weight * max(0.1, 1 - left / self._slow_start)
+
+    def begins(self, now: float) -> bool:
+        """Note that a request goes there; return whether it is a trial."""
+        self.asked_at = now
+        return self.breaker.began()
+
+    def returned(self, now: float) -> None:
+        """Note that it has recovered."""
+        self._warm_at = now + self._slow_start
+        log.info("%s is back", self.name)
+
+    def heard(self, served: list[Served], now: float) -> bool:
         """Note what the engine serves; return whether that is news."""
         news = not self.up or served != self.served
         if news:
             names = ", ".join(f"{one.name} ({one.max_model_len or '?'} tokens)" for one in served) or "nothing"
             log.info("%s at %s serves %s", self.name, self.url, names)
+        if not self.up:
+            self._warm_at = now + self._slow_start
         self.up, self.served, self.trouble = True, served, ""
         return news
 
@@ -63,7 +118,7 @@ class Target:
         """Note that the engine does not answer."""
         if self.trouble != why:
             log.warning("%s: %s", self.name, why)
-        self.up, self.trouble = False, why
+        self.up, self.trouble, self.figures = False, why, Load()
 
 
 class Offer(Struct, frozen=True):
@@ -81,6 +136,7 @@ class Entry(Struct, frozen=True):
     name: str
     aliases: list[str]
     offers: list[Offer]
+    settings: Model
     routes: bool = True  # what only some of the engines can do to those; else it is refused
 
     @property
@@ -88,10 +144,9 @@ class Entry(Struct, frozen=True):
         """Whether one of the engines is a TGI."""
         return any(offer.target.engine == "tgi" for offer in self.offers)
 
-    @property
-    def ready(self) -> bool:
-        """Whether at least one engine is there for it."""
-        return any(offer.target.up for offer in self.offers)
+    def ready(self, now: float) -> bool:
+        """Whether at least one engine is there for it, and not left alone."""
+        return any(offer.target.ready(now) for offer in self.offers)
 
     @property
     def max_model_len(self) -> int | None:
@@ -102,24 +157,43 @@ class Entry(Struct, frozen=True):
 class Catalog:
     """The models, by every name that clients may use."""
 
-    def __init__(self, models: Iterable[Model], created: int) -> None:
+    def __init__(self, config: Config, created: int) -> None:
         self.created = created  # Unix seconds; what `GET /v1/models` says of each
-        self._models = [(model, [Target(one) for one in model.deployments]) for model in models]
-        self.targets = [target for _, targets in self._models for target in targets]
+        self.targets: list[Target] = []
         self.entries: dict[str, Entry] = {}
+        self._models: list[tuple[Model, list[Target]]] = []
         self._names: dict[str, Entry] = {}
+        self.replace(config)
+
+    def replace(self, config: Config) -> None:
+        """Follow a changed configuration: an engine that stays keeps all that is known of it, and its requests."""
+        known = self.targets
+        self.targets = []
+        self._models = [
+            (model, [self._target(one, config, known) for one in model.deployments]) for model in config.models
+        ]
         self.refresh()
+
+    def _target(self, deployment: Deployment, config: Config, known: list[Target]) -> Target:
+        target = next((target for target in known if target.is_for(deployment)), None)
+        if target is None:
+            target = Target(deployment, config.breaker, config.health.slow_start)
+        target.adopt(deployment)
+        self.targets.append(target)
+        return target
 
     def refresh(self) -> None:
         """Make the list of models anew from what the engines have said."""
-        self.entries = {}
+        entries: dict[str, Entry] = {}
         for model, targets in self._models:
             for name, offers in _offers(model, targets).items():
-                known = self.entries.get(name)
+                known = entries.get(name)
                 aliases = [*(known.aliases if known else []), *model.aliases]
                 routes = model.on_unsupported == "route" and (known is None or known.routes)
-                self.entries[name] = Entry(name, aliases, [*(known.offers if known else []), *offers], routes)
-        self._names = {alias: entry for entry in self.entries.values() for alias in entry.aliases} | self.entries
+                settings = known.settings if known else model
+                entries[name] = Entry(name, aliases, [*(known.offers if known else []), *offers], settings, routes)
+        self.entries = entries
+        self._names = {alias: entry for entry in entries.values() for alias in entry.aliases} | entries
 
     def find(self, name: str) -> Entry:
         """Return the model that a client means. Raises ModelNotFound, or Unavailable if no engine has answered."""

@@ -12,9 +12,8 @@ from typing import Protocol
 from backends.base import Again, BackendError, Call, Cause, Completion, Decoder, Event, UpstreamRequest
 from backends.merge import as_chunks, assembled, merged_usage
 from backends.schema import Usage
-from gateway.catalog import Offer
 from gateway.errors import PointsmanError, from_backend
-from gateway.exchange import Exchange
+from gateway.exchange import Attempt, Exchange
 from gateway.services import Services
 from gateway.upstream import Reply
 
@@ -22,16 +21,23 @@ MOST_REQUESTS = 256  # for one answer; the dialects stop long before
 
 
 class Asker:
-    """Asks one offer's engine for one call."""
+    """Asks the engine of one attempt for one call."""
 
-    def __init__(self, call: Call, offer: Offer, exchange: Exchange, services: Services) -> None:
+    def __init__(self, call: Call, attempt: Attempt, exchange: Exchange, services: Services) -> None:
         self.call = call
-        self.backend = offer.target.backend
+        self.attempt = attempt
+        self.backend = attempt.offer.target.backend
         self.exchange = exchange
         self.clock = services.clock
-        self._target = offer.target
+        self._target = attempt.offer.target
         self._upstream = services.upstream
         self._headers = {"x-request-id": call.request_id}
+
+    def encoded(self) -> list[UpstreamRequest]:
+        """Return what to send; the attempt holds what was adapted."""
+        requests = self.backend.encode(self.call, self.attempt.offer.model)
+        self.attempt.adapted = requests[0].adapted
+        return requests
 
     async def send(self, request: UpstreamRequest) -> Reply:
         """Send one request; return the head of its answer."""

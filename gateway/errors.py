@@ -31,8 +31,19 @@ from backends.base import BackendError, Cause
 RETRY_AFTER = "1"
 
 
+class OwnWords(msgspec.Struct, frozen=True):
+    """How an engine told of a failure, for those who speak its own API: status, body and content type."""
+
+    status: int
+    body: bytes
+    kind: bytes
+
+
 class PointsmanError(Exception):
-    """An error that a client is told of, in OpenAI's envelope (OpenAI API reference, "Error codes")."""
+    """An error that a client is told of, in OpenAI's envelope (OpenAI API reference, "Error codes").
+
+    `own` are the engine's words for it, where the path is one that passes them on.
+    """
 
     status: ClassVar[int] = 500
     type: ClassVar[str] = "server_error"
@@ -43,6 +54,7 @@ class PointsmanError(Exception):
         self.message = message
         self.param = param
         self.headers = headers or {}
+        self.own: OwnWords | None = None
 
     def body(self) -> bytes:
         """Return OpenAI's error object as JSON."""

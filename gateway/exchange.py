@@ -9,12 +9,25 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 
 from backends.schema import Usage
-from gateway.catalog import Target
-from gateway.errors import ClientLeft, EngineTimeout, Internal, PointsmanError, RequestTimeout
+from gateway.catalog import Offer, Target
+from gateway.errors import ClientLeft, EngineSilent, EngineTimeout, Internal, PointsmanError, RequestTimeout
+from gateway.principal import ANYBODY, Principal, Tier
 
 NEVER = float("inf")
 
 log = logging.getLogger("pointsman")
+
+
+@dataclass(slots=True, eq=False)
+class Attempt:
+    """One deployment asked. Times are of the monotonic clock, in seconds; `ended` is 0 before."""
+
+    offer: Offer
+    began: float
+    trial: bool = False  # by whose end the breaker decides
+    adapted: tuple[str, ...] = ()
+    ended: float = 0.0
+    failure: BaseException | None = None
 
 
 @dataclass(slots=True, eq=False)
@@ -23,7 +36,9 @@ class Exchange:
 
     `patience` is how long the other side may be silent after `heard`; `ends` is when the request is over at the
     latest. `asked` is when an engine was first asked, 0 before. While `writing`, it is the client that is waited for.
-    `stopped` is why the gateway ended it, if it did. `silence` writes a keep-alive, once one may.
+    Of the `attempts`, the one `answering` is the one to be named to the client. `stopped` is why the gateway ended
+    the request, if it did; `failure` is what it came to, if not to an answer. `silence` writes a keep-alive, once one
+    may.
     """
 
     id: str
@@ -39,19 +54,33 @@ class Exchange:
     wrote: float = field(default=0.0)
     writing: bool = False
     asked: float = 0.0
+    principal: Principal = ANYBODY
+    tier: Tier = "priority"
     model: str = ""
-    target: Target | None = None
+    hedge_after: float = 0.0
     stream: bool = False
-    adapted: tuple[str, ...] = ()
+    attempts: list[Attempt] = field(default_factory=list)
+    answering: Attempt | None = None
     usage: Usage | None = None
     status: int = 0  # 0: no answer has begun
-    stopped: ClientLeft | EngineTimeout | RequestTimeout | None = None
+    stopped: PointsmanError | ClientLeft | None = None
+    failure: BaseException | None = None
     silence: Callable[[], Awaitable[None]] | None = None
 
     def __post_init__(self) -> None:
         self.heard = self.wrote = self.began
 
-    def stop(self, why: ClientLeft | EngineTimeout | RequestTimeout) -> None:
+    @property
+    def target(self) -> Target | None:
+        """The deployment that answers."""
+        return self.answering.offer.target if self.answering else None
+
+    @property
+    def adapted(self) -> tuple[str, ...]:
+        """The parameters that were mapped or emulated for it."""
+        return self.answering.adapted if self.answering else ()
+
+    def stop(self, why: PointsmanError | ClientLeft) -> None:
         """End the request from outside: its task is cancelled, and with it whatever it waits for."""
         if self.stopped is None:
             self.stopped = why
@@ -62,20 +91,22 @@ class Exchange:
         if now > self.ends:
             self.stop(EngineTimeout("The answer was not complete in time."))
         elif now - self.heard > self.patience and not self.writing:
-            if self.target is None:
+            if not self.attempts:
                 self.stop(RequestTimeout("The request did not come in time."))
             else:
-                self.stop(EngineTimeout(f"The engine {self.target.name} was silent for {self.patience:g} s."))
+                name = self.attempts[-1].offer.target.name
+                self.stop(EngineSilent(f"The engine {name} was silent for {self.patience:g} s."))
 
     def answer_headers(self, now: float) -> list[tuple[bytes, bytes]]:
         """Return the headers that say who answered, and how long the gateway itself took."""
         headers = [(b"x-request-id", self.id.encode())]
-        if self.target is not None:
-            headers += self.target.answer_headers
+        attempt = self.answering
+        if attempt is not None:
+            headers += attempt.offer.target.answer_headers
             own = self.asked - self.began + now - self.heard if self.asked else now - self.began
             headers.append((b"x-pointsman-overhead-ms", b"%.3f" % (own * 1000)))
-        if self.adapted:
-            headers.append((b"x-pointsman-adapted", ",".join(self.adapted).encode()))
+            if attempt.adapted:
+                headers.append((b"x-pointsman-adapted", ",".join(attempt.adapted).encode()))
         return headers
 
     def ended_by(self, error: BaseException) -> BaseException:

@@ -1,7 +1,7 @@
 """Step 4: one call, from the parsed request to the last byte of its answer. Reads straight down."""
 
 import asyncio
-from collections.abc import Awaitable, Callable, Coroutine
+from collections.abc import Coroutine
 from typing import Any, TypeVar
 
 import msgspec
@@ -10,18 +10,20 @@ from backends import functions
 from backends.base import Call, Completion
 from backends.extras import lay
 from backends.merge import merged
+from gateway.attempts import first_good
 from gateway.catalog import Offer
 from gateway.door import Send, respond
 from gateway.engine import Asker, MergedSource, Source
 from gateway.errors import PointsmanError
 from gateway.exchange import Exchange
+from gateway.principal import Tier
 from gateway.routing import plan
 from gateway.services import Services
 from gateway.stream import ClientStream
 from gateway.tokens import as_text
-from gateway.upstream import Unreachable
 
 PIN = b"x-pointsman-engine"
+FLEX = b'"flex"'
 
 T = TypeVar("T")
 
@@ -34,10 +36,12 @@ async def serve(call: Call, exchange: Exchange, send: Send, services: Services) 
     call = msgspec.structs.replace(call, model=call.model or entry.name, beside_tgi=entry.beside_tgi)
     exchange.model = entry.name
     exchange.stream = call.stream
+    exchange.tier = tier(call, exchange)
     if pin(exchange) == "tgi":
         call = await as_text(call, entry, exchange, services)
-    offers = plan(call, entry, pin(exchange), services.random)
+    offers = plan(call, entry, pin(exchange), services.clock(), services.random)
     if call.stream:
+        exchange.hedge_after = entry.settings.hedge_after
         await _stream(call, offers, exchange, send, services)
     else:
         await _whole(call, offers, exchange, send, services)
@@ -49,9 +53,15 @@ def pin(exchange: Exchange) -> str | None:
     return None if value is None else value.decode("latin-1").strip()
 
 
+def tier(call: Call, exchange: Exchange) -> Tier:
+    """Return the tier that a request waits in: what it asks for, and no better than its key's."""
+    asked = call.body.get("service_tier")
+    return "flex" if asked is not None and bytes(asked) == FLEX else exchange.principal.tier
+
+
 async def _whole(call: Call, offers: list[Offer], exchange: Exchange, send: Send, services: Services) -> None:
-    completion = await first_reachable(
-        offers, lambda offer: _complete(_asker(call, offer, exchange, services), call, offer, exchange), exchange
+    completion = await first_good(
+        offers, lambda attempt: _complete(Asker(call, attempt, exchange, services)), exchange, services
     )
     answer = completion.answer
     exchange.usage = answer.usage
@@ -61,9 +71,8 @@ async def _whole(call: Call, offers: list[Offer], exchange: Exchange, send: Send
     await respond(exchange, send, services.clock(), 200, body)
 
 
-async def _complete(asker: Asker, call: Call, offer: Offer, exchange: Exchange) -> Completion:
-    requests = asker.backend.encode(call, offer.model)
-    exchange.adapted = requests[0].adapted
+async def _complete(asker: Asker) -> Completion:
+    requests = asker.encoded()
     completions = await _together([asker.whole(request) for request in requests])
     return merged(completions, requests)
 
@@ -73,7 +82,7 @@ async def _stream(call: Call, offers: list[Offer], exchange: Exchange, send: Sen
     try:
         await _relay(call, offers, exchange, client, services)
     except (Exception, asyncio.CancelledError) as error:
-        failure = exchange.ended_by(error)
+        failure = exchange.failure = exchange.ended_by(error)
         if not client.begun or not isinstance(failure, PointsmanError):
             client.close()
             raise failure from error
@@ -82,9 +91,12 @@ async def _stream(call: Call, offers: list[Offer], exchange: Exchange, send: Sen
 
 async def _relay(call: Call, offers: list[Offer], exchange: Exchange, client: ClientStream, services: Services) -> None:
     timeouts = services.config.timeouts
-    exchange.patience = timeouts.first_event
-    source = await first_reachable(
-        offers, lambda offer: _open(_asker(call, offer, exchange, services), call, offer, exchange), exchange
+    source = await first_good(
+        offers,
+        lambda attempt: _open(Asker(call, attempt, exchange, services)),
+        exchange,
+        services,
+        timeouts.first_event,
     )
     try:
         exchange.patience = timeouts.between_events
@@ -99,30 +111,10 @@ async def _relay(call: Call, offers: list[Offer], exchange: Exchange, client: Cl
     await client.finish(call, source.usage, events)
 
 
-async def _open(asker: Asker, call: Call, offer: Offer, exchange: Exchange) -> Source:
-    requests = asker.backend.encode(call, offer.model)
-    exchange.adapted = requests[0].adapted
+async def _open(asker: Asker) -> Source:
+    requests = asker.encoded()
     sources = await _together([asker.stream(request) for request in requests])
     return sources[0] if len(sources) == 1 else MergedSource(sources, requests)
-
-
-def _asker(call: Call, offer: Offer, exchange: Exchange, services: Services) -> Asker:
-    exchange.target = offer.target
-    return Asker(call, offer, exchange, services)
-
-
-async def first_reachable(offers: list[Offer], attempt: Callable[[Offer], Awaitable[T]], exchange: Exchange) -> T:
-    """Ask the first engine that can be reached: one that cannot has not seen the request.
-
-    Once the client has its 200, whose headers name the engine, there is no other.
-    """
-    for offer in offers[:-1]:
-        try:
-            return await attempt(offer)
-        except Unreachable:
-            if exchange.status:
-                raise
-    return await attempt(offers[-1])
 
 
 async def _together(asked: list[Coroutine[Any, Any, T]]) -> list[T]:

@@ -11,16 +11,20 @@ import uvicorn
 from litestar import Litestar
 from uvicorn.supervisors import Multiprocess
 
+from gateway import services as collaborators
 from gateway.app import create_app
-from gateway.config import Config
+from gateway.config import Config, Given
+from gateway.drain import Drain
+from gateway.services import Services
+from gateway.watched import WatchedFile
 
 CLIENT_KEEP_ALIVE = 75  # seconds; longer than the clients' own, so that it is they who close
 
 
-def run(config: Config) -> int:
-    """Serve until a signal; return the exit status."""
+def run(given: Given, config: Config) -> int:
+    """Serve a configuration, and what becomes of its file, until a signal; return the exit status."""
     log_to_stderr()
-    chosen = settings(config, partial(worker, config), factory=True)
+    chosen = settings(config, partial(worker, given, config), factory=True)
     try:
         sockets = [chosen.bind_socket()]
     except SystemExit:  # it has said why; its status would mean something else here
@@ -55,14 +59,24 @@ def settings(config: Config, app: Any, factory: bool = False) -> uvicorn.Config:
     )
 
 
-def worker(config: Config) -> Litestar:
+def worker(given: Given, config: Config) -> Litestar:
     """Return a worker's application; it may be in a process of its own, which has yet to be told where to log."""
     log_to_stderr()
-    app = create_app(config)
+    services = collaborators.make(config)
+    app = create_app(services)
+    app.on_startup.append(Drain(services).listen)
+    watch_files(given, services)
     # What is there now stays: with it out of the collector's sight, and fewer rounds, a request costs a sixth less.
     gc.freeze()
     gc.set_threshold(50_000, 20, 20)
     return app
+
+
+def watch_files(given: Given, services: Services) -> None:
+    """Have the files looked at: what changes in them is in force without a restart."""
+    if given.path:
+        take = services.discovery.take
+        services.files.append(WatchedFile(given.path, lambda text: take(given.config(text))))
 
 
 def log_to_stderr() -> None:

@@ -1,53 +1,107 @@
-"""The collaborators of a request, in one typed place: made at the start, closed at the end."""
+"""The collaborators of a request, in one typed place: made at the start, closed at the end, and told of changes."""
 
 import asyncio
+import logging
+import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from random import Random
 
+from gateway.admission import Admission
 from gateway.catalog import Catalog
 from gateway.config import Config
+from gateway.discovery import Discovery, resolve
+from gateway.errors import RETRY_AFTER, Unavailable
+from gateway.retry import Budget
 from gateway.upstream import Upstream
 from gateway.watch import Prober, Sweep
+from gateway.watched import WatchedFile
+
+UNCHANGED = ("host", "port", "workers")  # of the server: they take a restart
+
+log = logging.getLogger("pointsman")
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Services:
-    """What the steps of a request use. `clock` is monotonic, `wall` is Unix time; both in seconds."""
+    """What the steps of a request use. `clock` is monotonic, `wall` is Unix time; both in seconds.
+
+    While `draining`, the gateway says that it is not ready, and finishes what it has.
+    """
 
     config: Config
     catalog: Catalog
     upstream: Upstream
+    admission: Admission
+    budget: Budget
     sweep: Sweep
+    prober: Prober
     random: Random
     clock: Callable[[], float]
     wall: Callable[[], float]
+    discovery: Discovery = field(init=False)
+    files: list[WatchedFile] = field(default_factory=list)
+    draining: bool = False
+
+    def __post_init__(self) -> None:
+        self.discovery = Discovery(self.config, self.follow, resolve)
 
     @asynccontextmanager
     async def running(self) -> AsyncIterator[None]:
         """Open the connections and keep the watches for as long as the server runs."""
         await self.upstream.open()
-        prober = Prober(self.catalog, self.upstream)
-        watches = [asyncio.create_task(prober.run(target)) for target in self.catalog.targets]
-        watches.append(asyncio.create_task(self.sweep.run()))
+        beside = [self.sweep.run(), self.discovery.run(), *(file.run() for file in self.files)]
+        watches = [asyncio.ensure_future(one) for one in beside]
+        self.follow(self.discovery.expanded())
         try:
             yield
         finally:
             for watch in watches:
                 watch.cancel()
             await asyncio.gather(*watches, return_exceptions=True)
+            await self.prober.close()
             await self.upstream.close()
 
+    def follow(self, config: Config) -> None:
+        """Put a changed configuration in force. What is in flight goes on as it began."""
+        changed = [name for name in UNCHANGED if getattr(config.server, name) != getattr(self.config.server, name)]
+        if changed:
+            log.warning("server.%s: changed, and takes a restart", ", server.".join(changed))
+        self.config = config
+        self.catalog.replace(config)
+        self.upstream.follow(config.timeouts)
+        self.sweep.keep_alive = config.timeouts.keep_alive
+        self.prober.health = config.health
+        self.prober.follow()
+        self.budget.share = config.retries.budget
+        self.admission.bounds = config.admission
+        self.admission.call_up()
 
-def make(config: Config, random: Random, clock: Callable[[], float], wall: Callable[[], float]) -> Services:
+    def stop(self) -> None:
+        """End what is in flight: its time is over."""
+        for exchange in list(self.sweep.open):
+            exchange.stop(Unavailable("The gateway is shutting down.", headers={"retry-after": RETRY_AFTER}))
+
+
+def make(
+    config: Config,
+    random: Random | None = None,
+    clock: Callable[[], float] = time.monotonic,
+    wall: Callable[[], float] = time.time,
+) -> Services:
     """Return the services for a configuration; nothing is opened yet."""
+    catalog = Catalog(config, int(wall()))
+    upstream = Upstream(config.timeouts)
     return Services(
         config=config,
-        catalog=Catalog(config.models, int(wall())),
-        upstream=Upstream(config.timeouts),
+        catalog=catalog,
+        upstream=upstream,
+        admission=Admission(config.admission),
+        budget=Budget(config.retries.budget),
         sweep=Sweep(config.timeouts, clock),
-        random=random,
+        prober=Prober(catalog, upstream, config.health, clock),
+        random=random or Random(),
         clock=clock,
         wall=wall,
     )

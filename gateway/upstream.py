@@ -17,6 +17,7 @@ from gateway.errors import RETRY_AFTER, EngineFailed, Unavailable
 
 # uvicorn, and so vLLM, closes an idle connection after 5 s: one that old must not be used again.
 IDLE = 4.0
+STALE = 0.25  # seconds, in which a connection that was closed before the request came to it shows that
 MOST_DRAIN = 1.0  # seconds
 
 T = TypeVar("T")
@@ -108,16 +109,19 @@ class Upstream:
     """The connections to all engines."""
 
     def __init__(self, timeouts: Timeouts) -> None:
-        self._timeout = aiohttp.ClientTimeout(total=None, sock_connect=timeouts.connect)
+        self.follow(timeouts)
         self._session: aiohttp.ClientSession | None = None
         self._drains: set[asyncio.Task[None]] = set()
+
+    def follow(self, timeouts: Timeouts) -> None:
+        """Take over the time-outs of a changed configuration."""
+        self._timeout = aiohttp.ClientTimeout(total=None, sock_connect=timeouts.connect)
 
     async def open(self) -> None:
         """Make ready; to be called in the running event loop."""
         self._session = aiohttp.ClientSession(
             connector=aiohttp.TCPConnector(limit=0, keepalive_timeout=IDLE),
             cookie_jar=aiohttp.DummyCookieJar(),
-            timeout=self._timeout,
             trust_env=False,
             auto_decompress=True,
             skip_auto_headers=("user-agent", "accept", "accept-encoding"),
@@ -132,10 +136,14 @@ class Upstream:
 
     async def post(self, target: Target, path: str, body: bytes, headers: dict[str, str]) -> Reply:
         """Send a request; return when the answer's head is there. Raises Unreachable and EngineFailed."""
+        clock = asyncio.get_running_loop().time
+        began = clock()
         try:
             return await self._send(target, "POST", path, body, headers)
         except _Dropped:
-            # A connection kept alive may be closed by the engine just as it is used again.
+            # A connection kept alive may be closed by the engine just as it is used again; any later, it was at work.
+            if clock() - began > STALE:
+                raise
             return await self._send(target, "POST", path, body, headers)
 
     async def get(self, target: Target, path: str) -> Reply:
@@ -145,7 +153,13 @@ class Upstream:
     async def _send(self, target: Target, method: str, path: str, body: bytes | None, headers: dict[str, str]) -> Reply:
         assert self._session is not None, "open() comes first"
         asked = self._session.request(
-            method, target.at(path), data=body, headers=target.headers | headers, allow_redirects=False
+            method,
+            target.at(path),
+            data=body,
+            headers=target.headers | headers,
+            allow_redirects=False,
+            timeout=self._timeout,
+            server_hostname=target.server_name,
         )
         return Reply(await _seam(asked, target), target, self._drains)
 

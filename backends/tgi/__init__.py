@@ -23,6 +23,7 @@ from backends.base import (
     Served,
     UpstreamRequest,
 )
+from backends.loads import LoadReader
 from backends.openai import NOT_THE_PROTOCOL
 from backends.schema import ChatRequest, CompletionRequest, Message, Part
 from backends.tgi import grammars
@@ -50,6 +51,8 @@ class TGI:
     label = "TGI"
     passes: frozenset[str] = frozenset()
     facts_path = "/info"
+    health_path = "/health"
+    load = LoadReader("/metrics", {"running": "tgi_batch_current_size", "waiting": "tgi_queue_size"})
 
     def served(self, body: bytes) -> list[Served]:
         """Read `GET /info`: one model, which a request calls `tgi`, as other names would ask for an adapter."""

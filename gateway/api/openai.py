@@ -30,10 +30,9 @@ class Card(msgspec.Struct, omit_defaults=True, kw_only=True):
 
 def generation(services: Services, read: Callable[[bytes, str, int], Call]) -> Handler:
     """Return the handler of a path that generates; `read` is the parser of its requests."""
-    limit = services.config.server.max_body_bytes
 
     async def handle(exchange: Exchange, receive: Receive, send: Send) -> None:
-        body = await read_json(exchange, receive, limit)
+        body = await read_json(exchange, receive, services.config.server.max_body_bytes)
         with watching(exchange, receive):
             call = read(body, exchange.id, int(services.wall()))
             await serve(call, exchange, send, services)

@@ -22,12 +22,13 @@ def ready(services: Services) -> Handler:
 
     async def handle(exchange: Exchange, receive: Receive, send: Send) -> None:
         entries = services.catalog.entries
-        lacking = [name for name, entry in entries.items() if not entry.ready]
-        is_ready = bool(entries) and not lacking
+        now = services.clock()
+        lacking = [name for name, entry in entries.items() if not entry.ready(now)]
+        is_ready = bool(entries) and not lacking and not services.draining
         report = {
-            "status": "ready" if is_ready else "not ready",
-            "models": {name: entry.ready for name, entry in entries.items()},
-            "missing": {target.name: target.trouble for target in services.catalog.targets if not target.up},
+            "status": "ready" if is_ready else "draining" if services.draining else "not ready",
+            "models": {name: name not in lacking for name in entries},
+            "missing": {target.name: target.lacks(now) for target in services.catalog.targets if not target.ready(now)},
         }
         await respond(exchange, send, services.clock(), 200 if is_ready else 503, msgspec.json.encode(report))
 

@@ -7,6 +7,7 @@ OpenAI's envelope, but for Anthropic's own on Anthropic's paths.
 import asyncio
 import re
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import msgspec
@@ -16,11 +17,12 @@ from backends.base import BackendError, Cause
 from backends.openai import raw
 from gateway import parse
 from gateway.account import Handler
+from gateway.attempts import first_good
 from gateway.catalog import Offer
 from gateway.door import Receive, Send, read_body, read_json, respond, watching
-from gateway.errors import InvalidRequest, PointsmanError, from_backend
-from gateway.exchange import NEVER, Exchange
-from gateway.pipeline import first_reachable, pin
+from gateway.errors import InvalidRequest, OwnWords, PointsmanError, from_backend
+from gateway.exchange import NEVER, Attempt, Exchange
+from gateway.pipeline import pin
 from gateway.routing import plan_path
 from gateway.services import Services
 from gateway.stream import PassedStream
@@ -56,9 +58,13 @@ def json_path(services: Services) -> Handler:
             if exchange.path == "/v1/embeddings":  # vLLM refuses these nulls, which some clients send
                 fields = {field: value for field, value in fields.items() if not parse.is_null(value)}
             name = _name(fields.get("model"))
-            await _pass(name, lambda offer: _encode(fields | {"model": raw(offer.model)}), exchange, send, services)
+            await _pass(name, body, partial(_with_model, fields), exchange, send, services)
 
     return handle
+
+
+def _with_model(fields: dict[str, Raw], offer: Offer) -> bytes:
+    return _encode(fields | {"model": raw(offer.model)})
 
 
 def form_path(services: Services) -> Handler:
@@ -71,7 +77,7 @@ def form_path(services: Services) -> Handler:
             if not boundary:
                 raise InvalidRequest("Content-Type must be multipart/form-data with its boundary.", "content-type")
             form = Form(body, boundary[1])
-            await _pass(form.model, lambda offer: form.written(offer.model), exchange, send, services)
+            await _pass(form.model, b"", lambda offer: form.written(offer.model), exchange, send, services)
 
     return handle
 
@@ -108,11 +114,24 @@ def _name(value: Raw | None) -> str:
         raise InvalidRequest("Invalid 'model': expected a string.", "model") from error
 
 
-async def _pass(name: str, write: Write, exchange: Exchange, send: Send, services: Services) -> None:
+async def _pass(name: str, head: bytes, write: Write, exchange: Exchange, send: Send, services: Services) -> None:
     entry = services.catalog.find(name)
     exchange.model = name or entry.name
-    offers = plan_path(exchange.path, entry, pin(exchange), services.random)
-    reply = await first_reachable(offers, lambda offer: _ask(offer, write(offer), exchange, services), exchange)
+    exchange.tier = exchange.principal.tier
+    offers = plan_path(exchange.path, head, entry, pin(exchange), services.clock(), services.random)
+    try:
+        reply = await first_good(
+            offers,
+            lambda attempt: _ask(attempt, write(attempt.offer), exchange, services),
+            exchange,
+            services,
+            services.config.timeouts.first_event,
+        )
+    except PointsmanError as error:
+        if error.own is None or exchange.status:
+            raise
+        exchange.failure = error
+        return await respond(exchange, send, services.clock(), error.own.status, error.own.body, error.own.kind)
     try:
         if reply.headers.get("content-type", "").startswith("text/event-stream"):
             await _pass_stream(reply, exchange, send, services)
@@ -122,29 +141,40 @@ async def _pass(name: str, write: Write, exchange: Exchange, send: Send, service
         reply.close()
 
 
-async def _ask(offer: Offer, body: bytes, exchange: Exchange, services: Services) -> Reply:
-    exchange.target = offer.target
+async def _ask(attempt: Attempt, body: bytes, exchange: Exchange, services: Services) -> Reply:
+    """Return the answer, if it is one. Raises PointsmanError."""
     headers = {"x-request-id": exchange.id}
     kind = exchange.headers.get(b"content-type")
     if kind is not None:
         headers["content-type"] = kind.decode("latin-1")
-    exchange.asked = exchange.heard = services.clock()
-    exchange.patience = services.config.timeouts.first_event
-    reply = await services.upstream.post(offer.target, exchange.path, body, headers)
     exchange.heard = services.clock()
-    return reply
+    exchange.asked = exchange.asked or exchange.heard
+    reply = await services.upstream.post(attempt.offer.target, exchange.path, body, headers)
+    exchange.heard = services.clock()
+    if reply.status == 200:
+        return reply
+    try:
+        said = await reply.read()
+    finally:
+        reply.close()
+    failure = _failure(reply, said, attempt.offer, exchange)
+    if _is_anthropics(reply, said, exchange):
+        failure.own = OwnWords(reply.status, said, _kind(reply))
+    raise failure
+
+
+def _kind(reply: Reply) -> bytes:
+    return reply.headers.get("content-type", "application/json").encode("latin-1", "replace")
 
 
 async def _pass_whole(reply: Reply, exchange: Exchange, send: Send, services: Services) -> None:
     exchange.patience = NEVER
     body = await reply.read()
     exchange.heard = services.clock()
-    kind = reply.headers.get("content-type", "application/json").encode("latin-1", "replace")
-    if reply.status != 200 and not _is_anthropics(reply, body, exchange):
-        raise _failure(reply, body, exchange)
-    if reply.status == 200 and kind.startswith(b"application/json"):
+    kind = _kind(reply)
+    if kind.startswith(b"application/json"):
         body = _renamed(body, exchange.model)
-    await respond(exchange, send, services.clock(), reply.status, body, kind)
+    await respond(exchange, send, services.clock(), 200, body, kind)
 
 
 def _is_anthropics(reply: Reply, body: bytes, exchange: Exchange) -> bool:
@@ -157,9 +187,8 @@ def _is_anthropics(reply: Reply, body: bytes, exchange: Exchange) -> bool:
         return False
 
 
-def _failure(reply: Reply, body: bytes, exchange: Exchange) -> Exception:
-    assert exchange.target is not None
-    failure = exchange.target.backend.failure(None, None, reply.status, reply.headers, body)
+def _failure(reply: Reply, body: bytes, offer: Offer, exchange: Exchange) -> PointsmanError:
+    failure = offer.target.backend.failure(None, None, reply.status, reply.headers, body)
     if not isinstance(failure, BackendError):
         raise TypeError(f"a passed request was answered with {failure!r}")
     if failure.cause is Cause.MISSING:
@@ -186,7 +215,7 @@ def _renamed(body: bytes, name: str) -> bytes:
 
 async def _pass_stream(reply: Reply, exchange: Exchange, send: Send, services: Services) -> None:
     exchange.stream = True
-    client = PassedStream(exchange, send, services.clock, reply.headers["content-type"].encode("latin-1", "replace"))
+    client = PassedStream(exchange, send, services.clock, _kind(reply))
     lines = b""
     try:
         while data := await reply.chunk():
@@ -197,7 +226,7 @@ async def _pass_stream(reply: Reply, exchange: Exchange, send: Send, services: S
                 await client.pass_on(b"".join(_line(line, exchange.model) + b"\n" for line in whole))
         await client.finish(lines)
     except (Exception, asyncio.CancelledError) as error:
-        failure = exchange.ended_by(error)
+        failure = exchange.failure = exchange.ended_by(error)
         if not client.begun or not isinstance(failure, PointsmanError):
             client.close()
             raise failure from error

@@ -19,6 +19,7 @@ from backends.openai import CUT
 from backends.sse import EventReader, EventTooLarge, events
 from gateway.account import Handler
 from gateway.api.tgi_errors import OWN_STATUSES, Misread, told
+from gateway.attempts import first_good
 from gateway.catalog import Entry, Offer
 from gateway.door import JSON, Receive, Send, read_json, respond, watching
 from gateway.errors import (
@@ -26,13 +27,14 @@ from gateway.errors import (
     EngineFailed,
     InvalidRequest,
     MethodNotAllowed,
+    OwnWords,
     PointsmanError,
     Unavailable,
     from_backend,
 )
-from gateway.exchange import Exchange
-from gateway.pipeline import first_reachable, pin
-from gateway.routing import order, pinned
+from gateway.exchange import NEVER, Attempt, Exchange
+from gateway.pipeline import pin
+from gateway.routing import pinned, standing
 from gateway.services import Services
 from gateway.stream import MOST_FAREWELL, PassedStream
 from gateway.upstream import Reply
@@ -94,7 +96,7 @@ def _telling(services: Services, answer: Callable[["Turn", Receive], Awaitable[N
         try:
             await answer(turn, receive)
         except (Exception, asyncio.CancelledError) as error:
-            failure = exchange.ended_by(error)
+            failure = exchange.failure = exchange.ended_by(error)
             if not isinstance(failure, PointsmanError):
                 raise failure from error
             await turn.tell(failure)
@@ -153,14 +155,17 @@ class Turn:
             self._stream()
         entry = spoken_for(self._services)
         exchange.model = entry.name
+        exchange.tier = exchange.principal.tier
         offers = self._plan(entry, refusal)
-        await first_reachable(offers, partial(self._ask, vocabularies), exchange)
+        patience = self._timeouts.first_event if exchange.stream else NEVER
+        await first_good(offers, partial(self._ask, vocabularies), exchange, self._services, patience)
 
     async def describe(self) -> None:
         """Answer `/info`."""
         offers = pinned(spoken_for(self._services), pin(self.exchange))
         for offer in offers:
             if offer.target.engine == "tgi" and (body := await self._told_by(offer)):
+                self.exchange.answering = Attempt(offer, self.exchange.began)
                 return await self._respond(200, body, JSON)
         offer = next((offer for offer in offers if offer.max_model_len), offers[0])
         if offer.max_model_len is None:
@@ -170,7 +175,11 @@ class Turn:
     async def tell(self, error: PointsmanError) -> None:
         """Tell the client of an error: as an event in a stream, which TGI begins before it knows of any."""
         said = told(error)
-        if self._client is not None and said.event:
+        if error.own is not None and not self.exchange.status:
+            if self._client is not None:
+                self._client.close()
+            await self._respond(error.own.status, error.own.body, error.own.kind)
+        elif self._client is not None and said.event:
             await self._client.fail(error)
         elif not self.exchange.status:
             headers = [(name.encode(), value.encode()) for name, value in error.headers.items()]
@@ -185,7 +194,9 @@ class Turn:
             refusal = InvalidRequest(f"{offers[0].target.backend.label} has no way to answer here")
         if refusal is not None and (not passing or (translated and not entry.routes)):
             raise refusal
-        return order(passing if refusal else [*passing, *translated], self._services.random)
+        offers = passing if refusal else [*passing, *translated]
+        head = self._body[: entry.settings.prefix_bytes]
+        return standing(offers, entry, head, self._services.clock(), self._services.random)
 
     def _read_request(self) -> InvalidRequest | None:
         """Read the request; return what the translation has against it."""
@@ -200,18 +211,16 @@ class Turn:
         """Begin to be a stream: from now on errors are events."""
         if self._client is None:
             self.exchange.stream = True
-            self.exchange.patience = self._timeouts.first_event
             self._client = EventStream(self.exchange, self._send, self._services.clock, EVENTS.encode())
         return self._client
 
-    async def _ask(self, vocabularies: dict[tuple[str, str], Names], offer: Offer) -> None:
-        self.exchange.target = offer.target
-        self.exchange.adapted = ()
+    async def _ask(self, vocabularies: dict[tuple[str, str], Names], attempt: Attempt) -> None:
+        offer = attempt.offer
         if offer.target.engine == "tgi" or self._asked is None:
             await self._pass(offer)
         else:
             names = vocabularies.setdefault((offer.target.name, offer.model), {})
-            await self._translate(offer, self._asked, names)
+            await self._translate(attempt, self._asked, names)
 
     # A TGI behind.
 
@@ -222,7 +231,6 @@ class Turn:
             body = await reply.read()
         except PointsmanError:
             return b""
-        self.exchange.target = offer.target
         return body if reply.status == 200 else b""
 
     async def _pass(self, offer: Offer) -> None:
@@ -243,16 +251,17 @@ class Turn:
         body = await reply.read()
         self.exchange.heard = self._services.clock()
         kind = reply.headers.get("content-type", "")
-        own = reply.status in OWN_STATUSES and kind.startswith(("application/json", "text/plain"))
-        if reply.status != 200 and (self.exchange.status or not own):
-            raise _failure(offer, reply, body)
-        if reply.status == 200:
-            read, written = (int(reply.headers.get(name, 0)) for name in COUNTS)
-            self.exchange.usage = usage(read, written)
+        if reply.status != 200:
+            failure = _failure(offer, reply, body)
+            if reply.status in OWN_STATUSES and kind.startswith(("application/json", "text/plain")):
+                failure.own = OwnWords(reply.status, body, kind.encode())
+            raise failure
+        read, written = (int(reply.headers.get(name, 0)) for name in COUNTS)
+        self.exchange.usage = usage(read, written)
         if self._client is not None:
             self._client.close()
         headers = [(name.encode(), reply.headers[name].encode()) for name in PASSED_HEADERS if name in reply.headers]
-        await self._respond(reply.status, body, kind.encode(), headers)
+        await self._respond(200, body, kind.encode(), headers)
 
     async def _pass_stream(self, reply: Reply, passed: Passed) -> None:
         client, reader = self._stream(), EventReader()
@@ -268,18 +277,21 @@ class Turn:
         self.exchange.usage = passed.usage
         if not passed.ended:
             raise EngineFailed(CUT)
+        if passed.failure is not None:  # of which the client has been told
+            self.exchange.failure = from_backend(passed.failure)
         reply.release()
         await client.finish(b"")
 
     # A vLLM behind.
 
-    async def _translate(self, offer: Offer, asked: Asked, names: Names) -> None:
+    async def _translate(self, attempt: Attempt, asked: Asked, names: Names) -> None:
+        offer = attempt.offer
         context = await self._context(offer, asked)
         seed = asked.parameters.seed
         if seed is None:
             seed = self._services.random.getrandbits(63)
         request = native.encode(asked, offer.model, context, seed)
-        self.exchange.adapted = request.adapted
+        attempt.adapted = request.adapted
         reply = await self._post(offer, request)
         try:
             if reply.status != 200:

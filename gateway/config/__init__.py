@@ -3,19 +3,16 @@
 `load` takes the text of `pointsman.toml` and the environment; nothing here reads a file or `os.environ`.
 """
 
-import tomllib
 from collections.abc import Mapping
-from typing import Any
-
-import msgspec
 
 from gateway.config.checks import check
-from gateway.config.reader import read_table, read_value
+from gateway.config.given import Given
 from gateway.config.tables import (
     Admission,
     Auth,
     Breaker,
     Config,
+    ConfigError,
     Deployment,
     Health,
     Limits,
@@ -26,6 +23,7 @@ from gateway.config.tables import (
     duration,
     size,
 )
+from gateway.config.written import from_urls, read, with_flags
 
 __all__ = [
     "Admission",
@@ -34,6 +32,7 @@ __all__ = [
     "Config",
     "ConfigError",
     "Deployment",
+    "Given",
     "Health",
     "Limits",
     "Model",
@@ -49,16 +48,6 @@ __all__ = [
     "with_flags",
 ]
 
-KEY_VARIABLES = {"vllm": "POINTSMAN_VLLM_API_KEY", "tgi": "POINTSMAN_TGI_API_KEY", "openai": "POINTSMAN_OPENAI_API_KEY"}
-
-
-class ConfigError(Exception):
-    """The configuration has faults; each is a line that names its place and what was expected there."""
-
-    def __init__(self, faults: list[str]) -> None:
-        super().__init__("\n".join(faults))
-        self.faults = faults
-
 
 def load(text: str, environ: Mapping[str, str]) -> Config:
     """Read and check `pointsman.toml`. Raises ConfigError with every fault in it."""
@@ -67,34 +56,3 @@ def load(text: str, environ: Mapping[str, str]) -> Config:
     if faults:
         raise ConfigError(faults)
     return config
-
-
-def read(text: str, faults: list[str]) -> Config:
-    """Read `pointsman.toml`, each value by itself, and note every fault. Raises ConfigError if it is not TOML."""
-    try:
-        table = tomllib.loads(text)
-    except tomllib.TOMLDecodeError as error:
-        raise ConfigError([f"not valid TOML: {error}"]) from error
-    config = read_table(table, Config, "", faults)
-    assert isinstance(config, Config)
-    return config
-
-
-def from_urls(urls: Mapping[str, list[str]], model: str, environ: Mapping[str, str]) -> list[Model]:
-    """Return the models of engines given by URL alone: what each serves is asked of it, or called `model`."""
-    deployments = []
-    for engine, given in urls.items():
-        for place, url in enumerate(given):
-            name = engine if len(given) == 1 else f"{engine}-{place + 1}"
-            key = environ.get(KEY_VARIABLES[engine], "")
-            deployments.append(Deployment(name=name, engine=engine, url=url, api_key=key))
-    if model:
-        return [Model(name=model, deployments=deployments)]
-    return [Model(deployments=[deployment]) for deployment in deployments]
-
-
-def with_flags(server: Server, flags: Mapping[str, Any], faults: list[str]) -> Server:
-    """Return `[server]` with the values of flags such as `--port`, noting those that cannot be."""
-    fields = {f"--{field.name}": field for field in msgspec.structs.fields(Server)}
-    read = {name: read_value(value, fields[name], name, faults) for name, value in flags.items()}
-    return msgspec.structs.replace(server, **{name.removeprefix("--"): value for name, value in read.items()})

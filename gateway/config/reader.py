@@ -7,6 +7,8 @@ from typing import Any
 import msgspec
 from msgspec import Struct
 
+NOT_WRITTEN = {"api_key", "address"}  # found out at the start, or later
+
 
 def read_value(value: Any, field: msgspec.structs.FieldInfo, path: str, faults: list[str]) -> Any:
     """Read a TOML value, noting each fault with its path; for what is faulty its default, or nothing, stands in."""
@@ -29,7 +31,7 @@ def read_table(value: Any, kind: type[Struct], path: str, faults: list[str]) -> 
     if not isinstance(value, dict):
         faults.append(f"{path}: expected a table")
         value = {}
-    fields = {field.name: field for field in msgspec.structs.fields(kind) if field.name != "api_key"}
+    fields = {field.name: field for field in msgspec.structs.fields(kind) if field.name not in NOT_WRITTEN}
     dot = f"{path}." if path else ""
     for name in value:
         if name not in fields:

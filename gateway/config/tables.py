@@ -124,19 +124,20 @@ class Deployment(Frozen, frozen=True, kw_only=True):
     """`[[models.deployments]]`: one engine at one URL, or one at each address of a name.
 
     `model` is the engine's own name for the model (for TGI, an adapter's); if it is absent, the engine is asked.
-    `api_key` is what `api_key_env` names, looked up by `load`; it is never in the file.
+    `api_key` is what `api_key_env` names, looked up by `load`, and `address` what DNS says; neither is in the file.
     """
 
     name: str
     engine: str
     url: str
     model: str = ""
-    weight: Whole = 1
+    weight: Annotated[float, Meta(ge=0)] = 1.0
     max_in_flight: Whole = 0  # 0: no bound
     discover: Literal["static", "dns"] = "static"  # dns: each address of the URL's host is an engine of its own
     vision: bool = False  # for a TGI that takes images and does not say so in /info
     api_key_env: str = ""
     api_key: str = ""
+    address: str = ""  # of one of the engines behind the URL's host
 
 
 class Model(Frozen, frozen=True, kw_only=True):
@@ -167,6 +168,14 @@ class Config(Frozen, frozen=True, kw_only=True):
     admission: Admission = Admission()
     limits: Limits = Limits()
     models: list[Model] = []
+
+
+class ConfigError(Exception):
+    """The configuration has faults; each is a line that names its place and what was expected there."""
+
+    def __init__(self, faults: list[str]) -> None:
+        super().__init__("\n".join(faults))
+        self.faults = faults
 
 
 def size(text: str) -> int | None:

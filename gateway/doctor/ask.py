@@ -103,11 +103,12 @@ async def direct(deployment: Deployment, patience: float = PATIENCE) -> AsyncIte
 @asynccontextmanager
 async def fronted(deployments: list[Deployment], patience: float = PATIENCE) -> AsyncIterator[Line]:
     """Run a gateway over these engines, behind one model, without a port; open a line to it."""
-    from gateway.app import create_app  # noqa: PLC0415  (a gateway takes half a second to import)
+    from gateway import services  # noqa: PLC0415  (a gateway takes half a second to import)
+    from gateway.app import create_app  # noqa: PLC0415
 
     model = Model(name=MODEL, deployments=deployments)
     timeouts = Timeouts(connect=CONNECT, first_event=patience, between_events=patience, total=patience + 1)
-    app = create_app(Config(models=[model], timeouts=timeouts))
+    app = create_app(services.make(Config(models=[model], timeouts=timeouts)))
     transport = httpx.ASGITransport(app=app, raise_app_exceptions=False)  # type: ignore[arg-type]
     headers = {"content-type": "application/json"}
     async with (

@@ -28,6 +28,8 @@ TEXT = {"model": MODEL, "prompt": "hi", "max_tokens": 4, "temperature": 0}
 FACTS = {
     "/v1/models": {"object": "list", "data": [{"id": MODEL, "object": "model", "max_model_len": 1024}]},
     "/info": {"model_id": MODEL, "max_total_tokens": 1024},
+    "/health": b"",
+    "/metrics": b"",
 }
 
 
@@ -251,7 +253,7 @@ async def gateway(given: config.Config, ready: bool = True) -> AsyncIterator[Gat
         listening.bind(("127.0.0.1", 0))
         port = listening.getsockname()[1]
         made = services.make(given, Random(1), monotonic, lambda: 1_700_000_000.0)
-        running = Quiet(server.settings(given, create_app(given, made)))
+        running = Quiet(server.settings(given, create_app(made)))
         task = asyncio.ensure_future(running.serve(sockets=[listening]))
         try:
             async with httpx.AsyncClient(base_url=f"http://127.0.0.1:{port}", timeout=20, trust_env=False) as client:

@@ -19,7 +19,7 @@ def deployment(name: str, engine: str = "vllm", **more: object) -> Deployment:
 
 
 def catalog(*models: Model) -> Catalog:
-    return Catalog(checked(Config(models=list(models))).models, 1)
+    return Catalog(checked(Config(models=list(models))), 1)
 
 
 def hear(made: Catalog, **served: str) -> None:
@@ -27,7 +27,7 @@ def hear(made: Catalog, **served: str) -> None:
     for target in made.targets:
         if target.name in served:
             own = "tgi" if target.engine == "tgi" else ""
-            target.heard([Served(name, own or name, 100) for name in served[target.name].split()])
+            target.heard([Served(name, own or name, 100) for name in served[target.name].split()], -100.0)
     made.refresh()
 
 
@@ -43,7 +43,7 @@ def test_before_any_engine_has_answered_a_model_is_unavailable_and_not_unknown()
     with pytest.raises(Unavailable):
         made.find("x")
     hear(made, a="x")
-    assert made.find("x").ready
+    assert made.find("x").ready(0.0)
     with pytest.raises(ModelNotFound):
         made.find("y")
 
@@ -83,8 +83,8 @@ def test_an_engine_that_went_away_keeps_its_model() -> None:
     hear(made, a="x")
     made.targets[0].lost("gone")
     made.refresh()
-    assert not made.find("x").ready
-    assert len(plan(call(), made.find("x"), None, Random(1))) == 1
+    assert not made.find("x").ready(0.0)
+    assert len(plan(call(), made.find("x"), None, 0.0, Random(1))) == 1
 
 
 def test_the_first_engine_is_drawn_by_weight_and_those_that_are_down_come_last() -> None:
@@ -94,7 +94,7 @@ def test_the_first_engine_is_drawn_by_weight_and_those_that_are_down_come_last()
     hear(made, a="x", b="x", c="x")
     made.targets[2].lost("gone")
     random = Random(1)
-    plans = [plan(call(), made.find("m"), None, random) for _ in range(1000)]
+    plans = [plan(call(), made.find("m"), None, 0.0, random) for _ in range(1000)]
     firsts = Counter(offers[0].target.name for offers in plans)
     assert 870 < firsts["a"] < 930
     assert firsts["a"] + firsts["b"] == 1000
@@ -106,16 +106,16 @@ def test_what_one_engine_cannot_do_goes_to_the_others_alone_up_or_not() -> None:
     hear(made, v="x", t="x")
     made.targets[0].lost("gone")
     for _ in range(10):
-        (offer,) = plan(call(top_k=1), made.find("m"), None, Random(1))
+        (offer,) = plan(call(top_k=1), made.find("m"), None, 0.0, Random(1))
         assert offer.target.name == "v"
     with pytest.raises(InvalidRequest) as raised:
-        plan(call(top_k=1), made.find("m"), "tgi", Random(1))
+        plan(call(top_k=1), made.find("m"), "tgi", 0.0, Random(1))
     assert raised.value.param == "top_k"
 
 
 def test_a_path_goes_to_the_engines_that_have_it() -> None:
     made = catalog(Model(name="m", deployments=[deployment("v"), deployment("t", "tgi")]))
     hear(made, v="x", t="x")
-    assert [offer.target.name for offer in plan_path("/v1/rerank", made.find("m"), None, Random(1))] == ["v"]
+    assert [offer.target.name for offer in plan_path("/v1/rerank", b"", made.find("m"), None, 0.0, Random(1))] == ["v"]
     with pytest.raises(InvalidRequest, match="TGI"):
-        plan_path("/v1/rerank", made.find("m"), "tgi", Random(1))
+        plan_path("/v1/rerank", b"", made.find("m"), "tgi", 0.0, Random(1))

@@ -178,7 +178,7 @@ async def test_an_engine_that_goes_down_leaves_its_model_known_and_another_engin
         models = config.from_urls({"vllm": [dead, two.url]}, "tiny", {})
         async with gateway(checked(config.Config(models=models)), ready=False) as front:
             await until(lambda: front.services.catalog.targets[1].up)
-            front.services.catalog.targets[0].heard(front.services.catalog.targets[1].served)
+            front.services.catalog.targets[0].heard(front.services.catalog.targets[1].served, 0.0)
             front.services.catalog.refresh()
             for _ in range(10):
                 answer = await front.post(CHAT)
@@ -290,7 +290,7 @@ async def test_a_fan_out_of_which_one_fails_is_one_error_and_leaves_nothing_runn
     async with over(one_fails, "tgi") as (front, behind):
         answer = await front.post(STREAMED | {"n": 3, "temperature": 1, "seed": 7})
         assert answer.status_code == 503
-        await until(lambda: behind.left == 2)
+        await until(lambda: behind.left == 2 * front.services.config.retries.attempts)
 
 
 async def test_tgi_is_asked_again_with_what_room_there_is() -> None:

@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+from time import monotonic
 from typing import Any
 
 import msgspec
@@ -212,17 +213,16 @@ async def test_an_answer_of_a_lesser_openai_engine_is_taken() -> None:
 
 
 async def test_a_fault_in_asking_one_engine_is_named_and_does_not_end_the_asking(
-    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+    caplog: pytest.LogCaptureFixture,
 ) -> None:
-    monkeypatch.setattr("gateway.watch.WHEN_DOWN", 0.01)
     async with over(says(whole(ANSWER))) as (front, _):
         target = front.services.catalog.targets[0]
-        prober = Prober(front.services.catalog, front.services.upstream)
+        prober = Prober(front.services.catalog, front.services.upstream, config.Health(interval=0.01), monotonic)
         target.headers["authorization"] = "Bearer a\nb"  # which aiohttp refuses to send
-        asking = asyncio.ensure_future(prober.run(target))
+        prober.follow()
         await until(lambda: not target.up)
         assert "fault" in target.trouble
         del target.headers["authorization"]
         await until(lambda: target.up)
-        asking.cancel()
+        await prober.close()
     assert "asking vllm failed" in caplog.text

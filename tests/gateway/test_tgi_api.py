@@ -256,7 +256,7 @@ async def test_what_tgi_says_goes_back_as_it_came(name: str) -> None:
         assert answer.headers["x-pointsman-engine"] == "tgi"
         for header in ("x-prompt-tokens", "x-generated-tokens", "x-compute-time"):
             assert answer.headers.get(header) == case.response_headers.get(header)
-        (asked,) = behind.asked
+        asked = behind.asked[-1]  # an overload is tried more than once
         assert asked.path == case.path
         if not asked.body.startswith(b'{"inputs":'):
             assert asked.body == case.body

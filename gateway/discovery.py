@@ -1,0 +1,94 @@
+"""Engines behind a DNS name: each of its addresses is a deployment of its own, looked up again and again.
+
+`discover = "dns"` at a deployment says so; with a headless service of Kubernetes, the addresses are its pods. An answer
+that fails leaves what was known in force.
+"""
+
+import asyncio
+import logging
+import socket
+from collections.abc import Awaitable, Callable
+from urllib.parse import urlsplit
+
+import msgspec
+
+from gateway.config import Config, Deployment, Model
+
+INTERVAL = 5.0  # seconds
+PORTS = {"http": 80, "https": 443}
+
+log = logging.getLogger("pointsman")
+
+Resolve = Callable[[str, int], Awaitable[list[str]]]
+
+
+async def resolve(host: str, port: int) -> list[str]:
+    """Return the addresses of a name, in order. Raises OSError."""
+    found = await asyncio.get_running_loop().getaddrinfo(host, port, type=socket.SOCK_STREAM)
+    return sorted({str(address[0]) for *_, address in found})
+
+
+class Discovery:
+    """The configuration as it was written, and the one with each address in the place of its name."""
+
+    def __init__(self, config: Config, changed: Callable[[Config], None], resolve: Resolve) -> None:
+        self.config = config
+        self._changed = changed
+        self._resolve = resolve
+        self._known: dict[str, list[str]] = {}
+
+    def take(self, config: Config) -> None:
+        """Follow a changed configuration."""
+        self.config = config
+        self._changed(self.expanded())
+
+    async def run(self) -> None:
+        """Look the names up for ever."""
+        while True:
+            await self.look()
+            await asyncio.sleep(INTERVAL)
+
+    async def look(self) -> None:
+        """Look up all names once; if an address has come or gone, say so."""
+        before = dict(self._known)
+        for model in self.config.models:
+            for deployment in model.deployments:
+                if deployment.discover == "dns":
+                    await self._look_up(deployment)
+        if self._known != before:
+            self._changed(self.expanded())
+
+    async def _look_up(self, deployment: Deployment) -> None:
+        parts = urlsplit(deployment.url)
+        try:
+            addresses = await self._resolve(parts.hostname or "", parts.port or PORTS[parts.scheme])
+        except OSError as error:
+            log.warning("%s: %s cannot be looked up: %s", deployment.name, parts.hostname, error.strerror or error)
+            return
+        if addresses != self._known.get(deployment.url):
+            log.info("%s: %s is %s", deployment.name, parts.hostname, ", ".join(addresses))
+        self._known[deployment.url] = addresses
+
+    def expanded(self) -> Config:
+        """Return the configuration with the deployments that are there now."""
+        models = [msgspec.structs.replace(model, deployments=self._deployments(model)) for model in self.config.models]
+        return msgspec.structs.replace(self.config, models=models)
+
+    def _deployments(self, model: Model) -> list[Deployment]:
+        found = []
+        for deployment in model.deployments:
+            found += [deployment] if deployment.discover == "static" else self._replicas(deployment)
+        return found
+
+    def _replicas(self, deployment: Deployment) -> list[Deployment]:
+        """Return a deployment for each address; they share its weight."""
+        addresses = self._known.get(deployment.url, [])
+        return [
+            msgspec.structs.replace(
+                deployment,
+                name=f"{deployment.name}@{address}",
+                address=address,
+                weight=deployment.weight / len(addresses),
+            )
+            for address in addresses
+        ]

@@ -1,0 +1,10 @@
+"""In turn: the deployment that was asked the longest time ago."""
+
+from random import Random
+
+from gateway.catalog import Offer
+
+
+def order(offers: list[Offer], head: bytes, now: float, random: Random) -> list[Offer]:
+    """Return the offers by when they were asked last."""
+    return sorted(offers, key=lambda offer: offer.target.asked_at)
