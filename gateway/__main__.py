@@ -77,41 +77,38 @@ def given(
     )
 
 
-def configured(asked: "Given") -> "Config":
-    """Return the configuration of a file and flags, or say every fault of it and leave."""
+def configured(asked: "Given", status: int = WRONG) -> "Config":
+    """Return the configuration of a file and flags, or say every fault of it and of its keys, and leave."""
     from gateway.config import ConfigError
+    from gateway.keys import Keyring
 
     before = f"{asked.path}: " if asked.path else ""
     try:
-        return asked.config(asked.path.read_text() if asked.path else "")
-    except (OSError, UnicodeDecodeError) as error:
-        fail([f"{before}{error}"])
+        made = asked.config(asked.path.read_text() if asked.path else "")
+        if made.auth.keys_file:
+            before = f"{made.auth.keys_file}: "
+            Keyring(Path(made.auth.keys_file).read_text())
+    except OSError as error:
+        fail([f"{before}{error.strerror or error}"], status)
+    except UnicodeDecodeError as error:
+        fail([f"{before}{error}"], status)
     except ConfigError as error:
-        fail([f"{before}{fault}" for fault in error.faults])
+        fail([f"{before}{fault}" for fault in error.faults], status)
+    return made
 
 
-def fail(faults: list[str]) -> NoReturn:
-    """Say what is wrong, a line each, and leave with status 2."""
+def fail(faults: list[str], status: int = WRONG) -> NoReturn:
+    """Say what is wrong, a line each, and leave."""
     for fault in faults:
         click.echo(f"pointsman: {fault}", err=True)
-    sys.exit(WRONG)
+    sys.exit(status)
 
 
 @main.command()
 @click.option("--config", "path", type=click.Path(), required=True, metavar="FILE", help="The file to read.")
 def check(path: str) -> None:
     """Read a configuration file and print every fault in it."""
-    from gateway import config
-
-    try:
-        read = config.load(Path(path).read_text(), os.environ)
-    except (OSError, UnicodeDecodeError) as error:
-        click.echo(f"{path}: {error}", err=True)
-        sys.exit(1)
-    except config.ConfigError as error:
-        for fault in error.faults:
-            click.echo(f"{path}: {fault}", err=True)
-        sys.exit(1)
+    read = configured(given(path, {}, "", {}, False), status=1)
     count = sum(len(model.deployments) for model in read.models)
     click.echo(f"{path}: in order; {len(read.models)} model(s), {count} deployment(s)")
 

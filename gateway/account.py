@@ -37,6 +37,9 @@ def account(services: Services, handler: Handler, *methods: str) -> ASGI:
             await _close(exchange.failure, exchange, send, services)
         finally:
             finish(exchange, services)
+            if exchange.standing is not None:
+                tokens = exchange.usage.total_tokens if exchange.usage else 0
+                services.limiter.leave(exchange.standing, tokens, services.clock())
             services.sweep.open.discard(exchange)
 
     return app

@@ -13,6 +13,7 @@ from litestar.types import ASGIApp
 from gateway.account import Handler, account
 from gateway.api import openai, ops, passing, tgi
 from gateway.errors import Internal, InvalidRequest, MethodNotAllowed, NotFound, PointsmanError
+from gateway.guard import guarded
 from gateway.services import Services
 
 EXPOSED = [
@@ -22,6 +23,7 @@ EXPOSED = [
     "x-pointsman-adapted",
     "x-pointsman-overhead-ms",
     "retry-after",
+    *(f"x-ratelimit-{what}-{of}" for of in ("requests", "tokens") for what in ("limit", "remaining", "reset")),
 ]
 
 
@@ -47,10 +49,13 @@ def create_app(services: Services) -> Litestar:
 def routes(services: Services) -> list[BaseRouteHandler]:
     """Return every path with its methods and its handler."""
 
-    def route(handler: Handler, paths: tuple[str, ...], *methods: str) -> BaseRouteHandler:
+    def open_to_all(handler: Handler, paths: tuple[str, ...], *methods: str) -> BaseRouteHandler:
         return asgi(list(paths), copy_scope=False)(account(services, handler, *methods))
 
-    retrieve = account(services, openai.model(services), "GET")
+    def route(handler: Handler, paths: tuple[str, ...], *methods: str) -> BaseRouteHandler:
+        return open_to_all(guarded(services, handler), paths, *methods)
+
+    retrieve = account(services, guarded(services, openai.model(services)), "GET")
 
     # Litestar gives path parameters to HTTP handlers only; such a handler may return an ASGI application.
     @get("/v1/models/{model_id:path}")
@@ -64,10 +69,10 @@ def routes(services: Services) -> list[BaseRouteHandler]:
         model,
         route(passing.json_path(services), passing.JSON_PATHS, "POST"),
         route(passing.form_path(services), passing.FORM_PATHS, "POST"),
-        route(tgi.generation(services), tgi.PATHS),
-        route(tgi.info(services), (tgi.INFO,)),
-        route(ops.alive(services), ("/healthz", "/health", "/ping"), "GET", "HEAD"),
-        route(ops.ready(services), ("/readyz",), "GET", "HEAD"),
+        open_to_all(tgi.generation(services), tgi.PATHS),
+        open_to_all(tgi.info(services), (tgi.INFO,)),
+        open_to_all(ops.alive(services), ("/healthz", "/health", "/ping"), "GET", "HEAD"),
+        open_to_all(ops.ready(services), ("/readyz",), "GET", "HEAD"),
     ]
 
 

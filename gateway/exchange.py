@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from backends.schema import Usage
 from gateway.catalog import Offer, Target
 from gateway.errors import ClientLeft, EngineSilent, EngineTimeout, Internal, PointsmanError, RequestTimeout
+from gateway.limits.standing import Standing
 from gateway.principal import ANYBODY, Principal, Tier
 
 NEVER = float("inf")
@@ -55,6 +56,7 @@ class Exchange:
     writing: bool = False
     asked: float = 0.0
     principal: Principal = ANYBODY
+    standing: Standing | None = None  # with the key's limits
     tier: Tier = "priority"
     model: str = ""
     hedge_after: float = 0.0
@@ -100,6 +102,8 @@ class Exchange:
     def answer_headers(self, now: float) -> list[tuple[bytes, bytes]]:
         """Return the headers that say who answered, and how long the gateway itself took."""
         headers = [(b"x-request-id", self.id.encode())]
+        if self.standing is not None:
+            headers += self.standing.headers(now)
         attempt = self.answering
         if attempt is not None:
             headers += attempt.offer.target.answer_headers

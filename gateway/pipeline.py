@@ -11,6 +11,7 @@ from backends.base import Call, Completion
 from backends.extras import lay
 from backends.merge import merged
 from gateway.attempts import first_good
+from gateway.auth import allow
 from gateway.catalog import Offer
 from gateway.door import Send, respond
 from gateway.engine import Asker, MergedSource, Source
@@ -35,6 +36,7 @@ async def serve(call: Call, exchange: Exchange, send: Send, services: Services) 
     entry = services.catalog.find(call.model)
     call = msgspec.structs.replace(call, model=call.model or entry.name, beside_tgi=entry.beside_tgi)
     exchange.model = entry.name
+    allow(exchange.principal, entry.name)
     exchange.stream = call.stream
     exchange.tier = tier(call, exchange)
     if pin(exchange) == "tgi":

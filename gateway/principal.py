@@ -23,6 +23,11 @@ class Principal(Struct, frozen=True, kw_only=True):
     tokens_per_minute: int = 0
     max_in_flight: int = 0
 
+    @property
+    def limited(self) -> bool:
+        """Whether the key has any limit."""
+        return bool(self.requests_per_minute or self.tokens_per_minute or self.max_in_flight)
+
     def may_ask(self, model: str) -> bool:
         """Whether the key is good for a model."""
         return not self.models or any(fnmatchcase(model, pattern) for pattern in self.models)

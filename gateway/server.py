@@ -5,6 +5,7 @@ import logging
 import signal
 import sys
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import uvicorn
@@ -15,6 +16,7 @@ from gateway import services as collaborators
 from gateway.app import create_app
 from gateway.config import Config, Given
 from gateway.drain import Drain
+from gateway.keys import Keyring
 from gateway.services import Services
 from gateway.watched import WatchedFile
 
@@ -77,6 +79,10 @@ def watch_files(given: Given, services: Services) -> None:
     if given.path:
         take = services.discovery.take
         services.files.append(WatchedFile(given.path, lambda text: take(given.config(text))))
+    if services.config.auth.keys_file:
+        path = Path(services.config.auth.keys_file)
+        services.keyring = keyring = Keyring(path.read_text())
+        services.files.append(WatchedFile(path, keyring.take))
 
 
 def log_to_stderr() -> None:

@@ -8,17 +8,19 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from random import Random
 
+from gateway import limits
 from gateway.admission import Admission
 from gateway.catalog import Catalog
 from gateway.config import Config
 from gateway.discovery import Discovery, resolve
 from gateway.errors import RETRY_AFTER, Unavailable
+from gateway.keys import Keyring
+from gateway.limits import Limiter
 from gateway.retry import Budget
 from gateway.upstream import Upstream
 from gateway.watch import Prober, Sweep
 from gateway.watched import WatchedFile
 
-UNCHANGED = ("host", "port", "workers")  # of the server: they take a restart
 
 log = logging.getLogger("pointsman")
 
@@ -37,10 +39,12 @@ class Services:
     budget: Budget
     sweep: Sweep
     prober: Prober
+    limiter: Limiter
     random: Random
     clock: Callable[[], float]
     wall: Callable[[], float]
     discovery: Discovery = field(init=False)
+    keyring: Keyring | None = None  # none: anybody may ask
     files: list[WatchedFile] = field(default_factory=list)
     draining: bool = False
 
@@ -51,7 +55,7 @@ class Services:
     async def running(self) -> AsyncIterator[None]:
         """Open the connections and keep the watches for as long as the server runs."""
         await self.upstream.open()
-        beside = [self.sweep.run(), self.discovery.run(), *(file.run() for file in self.files)]
+        beside = [self.sweep.run(), self.discovery.run(), self.limiter.run(), *(file.run() for file in self.files)]
         watches = [asyncio.ensure_future(one) for one in beside]
         self.follow(self.discovery.expanded())
         try:
@@ -61,13 +65,15 @@ class Services:
                 watch.cancel()
             await asyncio.gather(*watches, return_exceptions=True)
             await self.prober.close()
+            await self.limiter.close()
             await self.upstream.close()
 
     def follow(self, config: Config) -> None:
         """Put a changed configuration in force. What is in flight goes on as it began."""
-        changed = [name for name in UNCHANGED if getattr(config.server, name) != getattr(self.config.server, name)]
-        if changed:
-            log.warning("server.%s: changed, and takes a restart", ", server.".join(changed))
+        before, now = lasting(self.config), lasting(config)
+        for name in before:
+            if now[name] != before[name]:
+                log.warning("%s: changed, and takes a restart", name)
         self.config = config
         self.catalog.replace(config)
         self.upstream.follow(config.timeouts)
@@ -82,6 +88,13 @@ class Services:
         """End what is in flight: its time is over."""
         for exchange in list(self.sweep.open):
             exchange.stop(Unavailable("The gateway is shutting down.", headers={"retry-after": RETRY_AFTER}))
+
+
+def lasting(config: Config) -> dict[str, object]:
+    """Return what is read at the start alone."""
+    server = config.server
+    at_the_door = {f"server.{name}": getattr(server, name) for name in ("host", "port", "workers", "cors_origins")}
+    return at_the_door | {"auth.keys_file": config.auth.keys_file, "limits": config.limits}
 
 
 def make(
@@ -101,6 +114,7 @@ def make(
         budget=Budget(config.retries.budget),
         sweep=Sweep(config.timeouts, clock),
         prober=Prober(catalog, upstream, config.health, clock),
+        limiter=limits.make(config.limits, config.server.workers, clock),
         random=random or Random(),
         clock=clock,
         wall=wall,

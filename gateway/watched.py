@@ -39,9 +39,9 @@ class WatchedFile:
         except Exception as error:
             log.error("%s: %s; what was in force before stays in force", self._path, error)
 
-    def _state(self) -> tuple[int, int, int] | None:
+    def _state(self) -> tuple[int, int, int, int] | None:
         try:
             found = self._path.stat()
         except OSError:
             return None
-        return found.st_ino, found.st_size, found.st_mtime_ns
+        return found.st_ino, found.st_size, found.st_mtime_ns, found.st_ctime_ns

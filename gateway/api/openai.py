@@ -8,6 +8,7 @@ import msgspec
 from backends.base import Call
 from gateway import parse
 from gateway.account import Handler
+from gateway.auth import allow
 from gateway.catalog import Catalog, Entry
 from gateway.door import Receive, Send, read_json, respond, watching
 from gateway.errors import ModelNotFound
@@ -55,7 +56,8 @@ def models(services: Services) -> Handler:
 
     async def handle(exchange: Exchange, receive: Receive, send: Send) -> None:
         catalog = services.catalog
-        cards = [_card(entry, entry.name, catalog) for entry in catalog.entries.values()]
+        entries = [entry for entry in catalog.entries.values() if exchange.principal.may_ask(entry.name)]
+        cards = [_card(entry, entry.name, catalog) for entry in entries]
         body = msgspec.json.encode({"object": "list", "data": cards})
         await respond(exchange, send, services.clock(), 200, body)
 
@@ -71,6 +73,7 @@ def model(services: Services) -> Handler:
         if not name:
             raise ModelNotFound("The path needs the name of a model.", "model")
         entry = services.catalog.find(name)
+        allow(exchange.principal, entry.name)
         body = msgspec.json.encode(_card(entry, name, services.catalog))
         await respond(exchange, send, services.clock(), 200, body)
 

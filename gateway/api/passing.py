@@ -18,6 +18,7 @@ from backends.openai import raw
 from gateway import parse
 from gateway.account import Handler
 from gateway.attempts import first_good
+from gateway.auth import allow
 from gateway.catalog import Offer
 from gateway.door import Receive, Send, read_body, read_json, respond, watching
 from gateway.errors import InvalidRequest, OwnWords, PointsmanError, from_backend
@@ -117,6 +118,7 @@ def _name(value: Raw | None) -> str:
 async def _pass(name: str, head: bytes, write: Write, exchange: Exchange, send: Send, services: Services) -> None:
     entry = services.catalog.find(name)
     exchange.model = name or entry.name
+    allow(exchange.principal, entry.name)
     exchange.tier = exchange.principal.tier
     offers = plan_path(exchange.path, head, entry, pin(exchange), services.clock(), services.random)
     try:

@@ -20,6 +20,7 @@ from backends.sse import EventReader, EventTooLarge, events
 from gateway.account import Handler
 from gateway.api.tgi_errors import OWN_STATUSES, Misread, told
 from gateway.attempts import first_good
+from gateway.auth import allow
 from gateway.catalog import Entry, Offer
 from gateway.door import JSON, Receive, Send, read_json, respond, watching
 from gateway.errors import (
@@ -33,6 +34,7 @@ from gateway.errors import (
     from_backend,
 )
 from gateway.exchange import NEVER, Attempt, Exchange
+from gateway.guard import admit
 from gateway.pipeline import pin
 from gateway.routing import pinned, standing
 from gateway.services import Services
@@ -71,6 +73,7 @@ def generation(services: Services) -> Handler:
 
     async def answer(turn: "Turn", receive: Receive) -> None:
         _check_method(turn.exchange, "POST")
+        await admit(turn.exchange, services)
         body = await read_json(turn.exchange, receive, services.config.server.max_body_bytes)
         with watching(turn.exchange, receive):
             await turn.serve(body, vocabularies)
@@ -83,6 +86,7 @@ def info(services: Services) -> Handler:
 
     async def answer(turn: "Turn", receive: Receive) -> None:
         _check_method(turn.exchange, "GET", "HEAD")
+        await admit(turn.exchange, services)
         await turn.describe()
 
     return _telling(services, answer)
@@ -155,6 +159,7 @@ class Turn:
             self._stream()
         entry = spoken_for(self._services)
         exchange.model = entry.name
+        allow(exchange.principal, entry.name)
         exchange.tier = exchange.principal.tier
         offers = self._plan(entry, refusal)
         patience = self._timeouts.first_event if exchange.stream else NEVER

@@ -19,6 +19,7 @@ from gateway.errors import (
     NotFound,
     PointsmanError,
     RateLimited,
+    Unauthorized,
     Unavailable,
     UnsupportedMedia,
 )
@@ -65,6 +66,8 @@ def told(error: PointsmanError) -> Told:
             return _plain(error.status, "Failed to buffer the request body: length limit exceeded")
         case UnsupportedMedia():
             return _plain(error.status, "Expected request with `Content-Type: application/json`")
+        case Unauthorized():
+            return _plain(error.status, "")
         case MethodNotAllowed():
             return _plain(error.status, "")
     status, kind, words = error.status, error.type, "{}"

@@ -1,6 +1,7 @@
 """The tables of `pointsman.toml`, with their defaults. Times are in seconds unless a unit is written with them."""
 
 import re
+from functools import cache
 from typing import Annotated, Literal
 
 from msgspec import Meta, Struct
@@ -178,6 +179,7 @@ class ConfigError(Exception):
         self.faults = faults
 
 
+@cache  # it is asked at each request
 def size(text: str) -> int | None:
     """Return a size such as "32MiB" in bytes, or None if it is none."""
     match = re.fullmatch(r"(\d+)\s*(B|KiB|MiB|GiB)?", text.strip())

@@ -73,8 +73,8 @@ def test_check_prints_every_fault_with_the_file_and_leaves_with_1(tmp_path: Path
     done = run("check", "--config", str(file))
     assert done.returncode == 1
     assert done.stderr.splitlines() == [
-        f"{file}: server.prot: unknown key; did you mean port?",
-        f"{file}: models[0].deployments: expected at least one engine",
+        f"pointsman: {file}: server.prot: unknown key; did you mean port?",
+        f"pointsman: {file}: models[0].deployments: expected at least one engine",
     ]
     good = '[[models]]\nname = "a"\n[[models.deployments]]\nname = "v"\nengine = "vllm"\nurl = "http://x"\n'
     file.write_text(good)

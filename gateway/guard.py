@@ -1,0 +1,24 @@
+"""Steps 2b and 2c: who asks, and whether that key may ask now. It stands before every path but the operators' own."""
+
+from gateway.account import Handler
+from gateway.auth import authenticate
+from gateway.door import Receive, Send
+from gateway.exchange import Exchange
+from gateway.services import Services
+
+
+def guarded(services: Services, handler: Handler) -> Handler:
+    """Return the handler for those alone who may ask."""
+
+    async def handle(exchange: Exchange, receive: Receive, send: Send) -> None:
+        await admit(exchange, services)
+        await handler(exchange, receive, send)
+
+    return handle
+
+
+async def admit(exchange: Exchange, services: Services) -> None:
+    """Note who asks, and count the request. Raises Unauthorized, RateLimited, Unavailable."""
+    principal = exchange.principal = authenticate(exchange, services.keyring, services.wall())
+    if principal.limited:
+        exchange.standing = await services.limiter.enter(principal, services.clock())

@@ -1,0 +1,105 @@
+"""Who asks: the key of a request, what it is good for, and that no engine ever sees it."""
+
+import asyncio
+from typing import Any
+
+import pytest
+
+from gateway.auth import allow, authenticate, require_admin
+from gateway.errors import Forbidden, Unauthorized
+from gateway.exchange import Exchange
+from gateway.principal import ANYBODY, Principal
+from tests.gateway.harness import ANSWER, CHAT, over, says, whole
+from tests.gateway.test_keys import GOOD, NOW, PLAIN, SECRET, ring
+
+
+def asking(headers: dict[bytes, bytes]) -> Exchange:
+    task = asyncio.current_task()
+    assert task is not None
+    return Exchange(id="x", method="GET", path="/", raw_path=b"/", headers=headers, began=0.0, task=task)
+
+
+@pytest.mark.parametrize(
+    "headers",
+    [
+        {b"authorization": b"Bearer " + GOOD.encode()},
+        {b"authorization": b"bEARER   " + GOOD.encode() + b" "},
+        {b"x-api-key": GOOD.encode()},
+        {b"authorization": b"Basic eDp5", b"x-api-key": GOOD.encode()},
+        {b"authorization": b"Bearer " + GOOD.encode(), b"x-api-key": b"of somebody else"},
+    ],
+)
+async def test_the_key_is_read_as_openais_and_anthropics_clients_send_it(headers: dict[bytes, bytes]) -> None:
+    assert authenticate(asking(headers), ring(PLAIN), NOW).id == PLAIN.id
+
+
+@pytest.mark.parametrize(
+    "headers",
+    [
+        {},
+        {b"authorization": b""},
+        {b"authorization": b"Bearer"},
+        {b"authorization": b"Bearer  "},
+        {b"authorization": b"Basic eDp5"},
+        {b"authorization": GOOD.encode()},
+        {b"x-api-key": b" "},
+    ],
+)
+async def test_a_request_without_a_key_is_told_how_to_send_one(headers: dict[bytes, bytes]) -> None:
+    with pytest.raises(Unauthorized, match="You didn't provide an API key") as refused:
+        authenticate(asking(headers), ring(PLAIN), NOW)
+    assert refused.value.headers == {"www-authenticate": "Bearer"}
+
+
+async def test_bytes_that_are_no_text_are_a_wrong_key() -> None:
+    with pytest.raises(Unauthorized, match="Incorrect"):
+        authenticate(asking({b"authorization": b"Bearer \xff\xfe"}), ring(PLAIN), NOW)
+
+
+async def test_without_keys_everybody_is_anybody() -> None:
+    assert authenticate(asking({b"authorization": b"Bearer x"}), None, NOW) is ANYBODY
+
+
+@pytest.mark.parametrize(
+    ("models", "asked", "good"),
+    [
+        ((), "anything", True),
+        (("llama",), "llama", True),
+        (("llama",), "llama-2", False),
+        (("a", "llama-*"), "llama-2", True),
+        (("llama-*",), "Llama-2", False),
+    ],
+)
+def test_a_key_is_good_for_its_models_alone(models: tuple[str, ...], asked: str, good: bool) -> None:
+    principal = Principal(models=models)
+    if good:
+        allow(principal, asked)
+        return
+    with pytest.raises(Forbidden, match=asked) as refused:
+        allow(principal, asked)
+    assert refused.value.param == "model"
+
+
+def test_administration_needs_a_key_made_for_it() -> None:
+    require_admin(Principal(admin=True))
+    for principal in (ANYBODY, Principal(id="abcd2345")):
+        with pytest.raises(Forbidden, match="administrator"):
+            require_admin(principal)
+
+
+@pytest.mark.parametrize(
+    ("kind", "path", "body"),
+    [
+        ("vllm", "/v1/chat/completions", CHAT),
+        ("tgi", "/v1/chat/completions", CHAT),
+        ("vllm", "/v1/responses", CHAT),
+        ("vllm", "/generate", {"inputs": "hi"}),
+        ("tgi", "/generate", {"inputs": "hi"}),
+    ],
+)
+async def test_the_clients_key_never_reaches_an_engine(kind: str, path: str, body: dict[str, Any]) -> None:
+    async with over(says(whole(ANSWER)), kind) as (front, behind):
+        await front.post(body, path, authorization=f"Bearer {GOOD}", x_api_key=GOOD)
+        assert behind.asked
+        for asked in behind.asked:
+            assert SECRET not in f"{asked.path} {asked.headers} {asked.body!r}"
