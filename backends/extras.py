@@ -11,6 +11,8 @@ from typing import Any, Generic, TypeVar
 import msgspec
 from msgspec import Struct, UnsetType
 
+from backends.base import Completion, Event
+
 NEVER = frozenset({"stop_reason", "routed_experts", "system_fingerprint"})
 
 T = TypeVar("T", bound=Struct)
@@ -102,3 +104,8 @@ def _lay(value: dict[str, Any], extra: dict[str, Any]) -> None:
 def given(value: object) -> bool:
     """Whether a field that may be UNSET or None holds something."""
     return value is not None and not isinstance(value, UnsetType)
+
+
+def laid(completion: Completion) -> Event:
+    """Return a whole answer with its engine's fields that no type names."""
+    return lay(completion.answer, completion.extra) if completion.extra else completion.answer

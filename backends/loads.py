@@ -7,6 +7,7 @@ share counts.
 
 import re
 from collections.abc import Mapping
+from math import isfinite
 
 from msgspec import Struct
 
@@ -40,6 +41,8 @@ class LoadReader:
             try:
                 number = float(value)
             except ValueError:
+                continue
+            if not isfinite(number):
                 continue
             field = self._fields[name]
             known = found.get(field, 0.0)

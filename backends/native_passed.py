@@ -40,7 +40,7 @@ class Passed:
             self._take_error(said)
         details = said.get("details")
         if isinstance(details, dict):
-            self.usage = usage(int(details.get("input_length", 0)), int(details.get("generated_tokens", self._written)))
+            self.usage = usage(_count(details, "input_length", 0), _count(details, "generated_tokens", self._written))
             if self._hidden:
                 return msgspec.json.encode(said | {"details": None})
         return payload
@@ -51,6 +51,11 @@ class Passed:
             self.failure = found
             if self._written == 1 and found.cause is not Cause.INVALID:
                 raise found
+
+
+def _count(details: dict[str, Any], name: str, otherwise: int) -> int:
+    count = details.get(name)
+    return count if isinstance(count, int) else otherwise
 
 
 def usage(read: int, written: int) -> Usage:

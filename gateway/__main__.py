@@ -3,7 +3,10 @@
 import os
 import secrets
 import sys
+import tempfile
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
@@ -56,9 +59,21 @@ def serve(
     urls = {"vllm": list(vllm), "tgi": list(tgi), "openai": list(openai_)}
     asked = given(config, urls, model, flags, allow_anonymous)
     made = configured(asked)
-    from gateway import server
+    with meeting_place(made.server.workers) as shared:
+        from gateway import server
 
-    sys.exit(server.run(asked, made))
+        sys.exit(server.run(asked, made, shared))
+
+
+@contextmanager
+def meeting_place(workers: int) -> Iterator[Path | None]:
+    """Give the directory where the figures of several workers meet; one alone needs none."""
+    if workers == 1:
+        yield None
+        return
+    with tempfile.TemporaryDirectory(prefix="pointsman-") as directory:
+        os.environ["PROMETHEUS_MULTIPROC_DIR"] = directory  # prometheus_client reads it as it is imported
+        yield Path(directory)
 
 
 def given(
@@ -108,9 +123,13 @@ def fail(faults: list[str], status: int = WRONG) -> NoReturn:
 @click.option("--config", "path", type=click.Path(), required=True, metavar="FILE", help="The file to read.")
 def check(path: str) -> None:
     """Read a configuration file and print every fault in it."""
+    from gateway.config import notes
+
     read = configured(given(path, {}, "", {}, False), status=1)
     count = sum(len(model.deployments) for model in read.models)
     click.echo(f"{path}: in order; {len(read.models)} model(s), {count} deployment(s)")
+    for note in notes(read):
+        click.echo(f"{path}: note: {note}")
 
 
 @main.command()

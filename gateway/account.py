@@ -6,7 +6,6 @@ through the one `finally` here, and no exception passes it.
 """
 
 import asyncio
-import secrets
 from collections.abc import Awaitable, Callable
 from typing import Any
 
@@ -41,6 +40,7 @@ def account(services: Services, handler: Handler, *methods: str) -> ASGI:
                 tokens = exchange.usage.total_tokens if exchange.usage else 0
                 services.limiter.leave(exchange.standing, tokens, services.clock())
             services.sweep.open.discard(exchange)
+            _record(exchange, services)
 
     return app
 
@@ -55,12 +55,19 @@ async def _close(error: BaseException, exchange: Exchange, send: Send, services:
         raise error  # the server is going down
 
 
+def _record(exchange: Exchange, services: Services) -> None:
+    now = services.clock()
+    services.metrics.record(exchange, now)
+    if services.config.logging.requests:
+        services.requests.write(exchange, now, services.wall())
+
+
 def _open(scope: Any, services: Services) -> Exchange:
-    task = asyncio.current_task()
+    task = asyncio.current_task(services.loop)
     assert task is not None, "a server runs each request in a task"
     now = services.clock()
     return Exchange(
-        id=secrets.token_hex(16),
+        id=f"{services.random.getrandbits(128):032x}",
         method=scope["method"],
         path=scope["path"],
         raw_path=scope["raw_path"],

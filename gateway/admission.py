@@ -107,7 +107,8 @@ class Admission:
 
     def _turn_away(self, waiter: Waiter) -> None:
         self.shed += 1
-        waiter.place.set_exception(_no_room("There is no room for the request, and too many wait already."))
+        if not waiter.place.done():  # it may have been cancelled in the same moment
+            waiter.place.set_exception(_no_room("There is no room for the request, and too many wait already."))
 
     def _withdraw(self, waiter: Waiter) -> None:
         """Take out a request that waits no longer; a place that it was given in the same moment goes to the next."""

@@ -21,6 +21,8 @@ EXPOSED = [
     "x-pointsman-engine",
     "x-pointsman-deployment",
     "x-pointsman-adapted",
+    "x-pointsman-cache",
+    "age",
     "x-pointsman-overhead-ms",
     "retry-after",
     *(f"x-ratelimit-{what}-{of}" for of in ("requests", "tokens") for what in ("limit", "remaining", "reset")),
@@ -73,6 +75,7 @@ def routes(services: Services) -> list[BaseRouteHandler]:
         open_to_all(tgi.info(services), (tgi.INFO,)),
         open_to_all(ops.alive(services), ("/healthz", "/health", "/ping"), "GET", "HEAD"),
         open_to_all(ops.ready(services), ("/readyz",), "GET", "HEAD"),
+        open_to_all(ops.metrics(services), ("/metrics",), "GET", "HEAD"),
     ]
 
 

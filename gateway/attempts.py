@@ -10,7 +10,7 @@ from collections.abc import Callable, Coroutine, Sequence
 from typing import Any, TypeVar
 
 from gateway.catalog import Offer
-from gateway.errors import EngineFailed, EngineSilent
+from gateway.errors import RETRY_AFTER, EngineFailed, EngineSilent, Unavailable
 from gateway.exchange import NEVER, Attempt, Exchange
 from gateway.retry import wait
 from gateway.services import Services
@@ -37,14 +37,18 @@ async def first_good(
         attempt = await _begin(offers, exchange, services)
         exchange.patience = patience
         try:
-            return await _asked(attempt, offers, ask, exchange, services)
+            _check_open(attempt)
+            answer = await _asked(attempt, offers, ask, exchange, services)
         except (Exception, asyncio.CancelledError) as error:
             failure = exchange.ended_by(error)
             end(attempt, failure, services)
-            pause = None if exchange.status else _pause(failure, offers, exchange, services)
+            pause = _pause(failure, offers, exchange, services)
             if pause is None:
                 raise failure from error
-        exchange.stopped = None
+        else:
+            _settle(exchange.answering or attempt, services)
+            return answer
+        exchange.answering = exchange.stopped = None
         exchange.patience = NEVER
         if pause:
             await asyncio.sleep(pause)
@@ -58,8 +62,7 @@ def end(attempt: Attempt, failure: BaseException | None, services: Services) -> 
     attempt.failure = failure
     target = attempt.offer.target
     if failure is None:
-        if target.breaker.succeeded(attempt.trial, now):
-            target.returned(now)
+        _note_success(attempt, now)
     elif not isinstance(failure, THE_ENGINES_DOING):
         target.breaker.undecided(attempt.trial)
     elif target.breaker.failed(attempt.trial, now):
@@ -69,20 +72,41 @@ def end(attempt: Attempt, failure: BaseException | None, services: Services) -> 
 
 def finish(exchange: Exchange, services: Services) -> None:
     """Give back all that a request still holds."""
-    for attempt in exchange.attempts:
-        end(attempt, exchange.failure, services)
-    if exchange.attempts:
+    if exchange.admitted:
+        exchange.admitted = False
+        for attempt in exchange.attempts:
+            end(attempt, exchange.failure, services)
         services.admission.leave()
 
 
+def _settle(attempt: Attempt, services: Services) -> None:
+    """Let a trial decide as soon as there is a good answer, or its beginning: the rest of a stream may take long."""
+    if attempt.trial:
+        _note_success(attempt, services.clock())
+        attempt.trial = False
+
+
+def _note_success(attempt: Attempt, now: float) -> None:
+    target = attempt.offer.target
+    if target.breaker.succeeded(attempt.trial, now):
+        target.returned(now)
+
+
 async def _begin(offers: Sequence[Offer], exchange: Exchange, services: Services) -> Attempt:
-    offer = await services.admission.take(_left(offers, exchange) or offers, exchange.tier, not exchange.attempts)
+    new = not exchange.attempts
+    if not new:
+        offers = _next(offers, exchange, services.clock()) or offers
+    offer = await services.admission.take(offers, exchange.tier, new)
+    exchange.admitted = True
     return _at(offer, exchange, services)
 
 
 def _at(offer: Offer, exchange: Exchange, services: Services) -> Attempt:
     now = exchange.heard = services.clock()
-    attempt = Attempt(offer, now, offer.target.begins(now))
+    target = offer.target
+    if not exchange.attempts:
+        exchange.passed("queue", now)
+    attempt = Attempt(offer, now, target.breaker.allows(now) and target.begins(now))
     exchange.attempts.append(attempt)
     exchange.answering = attempt
     return attempt
@@ -96,8 +120,26 @@ def _left(offers: Sequence[Offer], exchange: Exchange) -> Sequence[Offer]:
     return [offer for offer in offers if id(offer) not in tried]
 
 
+def _next(offers: Sequence[Offer], exchange: Exchange, now: float) -> Sequence[Offer]:
+    """Return the deployments to be asked next: those that have not been, or all again; none that is left alone."""
+    allowed = [offer for offer in offers if offer.target.breaker.allows(now)]
+    return _left(allowed, exchange) or allowed
+
+
+def _check_open(attempt: Attempt) -> None:
+    """See that the deployment is not left alone since its place was waited for. Raises Unavailable."""
+    target = attempt.offer.target
+    if target.breaker.opened_until and not attempt.trial:
+        raise Unavailable(f"The engine {target.name} has failed too often.", headers={"retry-after": RETRY_AFTER})
+
+
 def _pause(failure: BaseException, offers: Sequence[Offer], exchange: Exchange, services: Services) -> float | None:
-    elsewhere = bool(_left(offers, exchange))
+    """Return how long to wait before the next attempt, or None if there is to be none."""
+    over = exchange.stopped is not None and not isinstance(exchange.stopped, EngineSilent)
+    following = _next(offers, exchange, services.clock())
+    if over or exchange.status or not following:
+        return None
+    elsewhere = all(attempt.offer is not following[0] for attempt in exchange.attempts)
     rules = services.config.retries
     return wait(failure, len(exchange.attempts), elsewhere, rules, services.budget, services.random)
 
@@ -119,7 +161,7 @@ async def _asked(attempt: Attempt, offers: Sequence[Offer], ask: Ask[T], exchang
             racing[asyncio.create_task(ask(other))] = other
         return await _winner(racing, exchange, services)
     finally:
-        await _stop(racing, services)
+        await _stop(racing, exchange, services)
 
 
 def _another(offers: Sequence[Offer], exchange: Exchange, services: Services) -> Attempt | None:
@@ -153,12 +195,13 @@ async def _winner(racing: "dict[asyncio.Task[T], Attempt]", exchange: Exchange, 
             end(attempt, failure, services)
 
 
-async def _stop(racing: "dict[asyncio.Task[Any], Attempt]", services: Services) -> None:
-    """End those that have not won."""
+async def _stop(racing: "dict[asyncio.Task[Any], Attempt]", exchange: Exchange, services: Services) -> None:
+    """End those that have not won; if nobody has, as the request was stopped, that is why."""
     for task in racing:
         task.cancel()
     for task, attempt in list(racing.items()):
         result: Any = (await asyncio.gather(task, return_exceptions=True))[0]
         if hasattr(result, "close"):
             result.close()
-        end(attempt, result if isinstance(result, BaseException) else asyncio.CancelledError(), services)
+        failure = result if isinstance(result, BaseException) else asyncio.CancelledError()
+        end(attempt, exchange.stopped or failure, services)

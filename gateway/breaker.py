@@ -15,38 +15,44 @@ class Breaker:
     """Counts over two halves of the window, the past one and the present. Times are monotonic, in seconds."""
 
     def __init__(self, rules: Rules) -> None:
-        self._rules = rules
+        self.rules = rules  # may be changed at any time
         self._in_a_row = 0
         self._past = [0, 0]  # answers, and how many of them failed
         self._present = [0, 0]
         self._began = 0.0  # the present half
-        self._trial = False  # one is under way
         self._length = rules.open
         self.opened_until = 0.0  # 0 while closed
+        self._trial_until = 0.0  # until then it is waited for the end of a trial
 
     def allows(self, now: float) -> bool:
         """Whether a request may go there."""
-        return not self.opened_until or (now >= self.opened_until and not self._trial)
+        return now >= self.opened_until and now >= self._trial_until
 
-    def began(self) -> bool:
-        """Note that a request goes there; return whether it is the trial, which is to be said of it at its end."""
-        self._trial = self.opened_until > 0
-        return self._trial
+    def began(self, now: float) -> bool:
+        """Note that a request goes there; return whether it is the trial, which is to be said of it at its end.
+
+        Of two that were allowed before either began, the first is. If it comes to no end, there will be another.
+        """
+        trial = self.opened_until > 0 and now >= self._trial_until
+        if trial:
+            self._trial_until = now + self.rules.most_open
+        return trial
 
     def undecided(self, trial: bool) -> None:
         """Note that a request ended and says nothing of the engine: the client left, or there was no room."""
         if trial:
-            self._trial = False
+            self._trial_until = 0.0
 
     def succeeded(self, trial: bool, now: float) -> bool:
         """Note a good answer; return whether that closes the circuit."""
         self._in_a_row = 0
         self._turn(now)
         self._present[0] += 1
-        if trial:
-            self._trial, self.opened_until, self._length = False, 0.0, self._rules.open
+        closes = trial and self.opened_until > 0
+        if closes:
+            self.opened_until = self._trial_until = 0.0
             self._past, self._present = [0, 0], [0, 0]
-        return trial
+        return closes
 
     def failed(self, trial: bool, now: float) -> bool:
         """Note a failure; return whether that opens the circuit."""
@@ -54,20 +60,22 @@ class Breaker:
         self._turn(now)
         self._present[0] += 1
         self._present[1] += 1
-        if trial:
-            self._trial = False
-            self._length = min(self._length * 2, self._rules.most_open)
+        if trial and self.opened_until:
+            self._trial_until = 0.0
+            self._length = min(self._length * 2, self.rules.most_open)
         elif self.opened_until or not self._too_many():
             return False
+        else:
+            self._length = self.rules.open
         self.opened_until = now + self._length
         return True
 
     def _too_many(self) -> bool:
         answers, failures = (before + since for before, since in zip(self._past, self._present, strict=True))
-        return self._in_a_row >= self._rules.failures or (answers >= LEAST and failures >= self._rules.share * answers)
+        return self._in_a_row >= self.rules.failures or (answers >= LEAST and failures >= self.rules.share * answers)
 
     def _turn(self, now: float) -> None:
-        half = self._rules.window / 2
+        half = self.rules.window / 2
         if now - self._began >= half:
             self._past = self._present if now - self._began < 2 * half else [0, 0]
             self._present = [0, 0]

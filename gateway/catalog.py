@@ -44,20 +44,21 @@ class Target:
         self.in_flight = 0
         self.figures = Load()  # the engine's own, as it said last
         self.asked_at = 0.0
-        self._slow_start = slow_start
         self._warm_at = 0.0
         self._base = URL(deployment.url)
         self.server_name: str | None = None  # for TLS, where the URL has a number in the place of the name
         if deployment.address:
-            self.headers["host"] = self._base.authority
+            self.headers["host"] = self._base.host_port_subcomponent or ""  # a usual port is not named in it
             self.server_name = self._base.host
             self._base = self._base.with_host(deployment.address)
         self._urls: dict[str, URL] = {}
-        self.adopt(deployment)
+        self.adopt(deployment, rules, slow_start)
 
-    def adopt(self, deployment: Deployment) -> None:
+    def adopt(self, deployment: Deployment, rules: Breaker, slow_start: float) -> None:
         """Take over what a changed configuration says, where it is still the same engine."""
         self.deployment = deployment
+        self.breaker.rules = rules
+        self._slow_start = slow_start
         self.model = deployment.model
         self.weight = deployment.weight
         self.vision = deployment.vision
@@ -96,7 +97,7 @@ class Target:
     def begins(self, now: float) -> bool:
         """Note that a request goes there; return whether it is a trial."""
         self.asked_at = now
-        return self.breaker.began()
+        return self.breaker.began(now)
 
     def returned(self, now: float) -> None:
         """Note that it has recovered."""
@@ -128,6 +129,7 @@ class Offer(Struct, frozen=True):
     model: str
     max_model_len: int | None
     sees: bool = False
+    served: str = ""  # what the engine itself says that this is
 
 
 class Entry(Struct, frozen=True):
@@ -137,6 +139,7 @@ class Entry(Struct, frozen=True):
     aliases: list[str]
     offers: list[Offer]
     settings: Model
+    served: tuple[str, ...] = ()  # what its engines say that it is
     routes: bool = True  # what only some of the engines can do to those; else it is refused
 
     @property
@@ -178,7 +181,7 @@ class Catalog:
         target = next((target for target in known if target.is_for(deployment)), None)
         if target is None:
             target = Target(deployment, config.breaker, config.health.slow_start)
-        target.adopt(deployment)
+        target.adopt(deployment, config.breaker, config.health.slow_start)
         self.targets.append(target)
         return target
 
@@ -191,7 +194,9 @@ class Catalog:
                 aliases = [*(known.aliases if known else []), *model.aliases]
                 routes = model.on_unsupported == "route" and (known is None or known.routes)
                 settings = known.settings if known else model
-                entries[name] = Entry(name, aliases, [*(known.offers if known else []), *offers], settings, routes)
+                together = [*(known.offers if known else []), *offers]
+                served = tuple(sorted({offer.served for offer in together}))
+                entries[name] = Entry(name, aliases, together, settings, served, routes)
         self.entries = entries
         self._names = {alias: entry for entry in entries.values() for alias in entry.aliases} | entries
 
@@ -221,6 +226,7 @@ def _offers(model: Model, targets: list[Target]) -> dict[str, list[Offer]]:
                     served.model if target.model in ("", served.name) else target.model,
                     served.max_model_len,
                     served.sees or target.vision,
+                    f"{target.engine}/{served.name}",
                 )
             )
     return offers

@@ -1,7 +1,7 @@
 """Engines behind a DNS name: each of its addresses is a deployment of its own, looked up again and again.
 
-`discover = "dns"` at a deployment says so; with a headless service of Kubernetes, the addresses are its pods. An answer
-that fails leaves what was known in force.
+`discover = "dns"` at a deployment says so; with a headless service of Kubernetes, the addresses are its pods. A look-up
+that fails leaves what was known in force; until one has succeeded, the name itself is the one deployment.
 """
 
 import asyncio
@@ -36,6 +36,7 @@ class Discovery:
         self._changed = changed
         self._resolve = resolve
         self._known: dict[str, list[str]] = {}
+        self._failing: set[str] = set()
 
     def take(self, config: Config) -> None:
         """Follow a changed configuration."""
@@ -51,10 +52,8 @@ class Discovery:
     async def look(self) -> None:
         """Look up all names once; if an address has come or gone, say so."""
         before = dict(self._known)
-        for model in self.config.models:
-            for deployment in model.deployments:
-                if deployment.discover == "dns":
-                    await self._look_up(deployment)
+        deployments = [one for model in self.config.models for one in model.deployments if one.discover == "dns"]
+        await asyncio.gather(*(self._look_up(deployment) for deployment in deployments))
         if self._known != before:
             self._changed(self.expanded())
 
@@ -62,9 +61,12 @@ class Discovery:
         parts = urlsplit(deployment.url)
         try:
             addresses = await self._resolve(parts.hostname or "", parts.port or PORTS[parts.scheme])
-        except OSError as error:
-            log.warning("%s: %s cannot be looked up: %s", deployment.name, parts.hostname, error.strerror or error)
+        except (OSError, UnicodeError) as error:  # UnicodeError: no name of a host
+            if deployment.url not in self._failing:
+                log.warning("%s: %s cannot be looked up: %s", deployment.name, parts.hostname, error)
+            self._failing.add(deployment.url)
             return
+        self._failing.discard(deployment.url)
         if addresses != self._known.get(deployment.url):
             log.info("%s: %s is %s", deployment.name, parts.hostname, ", ".join(addresses))
         self._known[deployment.url] = addresses
@@ -82,7 +84,9 @@ class Discovery:
 
     def _replicas(self, deployment: Deployment) -> list[Deployment]:
         """Return a deployment for each address; they share its weight."""
-        addresses = self._known.get(deployment.url, [])
+        addresses = self._known.get(deployment.url)
+        if not addresses:
+            return [deployment]
         return [
             msgspec.structs.replace(
                 deployment,

@@ -1,6 +1,5 @@
 """The door: a request's body in, an answer's head and body out, and an eye on whether the client is still there."""
 
-import asyncio
 from collections.abc import Awaitable, Callable
 from time import monotonic
 from typing import Any
@@ -66,7 +65,7 @@ class watching:
     """Within it, the request ends as soon as its client leaves, whatever it is waiting for."""
 
     def __init__(self, exchange: Exchange, receive: Receive) -> None:
-        self._watch = asyncio.ensure_future(_left(exchange, receive))
+        self._watch = exchange.task.get_loop().create_task(_left(exchange, receive))
 
     def __enter__(self) -> None: ...
 

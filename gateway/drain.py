@@ -9,13 +9,14 @@ The notice is for load balancers, which take some seconds to look at `/readyz`. 
 import asyncio
 import logging
 import signal
-from collections.abc import Callable
-from types import FrameType
 from typing import Any
 
 from gateway.services import Services
 
 SIGNALS = (signal.SIGTERM, signal.SIGINT)
+# A terminal, or systemd, signals the supervisor and its workers, and the supervisor its workers once more.
+ONE_SIGNAL = 1.0  # seconds
+FAREWELL = 2.0  # seconds, in which clients may take the news that it is over
 
 log = logging.getLogger("pointsman")
 
@@ -25,26 +26,41 @@ class Drain:
 
     def __init__(self, services: Services) -> None:
         self._services = services
-        self._servers: dict[int, Callable[[int, FrameType | None], Any]] = {}
+        self._server: Any = None  # uvicorn's
+        self._began = 0.0
 
     async def listen(self) -> None:
         """Take the signals over from the server; to be called in its event loop."""
         loop = asyncio.get_running_loop()
-        for number in SIGNALS:
-            servers = signal.getsignal(number)
-            if callable(servers):
-                self._servers[number] = servers
-                loop.add_signal_handler(number, self.begin, number)
+        self._server = getattr(signal.getsignal(signal.SIGTERM), "__self__", None)
+        if self._server is not None:
+            for number in SIGNALS:
+                loop.add_signal_handler(number, self.begin)
 
-    def begin(self, number: int) -> None:
+    def begin(self) -> None:
         """Begin to drain at the first signal; at the second, end."""
         services, loop = self._services, asyncio.get_running_loop()
         if services.draining:
-            services.stop()
-            self._servers[number](number, None)
+            if services.clock() - self._began > ONE_SIGNAL:
+                self._end()
             return
         services.draining = True
+        self._began = services.clock()
         server = services.config.server
         log.info("draining: %d requests in flight have %g s", len(services.sweep.open), server.drain)
-        loop.call_later(server.drain_notice, self._servers[number], number, None)
-        loop.call_later(server.drain_notice + server.drain, services.stop)
+        loop.call_later(server.drain_notice, self._close)
+        loop.call_later(server.drain_notice + server.drain, self._end)
+
+    def _close(self) -> None:
+        """Take no new connections; the server ends when it has none left."""
+        self._server.should_exit = True
+
+    def _end(self) -> None:
+        """End what is in flight; who does not take the news in time is hung up on."""
+        self._close()
+        self._services.stop()
+        asyncio.get_running_loop().call_later(FAREWELL, self._hang_up)
+
+    def _hang_up(self) -> None:
+        for connection in list(self._server.server_state.connections):
+            connection.transport.abort()

@@ -7,14 +7,15 @@ was not streamed is a source too (TGI's tools), as a streamed one can be a whole
 
 import asyncio
 from collections.abc import Sequence
-from typing import Protocol
 
+from backends import functions
 from backends.base import Again, BackendError, Call, Cause, Completion, Decoder, Event, UpstreamRequest
 from backends.merge import as_chunks, assembled, merged_usage
 from backends.schema import Usage
 from gateway.errors import PointsmanError, from_backend
 from gateway.exchange import Attempt, Exchange
 from gateway.services import Services
+from gateway.source import Source
 from gateway.upstream import Reply
 
 MOST_REQUESTS = 256  # for one answer; the dialects stop long before
@@ -104,21 +105,6 @@ def too_often() -> PointsmanError:
     return from_backend(BackendError(Cause.FAILED, "The engine did not come to an answer."))
 
 
-class Source(Protocol):
-    """Where a client's chunks come from. `usage` is known at the end; `ended` may say so before an empty batch does."""
-
-    usage: Usage | None
-    ended: bool
-
-    async def read(self) -> Sequence[Event]:
-        """Return the next batch, never empty; at the end, an empty one. Raises PointsmanError."""
-        ...
-
-    def close(self) -> None:
-        """Stop the engine's work, if it is not done."""
-        ...
-
-
 class EngineSource:
     """An engine's answer as chunks, over as many requests as it takes."""
 
@@ -206,8 +192,33 @@ class EngineSource:
 
     def close(self) -> None:
         """Stop the engine, if it is still at work."""
-        if self._reply is not None and self._decoder is not None:
+        if self._reply is not None and not self.ended:
             self._reply.close()
+
+
+class Older:
+    """A source whose chunks say functions for tools, as the client did."""
+
+    def __init__(self, source: Source) -> None:
+        self._source = source
+
+    @property
+    def usage(self) -> Usage | None:
+        """The source's."""
+        return self._source.usage
+
+    @property
+    def ended(self) -> bool:
+        """Whether the source has."""
+        return self._source.ended
+
+    async def read(self) -> Sequence[Event]:
+        """Return the next batch."""
+        return functions.events(await self._source.read())
+
+    def close(self) -> None:
+        """Stop the engine's work."""
+        self._source.close()
 
 
 class MergedSource:

@@ -15,6 +15,7 @@
     ├── Internal              500   a fault of the gateway's
     ├── EngineFailed          502   an engine tried and failed, or is not what it should be
     ├── Unavailable           503   no engine, or none with room
+    │   └── ShuttingDown      503   the gateway ends before the answer did
     └── EngineTimeout         504   the answer was not complete in time
         └── EngineSilent      504   an engine said nothing for too long
     ClientLeft                —     nobody is there to be told
@@ -158,6 +159,12 @@ class Unavailable(PointsmanError):
 
     status = 503
     code = "overloaded"
+
+
+class ShuttingDown(Unavailable):
+    """The gateway ends before the answer did."""
+
+    code = "shutting_down"
 
 
 class EngineTimeout(PointsmanError):

@@ -6,7 +6,8 @@ Each step writes into it what it learns; whoever counts, traces or answers reads
 import asyncio
 import logging
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from typing import Literal
 
 from backends.schema import Usage
 from gateway.catalog import Offer, Target
@@ -15,6 +16,8 @@ from gateway.limits.standing import Standing
 from gateway.principal import ANYBODY, Principal, Tier
 
 NEVER = float("inf")
+
+Stage = Literal["auth", "parse", "cache", "route", "queue"]
 
 log = logging.getLogger("pointsman")
 
@@ -39,7 +42,8 @@ class Exchange:
     latest. `asked` is when an engine was first asked, 0 before. While `writing`, it is the client that is waited for.
     Of the `attempts`, the one `answering` is the one to be named to the client. `stopped` is why the gateway ended
     the request, if it did; `failure` is what it came to, if not to an answer. `silence` writes a keep-alive, once one
-    may.
+    may. `stages` are those that are over, each with its length; the present one began at `since`. `first` is when the
+    first of a stream's chunks came, `answered` when the answer's head went out, `overhead` how long the gateway took.
     """
 
     id: str
@@ -55,12 +59,20 @@ class Exchange:
     wrote: float = field(default=0.0)
     writing: bool = False
     asked: float = 0.0
+    since: float = 0.0
+    stages: list[tuple[Stage, float]] = field(default_factory=list)
+    first: float = 0.0
+    answered: float = 0.0
+    overhead: float = 0.0
     principal: Principal = ANYBODY
     standing: Standing | None = None  # with the key's limits
     tier: Tier = "priority"
     model: str = ""
     hedge_after: float = 0.0
     stream: bool = False
+    cache: Literal["", "hit", "miss", "coalesced", "bypass"] = ""
+    age: int = 0  # seconds, of an answer that was kept
+    admitted: bool = False  # it holds a place in all
     attempts: list[Attempt] = field(default_factory=list)
     answering: Attempt | None = None
     usage: Usage | None = None
@@ -70,7 +82,7 @@ class Exchange:
     silence: Callable[[], Awaitable[None]] | None = None
 
     def __post_init__(self) -> None:
-        self.heard = self.wrote = self.began
+        self.heard = self.wrote = self.since = self.began
 
     @property
     def target(self) -> Target | None:
@@ -81,6 +93,15 @@ class Exchange:
     def adapted(self) -> tuple[str, ...]:
         """The parameters that were mapped or emulated for it."""
         return self.answering.adapted if self.answering else ()
+
+    def passed(self, stage: Stage, now: float) -> None:
+        """Note that a stage is over; the next one begins."""
+        self.stages.append((stage, now - self.since))
+        self.since = now
+
+    def apart(self, task: "asyncio.Task[object]") -> "Exchange":
+        """Return the account of what goes on in another task on this request's behalf, and perhaps longer than it."""
+        return replace(self, task=task, attempts=[], answering=None, status=0, stages=[], standing=None, silence=None)
 
     def stop(self, why: PointsmanError | ClientLeft) -> None:
         """End the request from outside: its task is cancelled, and with it whatever it waits for."""
@@ -104,11 +125,16 @@ class Exchange:
         headers = [(b"x-request-id", self.id.encode())]
         if self.standing is not None:
             headers += self.standing.headers(now)
+        self.answered = now
+        self.overhead = self.asked - self.began + now - self.heard if self.asked else now - self.began
         attempt = self.answering
+        if self.cache:
+            headers.append((b"x-pointsman-cache", self.cache.encode()))
+        if self.cache == "hit":
+            headers += [(b"age", b"%d" % self.age), (b"x-pointsman-engine", b"cache")]
         if attempt is not None:
             headers += attempt.offer.target.answer_headers
-            own = self.asked - self.began + now - self.heard if self.asked else now - self.began
-            headers.append((b"x-pointsman-overhead-ms", b"%.3f" % (own * 1000)))
+            headers.append((b"x-pointsman-overhead-ms", b"%.3f" % (self.overhead * 1000)))
             if attempt.adapted:
                 headers.append((b"x-pointsman-adapted", ",".join(attempt.adapted).encode()))
         return headers

@@ -22,3 +22,4 @@ async def admit(exchange: Exchange, services: Services) -> None:
     principal = exchange.principal = authenticate(exchange, services.keyring, services.wall())
     if principal.limited:
         exchange.standing = await services.limiter.enter(principal, services.clock())
+    exchange.passed("auth", services.clock())

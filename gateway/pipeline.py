@@ -2,24 +2,28 @@
 
 import asyncio
 from collections.abc import Coroutine
+from functools import partial
 from typing import Any, TypeVar
 
 import msgspec
 
 from backends import functions
 from backends.base import Call, Completion
-from backends.extras import lay
+from backends.extras import laid
 from backends.merge import merged
 from gateway.attempts import first_good
 from gateway.auth import allow
-from gateway.catalog import Offer
+from gateway.cache.policy import Asked
+from gateway.cached import played, shared
+from gateway.catalog import Entry, Offer
 from gateway.door import Send, respond
-from gateway.engine import Asker, MergedSource, Source
+from gateway.engine import Asker, MergedSource, Older
 from gateway.errors import PointsmanError
 from gateway.exchange import Exchange
 from gateway.principal import Tier
 from gateway.routing import plan
 from gateway.services import Services
+from gateway.source import Ready, Source
 from gateway.stream import ClientStream
 from gateway.tokens import as_text
 
@@ -39,14 +43,32 @@ async def serve(call: Call, exchange: Exchange, send: Send, services: Services) 
     allow(exchange.principal, entry.name)
     exchange.stream = call.stream
     exchange.tier = tier(call, exchange)
+    asked = await _cached(call, entry, exchange, send, services)
+    if exchange.cache == "hit":
+        return
     if pin(exchange) == "tgi":
         call = await as_text(call, entry, exchange, services)
     offers = plan(call, entry, pin(exchange), services.clock(), services.random)
+    exchange.passed("route", services.clock())
     if call.stream:
         exchange.hedge_after = entry.settings.hedge_after
-        await _stream(call, offers, exchange, send, services)
+        await _stream(call, offers, asked, exchange, send, services)
     else:
-        await _whole(call, offers, exchange, send, services)
+        await _whole(call, offers, asked, exchange, send, services)
+
+
+async def _cached(call: Call, entry: Entry, exchange: Exchange, send: Send, services: Services) -> Asked | None:
+    """Answer with what is kept, if there is anything; return what else the call asks of the cache."""
+    cache = services.cache
+    if cache is None:
+        return None
+    asked = cache.asked(call, exchange.headers, exchange.principal.tenant, entry, pin(exchange) or "")
+    exchange.cache = "miss" if asked else "bypass"
+    kept = await cache.get(asked) if asked else None
+    exchange.passed("cache", services.clock())
+    if kept is not None:
+        await played(kept, call, exchange, send, services)
+    return asked
 
 
 def pin(exchange: Exchange) -> str | None:
@@ -61,16 +83,35 @@ def tier(call: Call, exchange: Exchange) -> Tier:
     return "flex" if asked is not None and bytes(asked) == FLEX else exchange.principal.tier
 
 
-async def _whole(call: Call, offers: list[Offer], exchange: Exchange, send: Send, services: Services) -> None:
+async def _source(
+    call: Call, offers: list[Offer], asked: Asked | None, exchange: Exchange, services: Services
+) -> Source:
+    """Return the source of the answer, its beginning read: the engines', or that of an identical request in flight."""
+    open_ = partial(_opened if call.stream else _answered, call, offers, services)
+    if asked is None or services.cache is None:
+        return await open_(exchange)
+    return await shared(asked, call, exchange, open_, services.cache, services)
+
+
+async def _whole(
+    call: Call, offers: list[Offer], asked: Asked | None, exchange: Exchange, send: Send, services: Services
+) -> None:
+    source = await _source(call, offers, asked, exchange, services)
+    try:
+        (answer,) = await source.read()
+    finally:
+        source.close()
+    exchange.usage = source.usage
+    await respond(exchange, send, services.clock(), 200, _encode(answer))
+
+
+async def _answered(call: Call, offers: list[Offer], services: Services, exchange: Exchange) -> Source:
     completion = await first_good(
         offers, lambda attempt: _complete(Asker(call, attempt, exchange, services)), exchange, services
     )
-    answer = completion.answer
-    exchange.usage = answer.usage
     if call.older:
-        functions.answer(answer)
-    body = _encode(lay(answer, completion.extra) if completion.extra else answer)
-    await respond(exchange, send, services.clock(), 200, body)
+        functions.answer(completion.answer)
+    return Ready([laid(completion)], completion.answer.usage)
 
 
 async def _complete(asker: Asker) -> Completion:
@@ -79,10 +120,12 @@ async def _complete(asker: Asker) -> Completion:
     return merged(completions, requests)
 
 
-async def _stream(call: Call, offers: list[Offer], exchange: Exchange, send: Send, services: Services) -> None:
+async def _stream(
+    call: Call, offers: list[Offer], asked: Asked | None, exchange: Exchange, send: Send, services: Services
+) -> None:
     client = ClientStream(exchange, send, services.clock)
     try:
-        await _relay(call, offers, exchange, client, services)
+        await _relay(call, await _source(call, offers, asked, exchange, services), exchange, client, services)
     except (Exception, asyncio.CancelledError) as error:
         failure = exchange.failure = exchange.ended_by(error)
         if not client.begun or not isinstance(failure, PointsmanError):
@@ -91,19 +134,11 @@ async def _stream(call: Call, offers: list[Offer], exchange: Exchange, send: Sen
         await client.fail(failure)
 
 
-async def _relay(call: Call, offers: list[Offer], exchange: Exchange, client: ClientStream, services: Services) -> None:
-    timeouts = services.config.timeouts
-    source = await first_good(
-        offers,
-        lambda attempt: _open(Asker(call, attempt, exchange, services)),
-        exchange,
-        services,
-        timeouts.first_event,
-    )
+async def _relay(call: Call, source: Source, exchange: Exchange, client: ClientStream, services: Services) -> None:
+    exchange.first = exchange.heard
     try:
-        exchange.patience = timeouts.between_events
+        exchange.patience = services.config.timeouts.between_events
         while events := await source.read():
-            events = functions.events(events) if call.older else events
             if source.ended:
                 break
             await client.write(events)
@@ -111,6 +146,17 @@ async def _relay(call: Call, offers: list[Offer], exchange: Exchange, client: Cl
         source.close()
     exchange.usage = source.usage
     await client.finish(call, source.usage, events)
+
+
+async def _opened(call: Call, offers: list[Offer], services: Services, exchange: Exchange) -> Source:
+    source = await first_good(
+        offers,
+        lambda attempt: _open(Asker(call, attempt, exchange, services)),
+        exchange,
+        services,
+        services.config.timeouts.first_event,
+    )
+    return Older(source) if call.older else source
 
 
 async def _open(asker: Asker) -> Source:

@@ -28,7 +28,7 @@ class Budget:
 
     def spend(self) -> bool:
         """Take one retry; return whether there was one."""
-        if self._saved < 1:
+        if self._saved < 1 or not self.share:
             return False
         self._saved -= 1
         return True

@@ -2,25 +2,31 @@
 
 import asyncio
 import logging
+import sys
 import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
+from pathlib import Path
 from random import Random
 
 from gateway import limits
 from gateway.admission import Admission
+from gateway.cache import policy as cached
+from gateway.cache.policy import Cache
 from gateway.catalog import Catalog
 from gateway.config import Config
 from gateway.discovery import Discovery, resolve
-from gateway.errors import RETRY_AFTER, Unavailable
+from gateway.errors import RETRY_AFTER, ShuttingDown
 from gateway.keys import Keyring
 from gateway.limits import Limiter
+from gateway.observe.live import readings
+from gateway.observe.logs import RequestLog
+from gateway.observe.metrics import Metrics
 from gateway.retry import Budget
 from gateway.upstream import Upstream
 from gateway.watch import Prober, Sweep
 from gateway.watched import WatchedFile
-
 
 log = logging.getLogger("pointsman")
 
@@ -40,6 +46,9 @@ class Services:
     sweep: Sweep
     prober: Prober
     limiter: Limiter
+    cache: Cache | None
+    metrics: Metrics
+    requests: RequestLog
     random: Random
     clock: Callable[[], float]
     wall: Callable[[], float]
@@ -47,6 +56,7 @@ class Services:
     keyring: Keyring | None = None  # none: anybody may ask
     files: list[WatchedFile] = field(default_factory=list)
     draining: bool = False
+    loop: asyncio.AbstractEventLoop | None = None  # while it runs; finding it anew costs a system call
 
     def __post_init__(self) -> None:
         self.discovery = Discovery(self.config, self.follow, resolve)
@@ -54,8 +64,13 @@ class Services:
     @asynccontextmanager
     async def running(self) -> AsyncIterator[None]:
         """Open the connections and keep the watches for as long as the server runs."""
+        self.loop = asyncio.get_running_loop()
         await self.upstream.open()
-        beside = [self.sweep.run(), self.discovery.run(), self.limiter.run(), *(file.run() for file in self.files)]
+        await self.limiter.open()
+        if self.cache is not None:
+            await self.cache.open()
+        own = [self.sweep.run(), self.discovery.run(), self.limiter.run(), self.metrics.run()]
+        beside = [*own, *(file.run() for file in self.files)]
         watches = [asyncio.ensure_future(one) for one in beside]
         self.follow(self.discovery.expanded())
         try:
@@ -64,6 +79,8 @@ class Services:
             for watch in watches:
                 watch.cancel()
             await asyncio.gather(*watches, return_exceptions=True)
+            if self.cache is not None:
+                await self.cache.close()
             await self.prober.close()
             await self.limiter.close()
             await self.upstream.close()
@@ -87,14 +104,14 @@ class Services:
     def stop(self) -> None:
         """End what is in flight: its time is over."""
         for exchange in list(self.sweep.open):
-            exchange.stop(Unavailable("The gateway is shutting down.", headers={"retry-after": RETRY_AFTER}))
+            exchange.stop(ShuttingDown("The gateway is shutting down.", headers={"retry-after": RETRY_AFTER}))
 
 
 def lasting(config: Config) -> dict[str, object]:
     """Return what is read at the start alone."""
     server = config.server
     at_the_door = {f"server.{name}": getattr(server, name) for name in ("host", "port", "workers", "cors_origins")}
-    return at_the_door | {"auth.keys_file": config.auth.keys_file, "limits": config.limits}
+    return at_the_door | {"auth.keys_file": config.auth.keys_file, "limits": config.limits, "cache": config.cache}
 
 
 def make(
@@ -102,19 +119,26 @@ def make(
     random: Random | None = None,
     clock: Callable[[], float] = time.monotonic,
     wall: Callable[[], float] = time.time,
+    shared: Path | None = None,
 ) -> Services:
-    """Return the services for a configuration; nothing is opened yet."""
+    """Return the services for a configuration; nothing is opened yet. `shared` is the directory of several workers."""
     catalog = Catalog(config, int(wall()))
     upstream = Upstream(config.timeouts)
+    admission = Admission(config.admission)
+    limiter = limits.make(config.limits, config.server.workers, clock)
+    redis = {"limits": limiter} if config.limits.store == "redis" else {}
     return Services(
         config=config,
         catalog=catalog,
         upstream=upstream,
-        admission=Admission(config.admission),
+        admission=admission,
         budget=Budget(config.retries.budget),
         sweep=Sweep(config.timeouts, clock),
         prober=Prober(catalog, upstream, config.health, clock),
-        limiter=limits.make(config.limits, config.server.workers, clock),
+        limiter=limiter,
+        cache=cached.make(config.cache, wall, clock),
+        metrics=Metrics(lambda: readings(catalog, admission, redis, clock()), admission, limiter, wall, shared),
+        requests=RequestLog(sys.stderr.buffer),
         random=random or Random(),
         clock=clock,
         wall=wall,

@@ -5,7 +5,8 @@ on connections; how many requests are let through is decided before.
 """
 
 import asyncio
-from collections.abc import Awaitable
+import time
+from collections.abc import Awaitable, Callable
 from typing import TypeVar
 
 import aiohttp
@@ -108,8 +109,9 @@ class Reply:
 class Upstream:
     """The connections to all engines."""
 
-    def __init__(self, timeouts: Timeouts) -> None:
+    def __init__(self, timeouts: Timeouts, clock: Callable[[], float] = time.monotonic) -> None:
         self.follow(timeouts)
+        self._clock = clock
         self._session: aiohttp.ClientSession | None = None
         self._drains: set[asyncio.Task[None]] = set()
 
@@ -136,13 +138,12 @@ class Upstream:
 
     async def post(self, target: Target, path: str, body: bytes, headers: dict[str, str]) -> Reply:
         """Send a request; return when the answer's head is there. Raises Unreachable and EngineFailed."""
-        clock = asyncio.get_running_loop().time
-        began = clock()
+        began = self._clock()
         try:
             return await self._send(target, "POST", path, body, headers)
         except _Dropped:
             # A connection kept alive may be closed by the engine just as it is used again; any later, it was at work.
-            if clock() - began > STALE:
+            if self._clock() - began > STALE:
                 raise
             return await self._send(target, "POST", path, body, headers)
 

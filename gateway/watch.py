@@ -114,7 +114,7 @@ class Prober:
             async with asyncio.timeout(PATIENCE):
                 body = await self._got(target, target.backend.load.path)
         except (PointsmanError, BackendError, TimeoutError):
-            return
+            body = b""
         target.figures = target.backend.load.read(body)
 
     async def _got(self, target: Target, path: str) -> bytes:

@@ -15,18 +15,21 @@ log = logging.getLogger("pointsman")
 
 
 class WatchedFile:
-    """Calls `take` with the file's text after each change; what it raises is said in the log and changes nothing."""
+    """Calls `take` with the file's text at the start and after each change.
+
+    What `take` raises is said in the log, once for each change, and changes nothing.
+    """
 
     def __init__(self, path: Path, take: Callable[[str], None]) -> None:
         self._path = path
         self._take = take
-        self._seen = self._state()
+        self._seen: tuple[int, int, int, int] | None = None  # a restarted worker's text may be long out of date
 
     async def run(self) -> None:
         """Look at the file for ever."""
         while True:
-            await asyncio.sleep(INTERVAL)
             self.look()
+            await asyncio.sleep(INTERVAL)
 
     def look(self) -> None:
         """Look once, and take the file in if it is another."""
@@ -37,7 +40,9 @@ class WatchedFile:
         try:
             self._take(self._path.read_text())
         except Exception as error:
-            log.error("%s: %s; what was in force before stays in force", self._path, error)
+            for line in str(error).splitlines() or [repr(error)]:
+                log.error("%s: %s", self._path, line)
+            log.error("%s: what was in force before stays in force", self._path)
 
     def _state(self) -> tuple[int, int, int, int] | None:
         try:

@@ -34,8 +34,10 @@ def generation(services: Services, read: Callable[[bytes, str, int], Call]) -> H
 
     async def handle(exchange: Exchange, receive: Receive, send: Send) -> None:
         body = await read_json(exchange, receive, services.config.server.max_body_bytes)
+        exchange.since = services.clock()
         with watching(exchange, receive):
             call = read(body, exchange.id, int(services.wall()))
+            exchange.passed("parse", services.clock())
             await serve(call, exchange, send, services)
 
     return handle

@@ -1,10 +1,11 @@
-"""What operators ask: is it alive, is it ready."""
+"""What operators ask: is it alive, is it ready, how is it doing."""
 
 import msgspec
 
 from gateway.account import Handler
 from gateway.door import Receive, Send, respond
 from gateway.exchange import Exchange
+from gateway.observe.metrics import CONTENT_TYPE
 from gateway.services import Services
 
 
@@ -31,5 +32,14 @@ def ready(services: Services) -> Handler:
             "missing": {target.name: target.lacks(now) for target in services.catalog.targets if not target.ready(now)},
         }
         await respond(exchange, send, services.clock(), 200 if is_ready else 503, msgspec.json.encode(report))
+
+    return handle
+
+
+def metrics(services: Services) -> Handler:
+    """Return the handler of `/metrics`: those of all workers, whichever is asked."""
+
+    async def handle(exchange: Exchange, receive: Receive, send: Send) -> None:
+        await respond(exchange, send, services.clock(), 200, await services.metrics.text(), CONTENT_TYPE)
 
     return handle

@@ -54,11 +54,14 @@ def json_path(services: Services) -> Handler:
 
     async def handle(exchange: Exchange, receive: Receive, send: Send) -> None:
         body = await read_json(exchange, receive, services.config.server.max_body_bytes)
+        exchange.since = services.clock()
         with watching(exchange, receive):
             fields = parse.fields(body)
             if exchange.path == "/v1/embeddings":  # vLLM refuses these nulls, which some clients send
                 fields = {field: value for field, value in fields.items() if not parse.is_null(value)}
             name = _name(fields.get("model"))
+            exchange.passed("parse", services.clock())
+            exchange.stream = bytes(fields.get("stream", b"")) == b"true"
             await _pass(name, body, partial(_with_model, fields), exchange, send, services)
 
     return handle
@@ -73,11 +76,13 @@ def form_path(services: Services) -> Handler:
 
     async def handle(exchange: Exchange, receive: Receive, send: Send) -> None:
         body = await read_body(exchange, receive, services.config.server.max_body_bytes)
+        exchange.since = services.clock()
         with watching(exchange, receive):
             boundary = _BOUNDARY.search(exchange.headers.get(b"content-type", b""))
             if not boundary:
                 raise InvalidRequest("Content-Type must be multipart/form-data with its boundary.", "content-type")
             form = Form(body, boundary[1])
+            exchange.passed("parse", services.clock())
             await _pass(form.model, b"", lambda offer: form.written(offer.model), exchange, send, services)
 
     return handle
@@ -121,13 +126,14 @@ async def _pass(name: str, head: bytes, write: Write, exchange: Exchange, send: 
     allow(exchange.principal, entry.name)
     exchange.tier = exchange.principal.tier
     offers = plan_path(exchange.path, head, entry, pin(exchange), services.clock(), services.random)
+    exchange.passed("route", services.clock())
     try:
         reply = await first_good(
             offers,
             lambda attempt: _ask(attempt, write(attempt.offer), exchange, services),
             exchange,
             services,
-            services.config.timeouts.first_event,
+            services.config.timeouts.first_event if exchange.stream else NEVER,
         )
     except PointsmanError as error:
         if error.own is None or exchange.status:
@@ -222,6 +228,7 @@ async def _pass_stream(reply: Reply, exchange: Exchange, send: Send, services: S
     try:
         while data := await reply.chunk():
             exchange.heard = services.clock()
+            exchange.first = exchange.first or exchange.heard
             exchange.patience = services.config.timeouts.between_events
             *whole, lines = (lines + data).split(b"\n")
             if whole:

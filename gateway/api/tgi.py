@@ -75,6 +75,7 @@ def generation(services: Services) -> Handler:
         _check_method(turn.exchange, "POST")
         await admit(turn.exchange, services)
         body = await read_json(turn.exchange, receive, services.config.server.max_body_bytes)
+        turn.exchange.since = services.clock()
         with watching(turn.exchange, receive):
             await turn.serve(body, vocabularies)
 
@@ -155,6 +156,7 @@ class Turn:
         exchange = self.exchange
         self._body = body
         refusal = self._read_request()
+        exchange.passed("parse", self._services.clock())
         if self._asked is not None and self._asked.stream:
             self._stream()
         entry = spoken_for(self._services)
@@ -162,6 +164,7 @@ class Turn:
         allow(exchange.principal, entry.name)
         exchange.tier = exchange.principal.tier
         offers = self._plan(entry, refusal)
+        exchange.passed("route", self._services.clock())
         patience = self._timeouts.first_event if exchange.stream else NEVER
         await first_good(offers, partial(self._ask, vocabularies), exchange, self._services, patience)
 
@@ -261,7 +264,8 @@ class Turn:
             if reply.status in OWN_STATUSES and kind.startswith(("application/json", "text/plain")):
                 failure.own = OwnWords(reply.status, body, kind.encode())
             raise failure
-        read, written = (int(reply.headers.get(name, 0)) for name in COUNTS)
+        counts = [reply.headers.get(name, "") for name in COUNTS]
+        read, written = (int(count) if count.isdecimal() else 0 for count in counts)
         self.exchange.usage = usage(read, written)
         if self._client is not None:
             self._client.close()
@@ -379,6 +383,7 @@ class Turn:
     async def _chunk(self, reply: Reply) -> bytes:
         data = await reply.chunk()
         self.exchange.heard = self._services.clock()
+        self.exchange.first = self.exchange.first or self.exchange.heard
         self.exchange.patience = self._timeouts.between_events
         return data
 

@@ -5,7 +5,7 @@
 
 from collections.abc import Mapping
 
-from gateway.config.checks import check
+from gateway.config.checks import check, notes
 from gateway.config.given import Given
 from gateway.config.tables import (
     Admission,
@@ -16,6 +16,7 @@ from gateway.config.tables import (
     Deployment,
     Health,
     Limits,
+    Logging,
     Model,
     Retries,
     Server,
@@ -35,6 +36,7 @@ __all__ = [
     "Given",
     "Health",
     "Limits",
+    "Logging",
     "Model",
     "Retries",
     "Server",
@@ -43,6 +45,7 @@ __all__ = [
     "duration",
     "from_urls",
     "load",
+    "notes",
     "read",
     "size",
     "with_flags",

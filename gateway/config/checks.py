@@ -28,6 +28,14 @@ def check(config: Config, environ: Mapping[str, str], faults: list[str]) -> Conf
     return msgspec.structs.replace(config, models=models)
 
 
+def notes(config: Config) -> list[str]:
+    """Return what is no fault and should be known all the same, a line each."""
+    workers = config.server.workers
+    if workers > 1 and config.auth.keys_file and config.limits.store == "memory":
+        return [f"limits.store: without Redis each of the {workers} workers enforces its share of the keys' limits"]
+    return []
+
+
 def _is_loopback(host: str) -> bool:
     try:
         return host == "localhost" or ipaddress.ip_address(host).is_loopback

@@ -10,6 +10,7 @@ SIZES = {"": 1, "B": 1, "KiB": 2**10, "MiB": 2**20, "GiB": 2**30}
 UNITS = {"": 1.0, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
 
 Port = Annotated[int, Meta(ge=1, le=65535)]
+Text = Annotated[str, Meta(min_length=1)]
 Whole = Annotated[int, Meta(ge=0)]
 Positive = Annotated[int, Meta(ge=1)]
 Seconds = Annotated[float, Meta(gt=0)]
@@ -103,7 +104,8 @@ class Cache(Frozen, frozen=True, kw_only=True):
     store: Literal["off", "memory", "redis"] = "off"
     url: str = "redis://127.0.0.1:6379/0"
     ttl: str = "10m"
-    max_bytes: str = "256MiB"
+    max_bytes: str = "256MiB"  # in each worker's memory
+    pace: Annotated[float, Meta(ge=0)] = 0.0  # seconds between the events of a stream that is played again
 
 
 class Telemetry(Frozen, frozen=True, kw_only=True):
@@ -113,6 +115,8 @@ class Telemetry(Frozen, frozen=True, kw_only=True):
     otlp_protocol: Literal["http/protobuf", "grpc"] = "http/protobuf"
     sample_ratio: Share = 1.0
     trust_sampling: bool = False  # the client's own flag decides
+    content: bool = False  # what was asked and answered, too
+    redact: list[str] = []  # of that content: regular expressions, whose matches are taken out
 
 
 class Logging(Frozen, frozen=True, kw_only=True):
@@ -128,9 +132,9 @@ class Deployment(Frozen, frozen=True, kw_only=True):
     `api_key` is what `api_key_env` names, looked up by `load`, and `address` what DNS says; neither is in the file.
     """
 
-    name: str
-    engine: str
-    url: str
+    name: Text
+    engine: Text
+    url: Text
     model: str = ""
     weight: Annotated[float, Meta(ge=0)] = 1.0
     max_in_flight: Whole = 0  # 0: no bound
@@ -168,6 +172,8 @@ class Config(Frozen, frozen=True, kw_only=True):
     health: Health = Health()
     admission: Admission = Admission()
     limits: Limits = Limits()
+    cache: Cache = Cache()
+    logging: Logging = Logging()
     models: list[Model] = []
 
 

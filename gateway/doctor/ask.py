@@ -13,7 +13,7 @@ from typing import Any
 import httpx
 import msgspec
 
-from gateway.config import Config, Deployment, Model, Timeouts
+from gateway.config import Config, Deployment, Logging, Model, Timeouts
 from gateway.doctor.heard import Heard
 
 CONNECT = 2.0
@@ -108,7 +108,7 @@ async def fronted(deployments: list[Deployment], patience: float = PATIENCE) -> 
 
     model = Model(name=MODEL, deployments=deployments)
     timeouts = Timeouts(connect=CONNECT, first_event=patience, between_events=patience, total=patience + 1)
-    app = create_app(services.make(Config(models=[model], timeouts=timeouts)))
+    app = create_app(services.make(Config(models=[model], timeouts=timeouts, logging=Logging(requests=False))))
     transport = httpx.ASGITransport(app=app, raise_app_exceptions=False)  # type: ignore[arg-type]
     headers = {"content-type": "application/json"}
     async with (

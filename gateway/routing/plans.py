@@ -66,14 +66,15 @@ def standing(offers: list[Offer], entry: Entry, head: bytes, now: float, random:
     if len(offers) == 1 and offers[0].target.breaker.allows(now):
         return offers
     ready = [offer for offer in offers if offer.target.ready(now)]
-    down = [offer for offer in offers if not offer.target.up and offer.target.breaker.allows(now)]
-    if not ready and not down:
+    if not ready:  # who is down may be back since it was looked at
+        ready = [offer for offer in offers if offer.target.breaker.allows(now)]
+    if not ready:
         soonest = min(offer.target.breaker.opened_until for offer in offers) - now
         headers = {"retry-after": str(max(1, math.ceil(soonest)))}
         raise Unavailable(f"The engines of '{entry.name}' have failed too often just now.", headers=headers)
     if len(ready) > 1:
         ready = POLICIES[entry.settings.policy](ready, head, now, random)
-    return ready + down
+    return ready
 
 
 def _with_room(call: Call, offers: list[Offer]) -> list[Offer]:

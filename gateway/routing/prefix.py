@@ -33,5 +33,5 @@ def order(offers: list[Offer], head: bytes, now: float, random: Random) -> list[
 def _score(offer: Offer, head: bytes, now: float) -> float:
     """Return the place that a deployment has for this head: the lowest wins, each as often as its share says."""
     share = offer.target.share(now)
-    drawn = int.from_bytes(blake2b(head, digest_size=8, key=offer.target.name.encode()[:64]).digest())
+    drawn = int.from_bytes(blake2b(offer.target.name.encode() + b"\0" + head, digest_size=8).digest())
     return -math.log((drawn + 1) / 2**64) / share if share else math.inf

@@ -6,5 +6,5 @@ from gateway.catalog import Offer
 
 
 def order(offers: list[Offer], head: bytes, now: float, random: Random) -> list[Offer]:
-    """Return the offers by when they were asked last."""
-    return sorted(offers, key=lambda offer: offer.target.asked_at)
+    """Return the offers by when they were asked last; those without a weight come last."""
+    return sorted(offers, key=lambda offer: (not offer.target.weight, offer.target.asked_at))

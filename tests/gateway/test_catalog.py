@@ -87,7 +87,7 @@ def test_an_engine_that_went_away_keeps_its_model() -> None:
     assert len(plan(call(), made.find("x"), None, 0.0, Random(1))) == 1
 
 
-def test_the_first_engine_is_drawn_by_weight_and_those_that_are_down_come_last() -> None:
+def test_the_first_engine_is_drawn_by_weight_and_those_that_are_down_are_left_out() -> None:
     made = catalog(
         Model(name="m", deployments=[deployment("a", weight=90), deployment("b", weight=10), deployment("c")])
     )
@@ -98,7 +98,7 @@ def test_the_first_engine_is_drawn_by_weight_and_those_that_are_down_come_last()
     firsts = Counter(offers[0].target.name for offers in plans)
     assert 870 < firsts["a"] < 930
     assert firsts["a"] + firsts["b"] == 1000
-    assert {offers[2].target.name for offers in plans} == {"c"}
+    assert {len(offers) for offers in plans} == {2}
 
 
 def test_what_one_engine_cannot_do_goes_to_the_others_alone_up_or_not() -> None:

@@ -2,11 +2,26 @@
 
 import tomllib
 from pathlib import Path
+from typing import Literal
 
 import msgspec
 import pytest
 
-from gateway.config import Auth, Config, ConfigError, Deployment, Model, Server, Timeouts, from_urls, load, size
+from gateway.config import (
+    Auth,
+    Config,
+    ConfigError,
+    Deployment,
+    Given,
+    Limits,
+    Model,
+    Server,
+    from_urls,
+    load,
+    notes,
+    size,
+)
+from gateway.config.reader import NOT_WRITTEN
 from tests.gateway.harness import checked
 
 GOOD = """
@@ -125,6 +140,27 @@ def test_every_fault_is_reported_at_once_with_its_place() -> None:
         (GOOD.replace("127.0.0.1", "127.0.0.1.evil.example"), "server.host", "--allow-anonymous"),
         (GOOD.replace("tgi-a", "tgi-\\u0007"), "models[0].deployments[1].name", "printable ASCII"),
         (GOOD + "\napi_key = 'x'", "models[0].deployments[1].api_key", "unknown key"),
+        (GOOD + "\naddress = '10.0.0.1'", "models[0].deployments[1].address", "unknown key"),
+        (GOOD.replace('"tgi"', '""'), "models[0].deployments[1].engine", "length >= 1"),
+        (GOOD.replace('"tgi-a"', '""'), "models[0].deployments[1].name", "length >= 1"),
+        (GOOD.replace("http://10.0.0.6:8080/", ""), "models[0].deployments[1].url", "length >= 1"),
+        (GOOD + '\ndiscover = "srv"', "models[0].deployments[1].discover", "invalid enum value 'srv'"),
+        (GOOD + "\nmax_in_flight = -1", "models[0].deployments[1].max_in_flight", ">= 0"),
+        (GOOD.replace("aliases", 'policy = "random"\naliases'), "models[0].policy", "invalid enum value 'random'"),
+        (GOOD.replace("aliases", "prefix_bytes = 0\naliases"), "models[0].prefix_bytes", ">= 1"),
+        (GOOD.replace("aliases", "hedge_after = -1\naliases"), "models[0].hedge_after", ">= 0"),
+        (GOOD + "\n[server.drain]", "server.drain", "expected float"),
+        (GOOD.replace("port =", "drain = 0\nport ="), "server.drain", "> 0"),
+        (GOOD.replace("port =", "drain_notice = -1\nport ="), "server.drain_notice", ">= 0"),
+        (GOOD.replace("port =", "workers = 0\nport =").replace("workers = 2", ""), "server.workers", ">= 1"),
+        (GOOD + "\n[retries]\nattempts = 0", "retries.attempts", ">= 1"),
+        (GOOD + "\n[retries]\nbudget = 2", "retries.budget", "<= 1"),
+        (GOOD + "\n[breaker]\nshare = 0", "breaker.share", "> 0"),
+        (GOOD + "\n[breaker]\nopens = 1", "breaker.opens", "did you mean open?"),
+        (GOOD + "\n[health]\ninterval = 0", "health.interval", "> 0"),
+        (GOOD + "\n[admission]\nqueue = -1", "admission.queue", ">= 0"),
+        (GOOD + '\n[limits]\nstore = "disk"', "limits.store", "invalid enum value 'disk'"),
+        (GOOD + "\nlimits = 1", "models[0].deployments[1].limits", "unknown key"),
     ],
 )
 def test_a_fault_names_its_place_and_what_was_expected(text: str, place: str, words: str) -> None:
@@ -155,12 +191,74 @@ def test_a_url_may_end_as_people_paste_it(url: str) -> None:
     assert checked(Config(models=models)).models[0].deployments[0].url == "http://a:1"
 
 
-def test_the_example_is_in_order_and_has_every_key() -> None:
+def test_the_example_is_in_order_and_has_every_key_with_its_default() -> None:
     text = (Path(__file__).parents[2] / "deploy" / "pointsman.toml").read_text()
     load(text, {})
     written = tomllib.loads(text)
-    for name, table in (("server", Server), ("auth", Auth), ("timeouts", Timeouts)):
-        assert written[name] == msgspec.to_builtins(table())
-    assert set(written["models"][0]) == set(Model.__struct_fields__)
-    shown = {key for deployment in written["models"][0]["deployments"] for key in deployment}
-    assert shown | {"api_key_env", "api_key"} == set(Deployment.__struct_fields__)
+    defaults = msgspec.to_builtins(Config())
+    assert set(written) == set(defaults)
+    for name in set(defaults) - {"models"}:
+        assert written[name] == defaults[name]
+    (model,) = written["models"]
+    assert set(model) == set(Model.__struct_fields__)
+    assert model == msgspec.to_builtins(Model()) | {name: model[name] for name in ("name", "aliases", "deployments")}
+    shown = {key: value for deployment in model["deployments"] for key, value in deployment.items()}
+    assert set(shown) | NOT_WRITTEN | {"api_key_env"} == set(Deployment.__struct_fields__)
+    default = msgspec.to_builtins(Deployment(name="x", engine="vllm", url="http://x"))
+    assert {key for key in default if shown.get(key) == default[key]} >= {"max_in_flight", "discover", "vision"}
+
+
+# --- what the command line says -------------------------------------------------------------------------------
+
+
+def test_flags_win_over_the_file_and_engines_by_url_over_its_models(tmp_path: Path) -> None:
+    flags = {"--port": 9999, "--host": "127.0.0.2"}
+    given = Given(path=tmp_path / "p.toml", urls={"tgi": ["http://t"]}, flags=flags, environ={"VLLM_API_KEY": "k"})
+    config = given.config(GOOD)
+    assert (config.server.host, config.server.port, config.server.workers) == ("127.0.0.2", 9999, 2)
+    assert [model.deployments[0].url for model in config.models] == ["http://t"]
+    assert config.timeouts.connect == 1
+    asked = msgspec.structs.replace(given, urls={}, flags={})
+    assert asked.config(GOOD) == load(GOOD, {"VLLM_API_KEY": "k"})
+
+
+def test_the_same_command_line_reads_the_file_again_and_says_every_fault_of_flags_and_file() -> None:
+    given = Given(path=Path("p.toml"), flags={"--port": 0})
+    with pytest.raises(ConfigError) as raised:
+        given.config(GOOD.replace("weight = 90", "weight = -1"))
+    places = [fault.split(":")[0] for fault in raised.value.faults]
+    assert places == ["models[0].deployments[0].weight", "--port", "models[0].deployments[0].api_key_env"]
+
+
+@pytest.mark.parametrize(
+    ("path", "keys_file", "found"),
+    [
+        (Path("/etc/p/pointsman.toml"), "keys.toml", "/etc/p/keys.toml"),
+        (Path("/etc/p/pointsman.toml"), "/var/keys.toml", "/var/keys.toml"),
+        (Path("pointsman.toml"), "keys.toml", "keys.toml"),
+        (Path("pointsman.toml"), "", ""),
+    ],
+)
+def test_the_keys_lie_beside_the_file_that_names_them(path: Path, keys_file: str, found: str) -> None:
+    text = GOOD + f'[auth]\nkeys_file = "{keys_file}"\n'
+    assert Given(path=path, environ={"VLLM_API_KEY": "k"}).config(text).auth.keys_file == found
+
+
+def test_leave_for_anybody_is_given_by_the_flag_or_by_the_file() -> None:
+    text = GOOD.replace("127.0.0.1", "0.0.0.0")
+    for allowed, more in ((True, ""), (False, "[auth]\nallow_anonymous = true\n")):
+        given = Given(path=Path("p.toml"), allow_anonymous=allowed, environ={"VLLM_API_KEY": "k"})
+        assert given.config(text + more).auth.allow_anonymous
+
+
+@pytest.mark.parametrize(
+    ("workers", "keys_file", "store", "said"),
+    [(2, "k", "memory", 1), (1, "k", "memory", 0), (2, "", "memory", 0), (2, "k", "redis", 0)],
+)
+def test_several_workers_that_share_limits_without_redis_are_noted(
+    workers: int, keys_file: str, store: Literal["memory", "redis"], said: int
+) -> None:
+    config = Config(server=Server(workers=workers), auth=Auth(keys_file=keys_file), limits=Limits(store=store))
+    found = notes(config)
+    assert len(found) == said
+    assert all("2 workers" in note for note in found)

@@ -47,7 +47,9 @@ def gateway(pair: list[str], policy: str, directory: Path) -> Iterator[str]:
     file.write_text(f'[[models]]\nname = "live"\npolicy = "{policy}"\n{deployments}')
     port = free_port()
     process = subprocess.Popen(
-        [sys.executable, "-m", "gateway", "serve", "--config", str(file), "--port", str(port)], cwd=vllm_engine.ROOT
+        [sys.executable, "-m", "gateway", "serve", "--config", str(file), "--port", str(port)],
+        cwd=vllm_engine.ROOT,
+        start_new_session=True,
     )
     try:
         wait_until_ready(process, f"http://127.0.0.1:{port}")

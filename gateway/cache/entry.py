@@ -1,0 +1,162 @@
+"""An answer as it is kept: JSON without its head, so that a hit is the new request's head and a copy of bytes.
+
+The whole answer is one JSON object; the chunks of a stream are one a line. An answer is kept in the form it came in,
+a stream in both; where the other form would lose something (`forms`), a request for it is a miss.
+"""
+
+from collections.abc import Sequence
+from typing import Any
+
+import msgspec
+from msgspec import Struct
+
+from backends.base import Call, Completion, Event
+from backends.extras import Reader, lay
+from backends.schema import Answer, ChatAnswer, ChatChunk, ChatRequest, TextAnswer, Usage
+from gateway.cache.forms import chunks_of, finished, whole_of
+
+HEAD = ("id", "object", "created", "model")
+DONE = b"data: [DONE]\n\n"
+SKEW = 5.0  # seconds that two gateways' clocks may differ
+
+_encoder = msgspec.json.Encoder()
+_encode = _encoder.encode
+_whole_chat, _whole_text = Reader(ChatAnswer), Reader(TextAnswer)
+_chat_chunk = Reader(ChatChunk)
+
+
+class Label(Struct, frozen=True):
+    """What an entry was kept under: its key, the model's one name, when (Unix seconds), and for how long (seconds)."""
+
+    digest: bytes
+    model: str
+    created: float
+    ttl: float
+
+    def age(self, now: float) -> int:
+        """Return its age in whole seconds, as the Age header says it (RFC 9111, 5.1)."""
+        return max(0, int(now - self.created))
+
+    def fresh(self, now: float) -> bool:
+        """Whether it is still good. One from the future is not: some clock has jumped."""
+        return -SKEW <= now - self.created < self.ttl
+
+
+class Entry(Struct, frozen=True):
+    """A finished answer. `whole` and `lines` are empty where it has no such form; a whole one's lines are made late.
+
+    `usage` is as first counted, and marked as cached; it is in `whole` too.
+    """
+
+    label: Label
+    whole: bytes
+    lines: bytes
+    usage: Usage | None = None
+
+
+def of_stream(call: Call, events: Sequence[Event], usage: Usage | None, label: Label) -> Entry | None:
+    """Return the entry of a stream's chunks; None if some choice did not finish."""
+    if not finished(call, events):
+        return None
+    marked = usage and cached(usage)
+    whole = whole_of(call, events)
+    if whole is not None:
+        whole.usage = marked
+    lines = _encoder.encode_lines([_headless(event) for event in events])[:-1]
+    return Entry(label, b"" if whole is None else _encode(_headless(whole)), lines, marked)
+
+
+def of_whole(call: Call, answer: Event, usage: Usage | None, label: Label) -> Entry | None:
+    """Return the entry of a whole answer; None if some choice did not finish."""
+    if not finished(call, [answer]):
+        return None
+    marked = usage and cached(usage)
+    kept = _headless(answer)
+    if not isinstance(kept, dict):
+        kept.usage = marked
+    elif marked is not None:
+        kept["usage"] = marked
+    return Entry(label, _encode(kept), b"", marked)
+
+
+def cached(usage: Usage) -> Usage:
+    """Return a usage with all of its prompt marked as cached, in the one field that OpenAI's schema has for it."""
+    details = (usage.prompt_tokens_details or {}) | {"cached_tokens": usage.prompt_tokens}
+    return msgspec.structs.replace(usage, prompt_tokens_details=details)
+
+
+def whole(entry: Entry, call: Call) -> bytes | None:
+    """Return the answer to a request that wants it whole, as JSON; None if it has no such form."""
+    if not entry.whole:
+        return None
+    return _head(call, "chat.completion") + entry.whole[1:]
+
+
+def stream(entry: Entry, call: Call) -> bytes | None:
+    """Return the answer to a request that wants a stream: all of its server-sent events; None if it has no such form.
+
+    An event ends in an empty line: who plays it at a pace splits it there.
+    """
+    lines = _lines(entry, call)
+    if not lines:
+        return None
+    head = b"data: " + _head(call, "chat.completion.chunk")
+    events = head + (b"\n\n" + head).join(lines[1:].split(b"\n{")) + b"\n\n"
+    if call.include_usage and entry.usage is not None:
+        events += head + _encode(Answer[Any](choices=[], usage=entry.usage))[1:] + b"\n\n"
+    return events + DONE
+
+
+def as_completion(entry: Entry, call: Call) -> Completion | None:
+    """Return the whole answer unwritten, for who says it in other words; None if it has no such form."""
+    if not entry.whole:
+        return None
+    reader = _whole_chat if isinstance(call.view, ChatRequest) else _whole_text
+    answer, extra = reader.read(entry.whole)
+    _dress(answer, call, "chat.completion")
+    return Completion(answer, extra)
+
+
+def as_events(entry: Entry, call: Call) -> list[Event] | None:
+    """Return the stream's chunks unwritten; None if it has no such form."""
+    reader: Reader[Any] = _chat_chunk if isinstance(call.view, ChatRequest) else _whole_text
+    events: list[Event] = []
+    for line in _lines(entry, call).splitlines():
+        chunk, extra = reader.read(line)
+        _dress(chunk, call, "chat.completion.chunk")
+        events.append(lay(chunk, extra) if extra else chunk)
+    return events or None
+
+
+def headed(event: Event, call: Call) -> Event:
+    """Return a chunk or a whole answer of another request's as this one's. What is in it is shared, not copied."""
+    if isinstance(event, dict):
+        return event | {"id": call.id, "created": call.created, "model": call.model}
+    return msgspec.structs.replace(event, id=call.id, created=call.created, model=call.model)
+
+
+def _lines(entry: Entry, call: Call) -> bytes:
+    """Return the chunks, one a line: those that came, or those that the whole answer would have had."""
+    if entry.lines:
+        return entry.lines
+    found = as_completion(entry, call)
+    chunks = None if found is None or found.extra else chunks_of(found.answer)
+    return _encoder.encode_lines([_headless(chunk) for chunk in chunks])[:-1] if chunks else b""
+
+
+def _headless(event: Event) -> Event:
+    if isinstance(event, dict):
+        return {name: value for name, value in event.items() if name not in HEAD}
+    return msgspec.structs.replace(event, id="", object="", created=0, model="")
+
+
+def _head(call: Call, chat: str) -> bytes:
+    """Return the head of an answer, up to where what is kept goes on."""
+    kind = chat if isinstance(call.view, ChatRequest) else "text_completion"
+    head = {"id": call.id, "object": kind, "created": call.created, "model": call.model}
+    return _encode(head)[:-1] + b","
+
+
+def _dress(answer: Answer[Any], call: Call, chat: str) -> None:
+    answer.id, answer.created, answer.model = call.id, call.created, call.model
+    answer.object = chat if isinstance(call.view, ChatRequest) else "text_completion"

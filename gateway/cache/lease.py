@@ -1,0 +1,88 @@
+"""Across gateways: of those that miss the same answer at the same time, one asks the engine, the others wait a little.
+
+A lease is a key in Redis that only one can set, and that goes by itself (Redis documentation, "Distributed Locks with
+Redis", a single instance). It saves work and guards nothing: who waits too long, or finds Redis away, asks as well.
+"""
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from itertools import chain, repeat
+from typing import TYPE_CHECKING
+
+from gateway.cache.entry import Entry
+from gateway.cache.names import LEASE
+
+if TYPE_CHECKING:
+    from gateway.cache.redis import Redis
+
+SECONDS = 5.0  # that a lease lasts, and that the others wait
+POLLS = (0.01, 0.02, 0.04, 0.08, 0.16)  # seconds between two looks; then the last, again and again
+
+RELEASE = """
+if redis.call("get", KEYS[1]) == ARGV[1] then return redis.call("del", KEYS[1]) end
+return 0
+"""
+
+Look = Callable[[], Awaitable[Entry | None]]
+
+
+class Lease:
+    """Our turn to ask the engine. Give it back when the answer is kept, or there will be none."""
+
+    def __init__(self, redis: "Redis", name: str, token: str) -> None:
+        self.name = name
+        self.token = token
+        self._redis = redis
+
+    def release(self) -> None:
+        """Give it back, if it is still ours; behind the answer, which may wait to be written."""
+        self._redis.later(lambda client: client.eval(RELEASE, 1, self.name, self.token))
+
+
+class Leases:
+    """Gives the leases of one gateway. `token` draws a text that nobody else draws; `clock` is monotonic."""
+
+    def __init__(
+        self, redis: "Redis", token: Callable[[], str], clock: Callable[[], float], seconds: float = SECONDS
+    ) -> None:
+        self._redis = redis
+        self._token = token
+        self._clock = clock
+        self._seconds = seconds
+
+    async def turn(self, name: str, look: Look) -> Lease | Entry:
+        """Return a lease as soon as it is our turn to ask; or the answer that another gateway has come to meanwhile.
+
+        `look` looks the answer up where all gateways do. Nobody waits longer than a lease lasts.
+        """
+        lease = Lease(self._redis, name + LEASE, self._token())
+        try:
+            found = await self._settled(lease, look)
+        except BaseException:
+            lease.release()
+            raise
+        if found is None:
+            return lease
+        lease.release()
+        return found
+
+    async def _settled(self, lease: Lease, look: Look) -> Entry | None:
+        """Return None as soon as it is our turn, or we have waited long enough; or the answer."""
+        if not await self._held(lease):
+            return None
+        until = self._clock() + self._seconds
+        for pause in chain(POLLS, repeat(POLLS[-1])):
+            await asyncio.sleep(pause)
+            held = await self._held(lease)
+            if (found := await look()) or not held or self._clock() >= until:
+                return found
+        raise AssertionError("the pauses do not end")
+
+    async def _held(self, lease: Lease) -> bool:
+        """Take the lease; return whether another holds it. While Redis is away nobody does."""
+        asked = self._redis.client.set(lease.name, lease.token, nx=True, px=int(self._seconds * 1000))
+        return await self._redis.call(_taken(asked)) is False
+
+
+async def _taken(asked: Awaitable[bool | None]) -> bool:
+    return bool(await asked)

@@ -1,0 +1,124 @@
+"""What is said on stderr: a line for each request, and now and then one of the gateway's own.
+
+For people on a terminal it is text; anywhere else each line is a JSON object. Neither holds prompts, answers, keys or
+what an error says, which may quote them: of an error there are its type and code.
+"""
+
+import logging
+from contextlib import suppress
+from datetime import UTC, datetime
+from typing import Any, BinaryIO, TextIO
+
+import msgspec
+import structlog
+from structlog.typing import EventDict, Processor
+
+from gateway.errors import PointsmanError
+from gateway.exchange import Exchange
+from gateway.observe.labels import Outcome, operation, outcome
+
+LEVELS: dict[Outcome, str] = {
+    "internal": "error",
+    "engine_error": "warning",
+    "unreachable": "warning",
+    "overloaded": "warning",
+    "timeout": "warning",
+}
+CHATTY = ("pointsman", "uvicorn.error")  # from INFO on; all else from WARNING on
+
+_encode = msgspec.json.Encoder().encode
+
+
+def as_json(logger: Any, method: str, line: EventDict) -> bytes:
+    """Return a line as JSON."""
+    return _encode(line)
+
+
+def as_text(logger: Any, method: str, line: EventDict) -> bytes:
+    """Return the line of a request as people like to read it."""
+    who = " ".join(line[name] for name in ("model", "deployment") if line[name])
+    path = "".join(letter if letter.isprintable() else "?" for letter in line["path"])  # nothing that a terminal obeys
+    read, written = line["prompt_tokens"], line["completion_tokens"] or 0
+    tokens = f" {read}+{written} tokens" if read is not None else ""
+    first = f" (first event {line['ttft_ms']:.0f} ms)" if line["ttft_ms"] is not None else ""
+    came_to = line["outcome"] if line["error"] is None else f"{line['outcome']} {line['error']['code'] or ''}".rstrip()
+    return (
+        f"{line['time'].astimezone():%H:%M:%S} {line['status']} {line['method']} {path} {who or '-'} "
+        f"{came_to} {line['total_ms']:.0f} ms{first}{tokens}".encode()
+    )
+
+
+class RequestLog:
+    """Writes the line of a request; to a terminal, if that is what is at the other end, a readable one."""
+
+    def __init__(self, out: BinaryIO) -> None:
+        self._log = structlog.wrap_logger(
+            structlog.BytesLogger(out),
+            processors=[as_text if out.isatty() else as_json],
+            wrapper_class=structlog.BoundLogger,
+        ).bind()
+
+    def write(self, exchange: Exchange, now: float, wall: float, trace: str = "") -> None:
+        """Write of a request that ended at a monotonic time, which was `wall` in Unix time; not of an operator's."""
+        if not operation(exchange.path):
+            return
+        ended = outcome(exchange.failure)
+        target, usage, failure = exchange.target, exchange.usage, exchange.failure
+        with suppress(OSError, ValueError):  # nobody reads stderr any more; the request is none the worse for it
+            self._log.info(
+                "request",
+                time=datetime.fromtimestamp(wall, UTC),
+                level=LEVELS.get(ended, "info"),
+                request_id=exchange.id,
+                trace_id=trace,
+                method=exchange.method,
+                path=exchange.path,
+                model=exchange.model,
+                engine=target.engine if target else "",
+                deployment=target.name if target else "",
+                attempts=len(exchange.attempts),
+                status=exchange.status,
+                outcome=ended,
+                stream=exchange.stream,
+                prompt_tokens=usage.prompt_tokens if usage else None,
+                completion_tokens=usage.completion_tokens if usage and usage.completion_tokens >= 0 else None,
+                total_ms=_ms(now - exchange.began),
+                ttft_ms=_ms(exchange.first - exchange.began) if exchange.first else None,
+                overhead_ms=_ms(exchange.overhead) if exchange.answered else None,
+                key=exchange.principal.id,
+                adapted=exchange.adapted,
+                error={"type": failure.type, "code": failure.code} if isinstance(failure, PointsmanError) else None,
+            )
+
+
+def _ms(seconds: float) -> float:
+    return round(seconds * 1000, 3)
+
+
+def to_stderr(out: TextIO) -> None:
+    """Send what the gateway and its libraries have to say to a stream, a line each."""
+    logging.basicConfig(handlers=[handler(out)], level=logging.WARNING)
+    for name in CHATTY:
+        logging.getLogger(name).setLevel(logging.INFO)
+
+
+def handler(out: TextIO) -> logging.Handler:
+    """Return what writes them."""
+    made = logging.StreamHandler(out)
+    plain = logging.Formatter("%(asctime)s %(levelname)s %(message)s")
+    made.setFormatter(plain if out.isatty() else _json_formatter())
+    return made
+
+
+def _json_formatter() -> logging.Formatter:
+    before: list[Processor] = [
+        structlog.stdlib.add_log_level,
+        structlog.stdlib.add_logger_name,
+        structlog.processors.TimeStamper(fmt="iso", key="time"),
+        structlog.processors.format_exc_info,
+    ]
+    after: list[Processor] = [
+        structlog.stdlib.ProcessorFormatter.remove_processors_meta,
+        structlog.processors.JSONRenderer(serializer=lambda line, **_: _encode(line).decode()),
+    ]
+    return structlog.stdlib.ProcessorFormatter(foreign_pre_chain=before, processors=after)

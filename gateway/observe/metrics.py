@@ -1,0 +1,165 @@
+"""Prometheus metrics: each request is counted here once, when it has ended, from its Exchange.
+
+The series of a set of labels are looked up once and kept, as a look-up costs more than the counting.
+With several workers the library keeps counters in files (in `PROMETHEUS_MULTIPROC_DIR`, which it reads when it is
+imported), so that any worker can answer for all, and what a worker has counted outlives it.
+"""
+
+import asyncio
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import Protocol
+
+from prometheus_client import (
+    CONTENT_TYPE_PLAIN_0_0_4,
+    CollectorRegistry,
+    Counter,
+    disable_created_metrics,
+    generate_latest,
+)
+from prometheus_client.multiprocess import MultiProcessCollector
+
+from gateway.exchange import Exchange
+from gateway.observe.board import Board, Reading
+from gateway.observe.instruments import Generated, Instruments, Request
+from gateway.observe.labels import error_type, operation, outcome
+from gateway.observe.live import Live
+
+CONTENT_TYPE = CONTENT_TYPE_PLAIN_0_0_4.encode()
+INTERVAL = 1.0  # seconds, in which a worker tells the others how it is doing
+
+
+class Shedding(Protocol):
+    """Counts the requests that it turned away."""
+
+    shed: int
+
+
+class Limiting(Protocol):
+    """Counts the requests that it let in without having counted them."""
+
+    unchecked: int
+
+
+class Metrics:
+    """The metrics of one worker. `shared` is the directory that all workers share; None if there is but one.
+
+    `read` returns the live figures of this worker, `wall` Unix time in seconds.
+    """
+
+    def __init__(
+        self,
+        read: Callable[[], Iterable[Reading]],
+        admission: Shedding,
+        limiter: Limiting,
+        wall: Callable[[], float],
+        shared: Path | None = None,
+    ) -> None:
+        disable_created_metrics()  # type: ignore[no-untyped-call]  # they double the text, and nobody looks at them
+        registry = CollectorRegistry()
+        self._read = read
+        self._admission = admission
+        self._limiter = limiter
+        self._wall = wall
+        self._board = Board(shared) if shared else None
+        self._instruments = Instruments(registry)
+        self._known: dict[Request, tuple[Counter, Generated | None]] = {}
+        self._shed = self._unchecked = 0
+        if shared:
+            registry = CollectorRegistry()
+            MultiProcessCollector(registry, str(shared))  # type: ignore[no-untyped-call]
+        self._live = Live()
+        registry.register(self._live)
+        self._shown = registry
+
+    # --- one request ----------------------------------------------------------------------------------------------
+
+    def record(self, exchange: Exchange, now: float) -> None:
+        """Count a request that ended at a monotonic time, unless it is an operator's."""
+        doing = operation(exchange.path)
+        if not doing:
+            return
+        target = exchange.target
+        engine, deployment = (target.engine, target.name) if target else ("", "")
+        failure = exchange.failure
+        request = Request(doing, engine, exchange.model, deployment, outcome(failure), error_type(failure))
+        requests, generated = self._known.get(request) or self._new(request)
+        requests.inc()
+        stages = self._instruments.stages
+        for stage, took in exchange.stages:
+            stages[stage].observe(took)
+        if generated is not None:
+            self._generated(exchange, generated, now)
+        if request.outcome != "ok" or len(exchange.attempts) > 1:
+            self._troubles(exchange, request)
+
+    def connected(self, took: float) -> None:
+        """Count a new connection to an engine, which took so many seconds; most requests need none."""
+        self._instruments.stages["connect"].observe(took)
+
+    def _new(self, request: Request) -> tuple[Counter, Generated | None]:
+        found = self._known[request] = (
+            self._instruments.requests.labels(*request[:5]),
+            self._instruments.gen_ai.of(request),
+        )
+        return found
+
+    def _generated(self, exchange: Exchange, series: Generated, now: float) -> None:
+        series.duration.observe(now - exchange.began)
+        usage = exchange.usage
+        if usage is not None and series.tokens_in is not None and series.tokens_out is not None:
+            series.tokens_in.observe(usage.prompt_tokens)
+            if usage.completion_tokens >= 0:
+                series.tokens_out.observe(usage.completion_tokens)
+        if exchange.failure is not None or not exchange.asked:
+            return
+        first = exchange.first or exchange.heard
+        self._instruments.stages["first_byte"].observe(first - exchange.asked)
+        if exchange.answered >= first:  # else the answer was begun before, to keep the connection alive
+            before = exchange.asked - exchange.attempts[0].began
+            self._instruments.stages["translate"].observe(before + exchange.answered - first)
+        if exchange.first and series.first_token is not None and series.per_token is not None:
+            series.first_token.observe(first - exchange.began)
+            if usage is not None and usage.completion_tokens > 1:
+                series.per_token.observe((exchange.heard - first) / (usage.completion_tokens - 1))
+
+    def _troubles(self, exchange: Exchange, request: Request) -> None:
+        last = exchange.answering or (exchange.attempts[-1] if exchange.attempts else None)
+        for attempt in exchange.attempts:
+            if attempt is not last:
+                cause = outcome(attempt.failure)
+                self._instruments.retries.labels(
+                    attempt.offer.target.name, "hedged" if cause == "aborted" else cause
+                ).inc()
+        if request.outcome == "rate_limited" and not exchange.attempts:
+            self._instruments.limited.labels(getattr(exchange.failure, "type", "")).inc()
+
+    # --- all of them ----------------------------------------------------------------------------------------------
+
+    async def text(self) -> bytes:
+        """Return the metrics of all workers, in Prometheus' text format 0.0.4.
+
+        With many deployments they are thousands of lines: they are written in a thread, so that no stream stutters.
+        """
+        self.refresh()
+        self._live.readings = self._board.all(self._wall()) if self._board else list(self._read())
+        return await asyncio.to_thread(generate_latest, self._shown)
+
+    async def run(self) -> None:
+        """Tell the other workers how this one is doing, until cancelled."""
+        try:
+            while True:
+                self.refresh()
+                await asyncio.sleep(INTERVAL)
+        finally:
+            if self._board is not None:
+                self._board.leave()
+
+    def refresh(self) -> None:
+        """Take over what is counted elsewhere, and lay down the live figures for the other workers."""
+        shed, unchecked = self._admission.shed, self._limiter.unchecked
+        self._instruments.shed.inc(shed - self._shed)
+        self._instruments.unchecked.inc(unchecked - self._unchecked)
+        self._shed, self._unchecked = shed, unchecked
+        if self._board is not None:
+            self._board.put(list(self._read()), self._wall())

@@ -1,0 +1,144 @@
+"""What the spans say, by the names of OpenTelemetry's semantic conventions: HTTP for the server's, GenAI for a try's.
+
+The GenAI names are those of `semantic-conventions-genai` (span `gen_ai.client.inference`), as of 2026. What has no
+name there begins with `pointsman`. What GenAI names is said by the tries alone, so that nobody counts tokens twice.
+"""
+
+import asyncio
+from typing import Any
+
+from backends.base import Call
+from backends.schema import ChatRequest, Usage
+from gateway.errors import ClientLeft, PointsmanError
+from gateway.exchange import Attempt, Exchange
+from gateway.observe.labels import operation
+from gateway.observe.trace_notes import Notes
+
+Attributes = dict[str, Any]
+
+CLIENT_CLOSED = 499  # was never sent: there was nobody
+METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "CONNECT", "OPTIONS", "TRACE", "QUERY"})
+MODELS = "/v1/models/"
+ASKED = {  # of a request's fields, those that are said as they are
+    "top_p": "gen_ai.request.top_p",
+    "temperature": "gen_ai.request.temperature",
+    "frequency_penalty": "gen_ai.request.frequency_penalty",
+    "presence_penalty": "gen_ai.request.presence_penalty",
+}
+
+
+def request_name(exchange: Exchange) -> str:
+    """Return the name of the server's span."""
+    method = exchange.method if exchange.method in METHODS else "HTTP"
+    return f"{method} {route(exchange.path)}"
+
+
+def try_name(exchange: Exchange) -> str:
+    """Return the name of a try's span."""
+    return f"{operation(exchange.path)} {exchange.model}"
+
+
+def route(path: str) -> str:
+    """Return the route that a path is of."""
+    return MODELS + "{model}" if path.startswith(MODELS) else path
+
+
+def error_type(error: BaseException) -> str:
+    """Return the class of an error in one word: the code that a client is told, where it has one."""
+    if isinstance(error, PointsmanError):
+        return error.code or error.type
+    if isinstance(error, ClientLeft):
+        return "client_left"
+    return "cancelled" if isinstance(error, asyncio.CancelledError) else type(error).__name__
+
+
+def of_request(exchange: Exchange, parented: bool) -> Attributes:
+    """Return the attributes of the server's span."""
+    said: Attributes = {
+        "http.request.method": exchange.method if exchange.method in METHODS else "_OTHER",
+        "http.route": route(exchange.path),
+        "url.path": exchange.path,
+        "url.scheme": "http",
+    }
+    if parented:  # else it is the trace's id
+        said["pointsman.request.id"] = exchange.id
+    if exchange.status and exchange.status != CLIENT_CLOSED:
+        said["http.response.status_code"] = exchange.status
+    if b"user-agent" in exchange.headers:
+        said["user_agent.original"] = exchange.headers[b"user-agent"].decode("latin-1")
+    if exchange.model:
+        said["pointsman.model"] = exchange.model
+    if exchange.principal.id:
+        said["pointsman.key.id"] = exchange.principal.id
+    if exchange.failure is not None:
+        said["error.type"] = error_type(exchange.failure)
+    return said
+
+
+def of_try(exchange: Exchange, attempt: Attempt, place: int, notes: Notes) -> Attributes:
+    """Return the attributes of a try's span."""
+    target = attempt.offer.target
+    url = target.at("")
+    said: Attributes = {
+        "gen_ai.operation.name": operation(exchange.path),
+        "gen_ai.provider.name": target.engine,
+        "gen_ai.request.model": exchange.model,
+        "server.address": url.host,
+        "server.port": url.port,
+        "pointsman.deployment": target.name,
+    }
+    if exchange.stream:
+        said["gen_ai.request.stream"] = True
+    if place:
+        said["http.request.resend_count"] = place
+    if notes.call is not None:
+        said |= of_call(notes.call)
+    if attempt.failure is not None:
+        said["error.type"] = error_type(attempt.failure)
+    if attempt is exchange.answering:
+        said |= of_answer(exchange, attempt, notes)
+    return said
+
+
+def of_call(call: Call) -> Attributes:
+    """Return what the client asked for."""
+    view = call.view
+    said: Attributes = {name: float(value) for key, name in ASKED.items() if (value := getattr(view, key)) is not None}
+    limit = view.limit if isinstance(view, ChatRequest) else view.max_tokens
+    if limit is not None:
+        said["gen_ai.request.max_tokens"] = limit
+    if view.seed is not None:
+        said["gen_ai.request.seed"] = view.seed
+    if view.stop:
+        said["gen_ai.request.stop_sequences"] = tuple(view.stops)
+    if view.n is not None and view.n != 1:
+        said["gen_ai.request.choice.count"] = view.n
+    if isinstance(view, ChatRequest) and view.response_format is not None:
+        said["gen_ai.output.type"] = "text" if view.response_format.type == "text" else "json"
+    return said
+
+
+def of_answer(exchange: Exchange, attempt: Attempt, notes: Notes) -> Attributes:
+    """Return what came of it."""
+    said: Attributes = {"gen_ai.response.model": attempt.offer.model or exchange.model}
+    if notes.call is not None:
+        said["gen_ai.response.id"] = notes.call.id
+    if exchange.first:
+        said["gen_ai.response.time_to_first_chunk"] = exchange.first - attempt.began
+    if notes.reasons:
+        said["gen_ai.response.finish_reasons"] = notes.finish_reasons
+    return said | of_usage(exchange.usage) if exchange.usage is not None else said
+
+
+def of_usage(usage: Usage) -> Attributes:
+    """Return the tokens read and written; -1 is not known."""
+    said: Attributes = {"gen_ai.usage.input_tokens": usage.prompt_tokens}
+    if usage.completion_tokens >= 0:
+        said["gen_ai.usage.output_tokens"] = usage.completion_tokens
+    cached = (usage.prompt_tokens_details or {}).get("cached_tokens")
+    if isinstance(cached, int):
+        said["gen_ai.usage.cache_read.input_tokens"] = cached
+    thought = (usage.completion_tokens_details or {}).get("reasoning_tokens")
+    if isinstance(thought, int):
+        said["gen_ai.usage.reasoning.output_tokens"] = thought
+    return said

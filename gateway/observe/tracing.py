@@ -1,0 +1,134 @@
+"""Traces: one span a request and one a try, sent over OTLP (OpenTelemetry; W3C Trace Context).
+
+`begin` says where a request stands, as it comes in; `record` makes its spans, when it is over. Nothing is kept
+between the two but a few numbers and, where the request is sampled, what the steps note for it.
+"""
+
+from collections.abc import Callable, Mapping
+from functools import partial
+from random import Random
+from typing import TYPE_CHECKING, Protocol
+
+from gateway.config.tables import Telemetry
+from gateway.exchange import Exchange
+from gateway.observe.labels import UNCOUNTED
+from gateway.observe.trace_context import UNTRACED, PassingTrace, Trace, client_trace
+from gateway.observe.trace_notes import Notes
+
+if TYPE_CHECKING:
+    from gateway.observe.trace_export import Outbox
+    from gateway.observe.trace_spans import Spans
+
+LOW = 2**64 - 1
+
+
+class Tracer(Protocol):
+    """What a request's steps know of tracing. `sent` and `lost` count spans."""
+
+    @property
+    def sent(self) -> int: ...  # noqa: D102
+
+    @property
+    def lost(self) -> int: ...  # noqa: D102
+
+    def begin(self, headers: Mapping[bytes, bytes], request_id: str, path: str) -> Trace:
+        """Return where a request stands; `request_id` is 32 hexadecimal digits."""
+        ...
+
+    def record(self, exchange: Exchange, trace: Trace, now: float) -> None:
+        """Make the spans of a request that is over and sampled; nothing more happens the second time."""
+        ...
+
+    async def close(self) -> None:
+        """Send what is left."""
+        ...
+
+
+class NoTracer:
+    """Traces nothing: engines are told of the client's trace as if there were no gateway."""
+
+    sent = 0
+    lost = 0
+
+    def begin(self, headers: Mapping[bytes, bytes], request_id: str, path: str) -> Trace:
+        """Return the client's trace."""
+        given = client_trace(headers)
+        if given is None:
+            return UNTRACED
+        trace, span, sampled, state = given
+        return PassingTrace(trace, 0, span, sampled, state, None, headers[b"traceparent"].strip().decode())
+
+    def record(self, exchange: Exchange, trace: Trace, now: float) -> None:
+        """Make no spans."""
+
+    async def close(self) -> None:
+        """Have nothing to send."""
+
+
+class OtlpTracer:
+    """Sends the spans of those requests that are sampled.
+
+    Which these are, the trace's id decides, by `sample_ratio`, as all of OpenTelemetry's samplers do it; where the
+    client's word is trusted, its flag. A request without a trace begins one, whose id is the request's own.
+    """
+
+    def __init__(
+        self,
+        telemetry: Telemetry,
+        spans: "Spans",
+        outbox: "Outbox",
+        notes: Callable[[], Notes],
+        random: Random,
+        wall: Callable[[], float],
+    ) -> None:
+        self._bound = round(telemetry.sample_ratio * (LOW + 1))
+        self._trusts = telemetry.trust_sampling
+        self._spans = spans
+        self._outbox = outbox
+        self._notes = notes
+        self._draw = random.getrandbits
+        self._wall = wall
+
+    @property
+    def sent(self) -> int:
+        """How many spans the collector has taken."""
+        return self._outbox.sent
+
+    @property
+    def lost(self) -> int:
+        """How many spans did not reach it."""
+        return self._outbox.lost
+
+    def begin(self, headers: Mapping[bytes, bytes], request_id: str, path: str) -> Trace:
+        """Return where a request stands."""
+        if path in UNCOUNTED:
+            return UNTRACED
+        given = client_trace(headers)
+        trace, parent, flag, state = given or (int(request_id, 16), 0, False, "")
+        sampled = flag if given and self._trusts else trace & LOW < self._bound
+        # 63 bits, so that the tries have numbers after it.
+        return Trace(trace, parent, self._draw(63) or 1, sampled, state, self._notes() if sampled else None)
+
+    def record(self, exchange: Exchange, trace: Trace, now: float) -> None:
+        """Make the spans."""
+        notes, trace.notes = trace.notes, None
+        if notes is not None:
+            self._outbox.put(self._spans.made(exchange, trace, notes, now, self._wall()))
+
+    async def close(self) -> None:
+        """Send what is left."""
+        await self._outbox.close()
+
+
+def make(telemetry: Telemetry, random: Random, wall: Callable[[], float]) -> Tracer:
+    """Return the tracer of a configuration; OpenTelemetry is imported only if there is somewhere to send to."""
+    if not telemetry.otlp_endpoint:
+        return NoTracer()
+    from gateway.observe.trace_content import ContentNotes, Redaction  # noqa: PLC0415
+    from gateway.observe.trace_export import Outbox, exporter  # noqa: PLC0415
+    from gateway.observe.trace_spans import Spans  # noqa: PLC0415
+
+    notes = partial(ContentNotes, Redaction(telemetry.redact)) if telemetry.content else Notes
+    outbox = Outbox(exporter(telemetry), telemetry.otlp_endpoint)
+    spans = Spans(f"{random.getrandbits(128):032x}")
+    return OtlpTracer(telemetry, spans, outbox, notes, random, wall)

@@ -1,0 +1,145 @@
+"""A gateway in the test's own process, whose clients are counted, and which has to be clean when they are gone."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator
+from dataclasses import dataclass, field
+from io import BytesIO
+from pathlib import Path
+from typing import Any
+
+from gateway import config
+from gateway.exchange import Exchange
+from gateway.limits import Limiter
+from gateway.limits.memory import Memory
+from gateway.limits.redis import Redis
+from gateway.observe.logs import RequestLog
+from tests.faults.figures import figures
+from tests.faults.wire import Answer, Client, connected
+from tests.gateway.harness import Gateway, gateway
+
+TESTS = str(Path(__file__).parents[1])
+
+
+class Ledger(set[Exchange]):
+    """The open requests, which remembers how many were opened and how many were closed."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.opened = 0
+        self.closed = 0
+
+    def add(self, exchange: Exchange) -> None:
+        """Open one."""
+        self.opened += exchange not in self
+        super().add(exchange)
+
+    def discard(self, exchange: object) -> None:
+        """Close one; closing it twice counts twice."""
+        self.closed += 1
+        super().discard(exchange)
+
+
+class Lines(BytesIO):
+    """The log of requests, of which only the number of lines is kept."""
+
+    count = 0
+
+    def write(self, data: Any) -> int:
+        """Count the lines."""
+        self.count += bytes(data).count(b"\n")
+        return len(data)
+
+
+@dataclass
+class Ground:
+    """A running gateway. `sent` counts the requests that clients sent, each of which is to be accounted for once."""
+
+    front: Gateway
+    ledger: Ledger
+    lines: Lines
+    before: set[asyncio.Task[Any]]
+    sent: int = 0
+    clients: contextlib.AsyncExitStack = field(default_factory=contextlib.AsyncExitStack)
+
+    async def client(self, body: Any = None, **how: Any) -> Client:
+        """Connect a client that lives as long as the ground; with a body, it asks at once."""
+        client = await self.clients.enter_async_context(connected(self.front.port))
+        if body is not None:
+            self.send(client, body, **how)
+        return client
+
+    def send(self, client: Client, body: Any, **how: Any) -> None:
+        """Send a request."""
+        self.sent += 1
+        client.send(body, **how)
+
+    async def ask(self, body: Any, **how: Any) -> Answer:
+        """Ask on a connection of its own, and read the answer."""
+        async with connected(self.front.port) as client:
+            self.send(client, body, **how)
+            return await client.answer()
+
+    async def left(self) -> dict[str, float]:
+        """Return what is still held, or not accounted for."""
+        services = self.front.services
+        upstream = services.upstream
+        assert upstream._session is not None
+        connector: Any = upstream._session.connector
+        counts = {
+            "tasks": len(self.tasks()),
+            "requests open": len(services.sweep.open),
+            "places": services.admission.in_flight,
+            "requests that wait": services.admission.waiting,
+            "places at deployments": sum(target.in_flight for target in services.catalog.targets),
+            "places of keys": _places(services.limiter),
+            "connections in use": len(connector._acquired),
+            "bodies being drained": len(upstream._drains),
+            "not opened": self.sent - self.ledger.opened,
+            "not closed": self.sent - self.ledger.closed,
+            "not counted": self.sent - figures(await services.metrics.text())["pointsman_requests_total"],
+            "not logged": self.sent - self.lines.count,
+        }
+        return {name: count for name, count in counts.items() if count}
+
+    def tasks(self) -> set[asyncio.Task[Any]]:
+        """Return the tasks that requests have begun, those of the test and its engines aside."""
+        since = asyncio.all_tasks() - self.before
+        return {task for task in since if not _of_the_test(task)}
+
+
+def _places(limiter: Limiter) -> int:
+    if isinstance(limiter, Memory):
+        return sum(counts.in_flight for counts in limiter._counts.values())
+    assert isinstance(limiter, Redis)
+    return sum(map(len, limiter._leases.values()))
+
+
+def _of_the_test(task: asyncio.Task[Any]) -> bool:
+    code = getattr(task.get_coro(), "cr_code", None)
+    return code is not None and code.co_filename.startswith(TESTS)
+
+
+async def assert_clean(ground: Ground) -> None:
+    """See that nothing is left of any request within two seconds, and that each is accounted for once."""
+    for _ in range(200):
+        if not (left := await ground.left()):
+            return
+        await asyncio.sleep(0.01)
+    raise AssertionError(f"two seconds later there is still {left}, {ground.tasks()}")
+
+
+@contextlib.asynccontextmanager
+async def ground(given: config.Config, ready: bool = True) -> AsyncIterator[Ground]:
+    """Run a gateway; at the end it has to be clean."""
+    async with gateway(given, ready) as front:
+        ledger = Ledger()
+        front.services.sweep.open = ledger
+        lines = Lines()
+        front.services.requests = RequestLog(lines)
+        made = Ground(front, ledger, lines, asyncio.all_tasks())
+        async with made.clients:
+            yield made
+        await assert_clean(made)

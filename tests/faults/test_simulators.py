@@ -1,0 +1,82 @@
+"""The simulators' own faults, each in its engine's dress: a status or an error event says so, and nothing is left."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import socket
+from collections.abc import AsyncIterator
+
+import pytest
+import uvicorn
+
+from backends.sim import SIMULATORS, Options, parse_fault
+from gateway import config
+from tests.faults.ground import assert_clean, ground
+from tests.gateway.harness import CHAT, Quiet, configured, events
+
+TIMES = config.Timeouts(first_event=0.3, between_events=0.3, total=0.6, keep_alive=2)
+ASKED = CHAT | {"max_tokens": 20}
+
+# (the fault, the status of a whole answer, that of a stream; 200 is one that breaks after its beginning)
+FAULTS: dict[str, list[tuple[str, int, int]]] = {
+    "vllm": [
+        ("overload", 503, 503),
+        ("error", 502, 502),
+        ("error:3", 502, 200),
+        ("stall", 504, 504),
+        ("stall:3", 504, 200),
+        ("cut", 502, 502),
+        ("cut:3", 502, 200),
+        ("garbage", 502, 502),
+        ("garbage:3", 502, 200),
+        ("half-event", 502, 502),
+        ("half-event:3", 502, 200),
+        ("html", 502, 502),
+        ("wrong-dialect", 502, 502),
+    ],
+    "tgi": [
+        ("overload", 503, 503),
+        ("error", 502, 502),
+        ("error:3", 502, 200),
+        ("stall", 504, 504),
+        ("stall:3", 504, 200),
+        ("cut", 502, 502),
+        ("cut:3", 502, 200),
+        ("garbage", 502, 502),
+        ("garbage:3", 502, 200),
+        ("half-event", 502, 502),
+        ("half-event:3", 502, 200),
+        ("html", 502, 502),
+        ("wrong-dialect", 502, 502),
+    ],
+}
+
+
+@contextlib.asynccontextmanager
+async def simulator(kind: str, *faults: str) -> AsyncIterator[str]:
+    """Run a simulator with faults; give its URL."""
+    options = Options(ttft_ms=5, itl_ms=2, faults=tuple(parse_fault(fault) for fault in faults))
+    with socket.socket() as listening:
+        listening.bind(("127.0.0.1", 0))
+        server = Quiet(uvicorn.Config(SIMULATORS[kind](options), lifespan="off", log_config=None, ws="none"))
+        task = asyncio.ensure_future(server.serve(sockets=[listening]))
+        try:
+            yield f"http://127.0.0.1:{listening.getsockname()[1]}"
+        finally:
+            server.should_exit = True
+            await task
+
+
+@pytest.mark.parametrize(
+    ("kind", "fault", "whole", "stream"), [(kind, *row) for kind in FAULTS for row in FAULTS[kind]]
+)
+async def test_a_simulators_fault_is_told_and_leaves_nothing(kind: str, fault: str, whole: int, stream: int) -> None:
+    async with simulator(kind, fault) as url, ground(configured(**{kind: url}, timeouts=TIMES)) as here:
+        assert (await here.ask(ASKED)).status == whole
+        await assert_clean(here)
+        answer = await here.ask(ASKED | {"stream": True})
+        assert answer.status == stream
+        assert not answer.finished
+        assert "error" in events(answer.body)[-1] or stream != 200
+        await assert_clean(here)

@@ -1,0 +1,128 @@
+"""Storms: all engines fail for a while, and many clients ask on. Nobody waits long, and nothing is multiplied."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import Counter
+from dataclasses import dataclass, field
+from random import Random
+from time import monotonic
+from typing import Any
+
+import pytest
+
+from gateway import config
+from tests.faults.ground import Ground, assert_clean, ground
+from tests.faults.strikes import after, resets
+from tests.faults.wire import Client
+from tests.gateway.harness import CHAT, Engine, Script, configured, engine, hangs, head, piece, says, whole
+from tests.gateway.processes import answers
+
+CLIENTS = 200
+EACH = 5  # requests of a client during the storm
+PAUSE = 0.02  # seconds between two, at most
+SHARE = 0.2
+SAVED = 10  # retries that may be made before any was earned
+RULES = config.Breaker(open=0.2, most_open=0.4)
+TIMES = config.Timeouts(first_event=1, between_events=1, total=10, keep_alive=5)
+SLACK = 1.0  # seconds that 200 clients and their engines, all in one process, may cost a busy machine
+
+
+def refuses(status: str, message: str, **more: Any) -> Script:
+    return says(whole({"error": {"message": message}} if not more else {"error": message} | more, status))
+
+
+# (engine, what it does, the status that clients see, whether the breaker opens, how often one try comes to the engine)
+STORMS: dict[str, tuple[str, Script, int, bool, int]] = {
+    "vLLM's 500": ("vllm", refuses("500 Internal Server Error", "EngineCore died"), 502, True, 1),
+    "vLLM's 503": ("vllm", refuses("503 Service Unavailable", "busy"), 503, False, 1),
+    "an upstream's 429": ("vllm", refuses("429 Too Many Requests", "slow down"), 429, False, 1),
+    "TGI's 424": ("tgi", refuses("424 Failed Dependency", "failed", error_type="generation"), 502, True, 1),
+    "TGI's 429": (
+        "tgi",
+        refuses("429 Too Many Requests", "Model is overloaded", error_type="overloaded"),
+        503,
+        False,
+        1,
+    ),
+    "resets": ("vllm", after(b"", resets), 502, True, 2),  # as each may be a stale connection
+    "silence": ("vllm", hangs(), 504, True, 1),
+}
+
+
+@dataclass
+class Weather:
+    """What clients saw: statuses, and how long each waited, in seconds."""
+
+    statuses: Counter[int] = field(default_factory=Counter)
+    waits: list[float] = field(default_factory=list)
+
+    async def ask(self, here: Ground, client: Client) -> int:
+        """Ask once."""
+        began = monotonic()
+        here.send(client, CHAT | {"stream": True})
+        answer = await client.answer()
+        self.waits.append(monotonic() - began)
+        self.statuses[answer.status] += 1
+        return answer.status
+
+
+async def rage(here: Ground, clients: list[Client]) -> Weather:
+    """Have all clients ask at once, several times each."""
+    seen, chance = Weather(), Random(6)
+
+    async def one(client: Client) -> None:
+        for _ in range(EACH):
+            await seen.ask(here, client)
+            await asyncio.sleep(chance.uniform(0, PAUSE))
+
+    await asyncio.gather(*(one(client) for client in clients))
+    return seen
+
+
+async def recovered(here: Ground, client: Client) -> float:
+    """Ask until there is an answer; return how many seconds that took."""
+    began = monotonic()
+    while await Weather().ask(here, client) != 200:
+        assert monotonic() - began < RULES.most_open + SLACK, "it does not recover"
+        await asyncio.sleep(0.01)
+    return monotonic() - began
+
+
+def calm(behind: Engine, kind: str) -> Script:
+    """Return what an engine says when all is well."""
+    if kind == "vllm":
+        return answers()
+    delta = {"choices": [{"index": 0, "delta": {"role": "assistant", "content": "a"}, "finish_reason": "stop"}]}
+    event = str(delta).replace("'", '"').encode()
+    return says(head() + piece(b"data: " + event + b"\n\n" + b"data: [DONE]\n\n") + b"0\r\n\r\n")
+
+
+ROWS = [(name, engines) for name, storm in STORMS.items() for engines in (1, 2) if engines == 1 or storm[0] == "vllm"]
+
+
+@pytest.mark.parametrize(("name", "engines"), ROWS)
+async def test_a_storm_is_not_multiplied_and_ends_when_it_ends(name: str, engines: int) -> None:
+    kind, fault, status, opens, sends = STORMS[name]
+    async with engine(fault) as one, engine(fault) as two:
+        urls = {kind: [one.url, two.url][:engines]}
+        models = config.from_urls(urls, "tiny", {})
+        given = configured(breaker=RULES, timeouts=TIMES, retries=config.Retries(budget=SHARE), models=models)
+        async with ground(given) as here:
+            clients = [await here.client() for _ in range(CLIENTS)]
+            seen = await rage(here, clients)
+            await assert_clean(here)
+            tries = (len(one.asked) + len(two.asked)) // sends
+            requests = CLIENTS * EACH
+            assert set(seen.statuses) <= {status, 503}
+            assert seen.statuses[status] > 0
+            assert max(seen.waits) < TIMES.first_event * engines + SLACK
+            # The first try elsewhere is free; what comes to an open breaker does not come to the engine.
+            asking = CLIENTS if opens else requests
+            assert tries <= asking * engines + SHARE * requests + SAVED
+            one.script = two.script = calm(one, kind)
+            took = await recovered(here, clients[0])
+            assert {await Weather().ask(here, client) for client in clients} == {200}
+            print(
+                f"\n{name}, {engines}: {tries} tries of {requests}, longest wait {max(seen.waits):.2f} s, {took=:.3f} s"
+            )

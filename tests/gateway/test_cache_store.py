@@ -1,0 +1,303 @@
+"""Two tiers as one; whatever is wrong with what they hold is a miss, logged and counted. And leases across gateways."""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+import struct
+import zlib
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from itertools import count
+from time import monotonic
+
+import pytest
+
+from gateway.cache import packed, store
+from gateway.cache.entry import Entry, Label
+from gateway.cache.lease import Lease, Leases
+from gateway.cache.memory import Memory
+from gateway.cache.redis import Redis, name_of
+from gateway.cache.store import Store
+from tests import redis_servers
+from tests.gateway.harness import until
+from tests.redis_servers import Server
+
+NOW = 1_700_000_000.0
+KEY = b"k" * 32
+NAME = name_of("m", KEY)
+ENTRY = Entry(Label(KEY, "m", NOW, 60.0), b'{"choices":[]}', b"")
+
+
+@pytest.fixture(scope="module")
+def running() -> Iterator[Server]:
+    with redis_servers.single() as made:
+        yield made
+
+
+@pytest.fixture
+def server(running: Server) -> Server:
+    running.ask("FLUSHALL")
+    return running
+
+
+@dataclass
+class Gateway:
+    """What one gateway has of the cache, with a clock that a test sets."""
+
+    store: Store
+    redis: Redis
+    now: float = NOW
+
+    async def settled(self) -> None:
+        """Wait until Redis has all that was kept."""
+        await until(lambda: not self.redis.waiting)
+
+
+@asynccontextmanager
+async def gateway(server: Server) -> AsyncIterator[Gateway]:
+    redis = Redis(server.url, deadline=0.5)
+    made = Gateway(Store(Memory(1_000_000), redis, lambda: made.now), redis)
+    await made.store.open()
+    try:
+        yield made
+    finally:
+        await made.store.close()
+
+
+async def test_what_one_gateway_keeps_all_are_served(server: Server) -> None:
+    async with gateway(server) as one, gateway(server) as other:
+        assert await one.store.get(KEY, "m") is None
+        one.store.put(ENTRY)
+        assert await one.store.get(KEY, "m") == ENTRY
+        await one.settled()
+        assert await other.store.get(KEY, "m") == ENTRY
+        assert await other.store.get(KEY, "m") == ENTRY
+        assert (one.store.hits, one.store.misses) == ({"memory": 1}, 1)
+        assert (other.store.hits, other.store.misses) == ({"redis": 1, "memory": 1}, 0)
+        assert other.store.held().entries == 1
+
+
+async def test_what_came_from_redis_is_good_only_for_what_is_left_of_its_time(server: Server) -> None:
+    async with gateway(server) as one, gateway(server) as other:
+        one.store.put(ENTRY)
+        await one.settled()
+        other.now = NOW + 50
+        assert await other.store.get(KEY, "m") is not None
+        other.now = NOW + 60
+        await one.redis.purge()
+        assert await other.store.get(KEY, "m") is None
+
+
+async def test_memory_alone_is_a_store(server: Server) -> None:
+    alone = Store(Memory(1_000_000), None, lambda: NOW)
+    await alone.open()
+    alone.put(ENTRY)
+    assert await alone.get(KEY, "m") == ENTRY
+    assert await alone.get(b"x" * 32, "m") is None
+    assert await alone.purge("m") == 0
+    await alone.close()
+
+
+def _sealed(**changed: object) -> bytes:
+    """Write the entry as somebody would who has the format right and the facts wrong."""
+    label = Label(**{"digest": KEY, "model": "m", "created": NOW, "ttl": 60.0} | changed)  # type: ignore[arg-type]
+    return packed.pack(Entry(label, ENTRY.whole, ENTRY.lines))
+
+
+def _of_version(number: int) -> bytes:
+    value = bytearray(_sealed())
+    value[4] = number
+    value[58:62] = struct.pack(">I", zlib.crc32(value[62:], zlib.crc32(value[:58])))
+    return bytes(value)
+
+
+FAULTS: dict[str, tuple[bytes, str]] = {
+    "rubbish": (b"rubbish", "corrupt"),
+    "nothing": (b"", "corrupt"),
+    "a bit that fell over": (_sealed()[:-1] + b"?", "corrupt"),
+    "half of it": (_sealed()[:70], "corrupt"),
+    "an older version": (_of_version(0), "version"),
+    "a newer version": (_of_version(2), "version"),
+    "another's answer": (_sealed(digest=b"x" * 32), "poisoned"),
+    "more than may be": (b"x" * (packed.MOST + 1000), "oversize"),
+    "the future": (_sealed(created=NOW + 1000), "clock"),
+    "the past": (_sealed(created=NOW - 1000), "clock"),
+    "no time at all": (_sealed(created=float("nan")), "clock"),
+}
+
+
+@pytest.mark.parametrize("name", FAULTS)
+async def test_a_bad_value_is_a_miss_that_is_counted_and_logged_once(
+    server: Server, name: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    value, kind = FAULTS[name]
+    async with gateway(server) as one:
+        await one.redis.client.set(NAME, value)
+        for _ in range(3):
+            assert await one.store.get(KEY, "m") is None
+        assert one.store.faults == {kind: 3}
+        assert [kind in record.message for record in caplog.records if record.levelname == "WARNING"] == [True]
+        one.now += store.QUIET
+        assert await one.store.get(KEY, "m") is None
+        assert sum(kind in record.message for record in caplog.records) == 2
+
+
+async def test_a_bad_value_is_written_over_by_the_next_answer(server: Server) -> None:
+    async with gateway(server) as one, gateway(server) as other:
+        await one.redis.client.set(NAME, b"rubbish")
+        one.store.put(ENTRY)
+        await one.settled()
+        assert await other.store.get(KEY, "m") == ENTRY
+
+
+async def test_an_answer_over_the_limit_is_not_written(server: Server) -> None:
+    async with gateway(server) as one:
+        one.store.put(Entry(ENTRY.label, b"x" * (packed.MOST + 1), b""))
+        assert one.store.faults == {"oversize": 1}
+        assert one.redis.waiting == 0
+
+
+@pytest.mark.parametrize("jump", [-3600.0, 3600.0])
+async def test_a_clock_that_jumps_makes_misses_and_no_wrong_answers(server: Server, jump: float) -> None:
+    async with gateway(server) as one:
+        one.store.put(ENTRY)
+        await one.settled()
+        one.now += jump
+        assert await one.store.get(KEY, "m") is None
+        one.store.put(Entry(Label(KEY, "m", one.now, 60.0), ENTRY.whole, b""))
+        assert await one.store.get(KEY, "m") is not None
+
+
+async def test_while_redis_is_gone_memory_goes_on(running: Server) -> None:
+    with redis_servers.single() as mortal:
+        async with gateway(mortal) as one:
+            mortal.send(signal.SIGKILL)
+            one.store.put(ENTRY)
+            assert await one.store.get(KEY, "m") == ENTRY
+            assert [await one.store.get(b"x" * 32, "m") for _ in range(5)] == [None] * 5
+            assert not one.redis.up
+
+
+async def test_a_purge_forgets_in_both_tiers(server: Server) -> None:
+    async with gateway(server) as one:
+        one.store.put(ENTRY)
+        await one.settled()
+        one.now += 1
+        assert await one.store.purge("other") == 0
+        assert await one.store.get(KEY, "m") == ENTRY
+        assert await one.store.purge("m") == 1
+        assert await one.store.get(KEY, "m") is None
+
+
+# --- leases ------------------------------------------------------------------------------------------------
+
+
+def leases(of: Gateway, number: int, seconds: float = 5.0) -> Leases:
+    names = count()
+    return Leases(of.redis, lambda: f"{number}-{next(names)}", monotonic, seconds)
+
+
+async def answered(of: Gateway, whose: Leases, asked: list[int], slow: float = 0.1, keeps: bool = True) -> Entry:
+    """Answer as a gateway does: from another's answer if there is one, else by the engine."""
+    turn = await whose.turn(NAME, lambda: of.store.shared(KEY, "m"))
+    if isinstance(turn, Entry):
+        return turn
+    try:
+        asked.append(1)
+        await asyncio.sleep(slow)
+        if keeps:
+            of.store.put(ENTRY)
+        return ENTRY
+    finally:
+        turn.release()
+
+
+async def test_of_several_gateways_one_asks(server: Server) -> None:
+    asked: list[int] = []
+    async with gateway(server) as one, gateway(server) as two, gateway(server) as three:
+        made = [(of, leases(of, number)) for number, of in enumerate((one, two, three))]
+        found = await asyncio.gather(*(answered(of, whose, asked) for of, whose in made))
+        assert found == [ENTRY] * 3
+        assert len(asked) == 1
+        await one.settled()
+        assert await one.redis.client.exists(NAME + ":lease") == 0
+
+
+async def test_a_gateway_that_comes_to_nothing_lets_the_next_ask(server: Server) -> None:
+    asked: list[int] = []
+    async with gateway(server) as one, gateway(server) as two:
+        first = asyncio.ensure_future(answered(one, leases(one, 1), asked, keeps=False))
+        await asyncio.sleep(0.03)
+        began = monotonic()
+        await answered(two, leases(two, 2), asked)
+        assert monotonic() - began < 2.0
+        await first
+        assert len(asked) == 2
+
+
+async def test_who_has_waited_long_enough_asks_too(server: Server) -> None:
+    asked: list[int] = []
+    async with gateway(server) as one, gateway(server) as two:
+        first = asyncio.ensure_future(answered(one, leases(one, 1), asked, slow=1.0))
+        await asyncio.sleep(0.03)
+        began = monotonic()
+        await answered(two, leases(two, 2, seconds=0.2), asked, slow=0.0)
+        assert 0.15 < monotonic() - began < 0.8
+        await first
+        assert len(asked) == 2
+
+
+async def test_a_lease_that_ran_out_is_not_taken_from_the_next_who_has_it(server: Server) -> None:
+    asked: list[int] = []
+    async with gateway(server) as one, gateway(server) as two:
+        slow = asyncio.ensure_future(answered(one, leases(one, 1, seconds=0.05), asked, slow=0.3, keeps=False))
+        await asyncio.sleep(0.1)
+        assert isinstance(await leases(two, 2).turn(NAME, lambda: two.store.shared(KEY, "m")), Lease)
+        await slow
+        await one.settled()
+        assert await two.redis.client.get(NAME + ":lease") == b"2-0"
+
+
+async def test_a_lease_is_given_back_when_its_holder_is_cancelled(server: Server) -> None:
+    asked: list[int] = []
+    async with gateway(server) as one:
+        holding = asyncio.ensure_future(answered(one, leases(one, 1), asked, slow=10.0))
+        await asyncio.sleep(0.05)
+        holding.cancel()
+        await asyncio.gather(holding, return_exceptions=True)
+        await one.settled()
+        assert asked == [1]
+        assert await one.redis.client.exists(NAME + ":lease") == 0
+
+
+async def test_a_turn_that_is_cancelled_while_it_waits_leaves_no_lease(server: Server) -> None:
+    async with gateway(server) as one, gateway(server) as two:
+        first = await leases(one, 1).turn(NAME, lambda: one.store.shared(KEY, "m"))
+        assert isinstance(first, Lease)
+
+        async def look() -> Entry | None:
+            if server.ask("GET", NAME + ":lease").endswith("2-0"):
+                await asyncio.Event().wait()
+            return None
+
+        waiting = asyncio.ensure_future(leases(two, 2).turn(NAME, look))
+        await asyncio.sleep(0.05)
+        first.release()
+        await until(lambda: server.ask("GET", NAME + ":lease").endswith("2-0"))
+        waiting.cancel()
+        await asyncio.gather(waiting, return_exceptions=True)
+        await two.settled()
+        assert server.ask("EXISTS", NAME + ":lease") == ":0"
+
+
+async def test_without_redis_everybody_asks_at_once() -> None:
+    asked: list[int] = []
+    with redis_servers.single() as mortal:
+        async with gateway(mortal) as one, gateway(mortal) as two:
+            mortal.send(signal.SIGKILL)
+            began = monotonic()
+            await asyncio.gather(answered(one, leases(one, 1), asked), answered(two, leases(two, 2), asked))
+            assert monotonic() - began < 1.0
+            assert len(asked) == 2

@@ -1,0 +1,189 @@
+"""Engines behind a name: one deployment for each address, as they come and go."""
+
+import asyncio
+import ssl
+from asyncio.subprocess import DEVNULL
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import aiohttp
+import pytest
+
+from gateway import discovery, services
+from gateway.catalog import Target
+from gateway.config import Breaker, Config, Deployment, Model
+from gateway.discovery import Discovery
+from tests.gateway.harness import CHAT, MODEL, Engine, Script, checked, gateway, until
+from tests.gateway.processes import answers, held
+
+NAME = "engines.test"
+
+
+class Names(dict[str, list[str] | Exception]):
+    """What DNS says."""
+
+    async def resolve(self, host: str, port: int) -> list[str]:
+        """Answer as `discovery.resolve` does."""
+        found = self[host]
+        if isinstance(found, Exception):
+            raise found
+        return found
+
+
+def configured(url: str = f"http://{NAME}:8000", engine: str = "vllm") -> Config:
+    """Return a model with one engine that is found by name, and one that is not."""
+    found = Deployment(name="v", engine=engine, url=url, discover="dns", weight=6.0)
+    return checked(Config(models=[Model(name=MODEL, deployments=[found])]))
+
+
+def watched(names: Names, config: Config | None = None) -> tuple[Discovery, list[Config]]:
+    changes: list[Config] = []
+    return Discovery(config or configured(), changes.append, names.resolve), changes
+
+
+def deployments(config: Config) -> list[tuple[str, str, float]]:
+    return [(one.name, one.address, one.weight) for model in config.models for one in model.deployments]
+
+
+async def test_each_address_is_a_deployment_and_they_share_the_weight() -> None:
+    fixed = Deployment(name="s", engine="tgi", url="http://s", weight=5.0)
+    given = configured()
+    config = Config(models=[*given.models, Model(name="other", deployments=[fixed])])
+    made, changes = watched(Names({NAME: ["10.0.0.1", "10.0.0.2", "fd00::1"]}), config)
+    assert deployments(made.expanded()) == [("v", "", 6.0), ("s", "", 5.0)]  # until it has been looked up
+    await made.look()
+    (change,) = changes
+    found = [(f"v@{address}", address, 2.0) for address in ("10.0.0.1", "10.0.0.2", "fd00::1")]
+    assert deployments(change) == [*found, ("s", "", 5.0)]
+
+
+async def test_a_change_is_told_when_an_address_comes_or_goes_and_not_else() -> None:
+    names = Names({NAME: ["10.0.0.1"]})
+    made, changes = watched(names)
+    for addresses in (["10.0.0.1"], ["10.0.0.1"], ["10.0.0.1", "10.0.0.2"], ["10.0.0.2"], ["10.0.0.2"]):
+        names[NAME] = addresses
+        await made.look()
+    assert [len(deployments(change)) for change in changes] == [1, 2, 1]
+    assert deployments(changes[-1]) == [("v@10.0.0.2", "10.0.0.2", 6.0)]
+
+
+@pytest.mark.parametrize("failure", [OSError(2, "Name or service not known"), UnicodeError("label too long")])
+async def test_a_look_up_that_fails_keeps_what_was_known_is_said_once_and_holds_up_no_other_name(
+    failure: Exception, caplog: pytest.LogCaptureFixture
+) -> None:
+    names = Names({NAME: ["10.0.0.1"], "other.test": ["10.0.1.1"]})
+    other = Deployment(name="o", engine="vllm", url="http://other.test", discover="dns")
+    config = Config(models=[*configured().models, Model(name="other", deployments=[other])])
+    made, changes = watched(names, config)
+    await made.look()
+    names[NAME], names["other.test"] = failure, ["10.0.1.2"]
+    for _ in range(3):
+        await made.look()
+    assert [name for name, *_ in deployments(changes[-1])] == ["v@10.0.0.1", "o@10.0.1.2"]
+    assert caplog.text.count("cannot be looked up") == 1
+
+
+async def test_a_changed_configuration_keeps_the_addresses_that_are_known() -> None:
+    made, changes = watched(Names({NAME: ["10.0.0.1"]}))
+    await made.look()
+    made.take(configured())
+    assert deployments(changes[-1]) == [("v@10.0.0.1", "10.0.0.1", 6.0)]
+
+
+async def test_the_systems_own_look_up_gives_each_address_once_in_order() -> None:
+    assert await discovery.resolve("127.0.0.2", 80) == ["127.0.0.2"]
+    found = await discovery.resolve("localhost", 80)
+    assert "127.0.0.1" in found
+    assert found == sorted(set(found))
+    with pytest.raises((OSError, UnicodeError)):
+        await discovery.resolve("no..name", 80)
+
+
+@pytest.mark.parametrize(
+    ("url", "address", "asked", "host", "server_name"),
+    [
+        ("http://e.test:8000", "10.0.0.1", "http://10.0.0.1:8000/x", "e.test:8000", "e.test"),
+        ("http://e.test/base", "fd00::1", "http://[fd00::1]/base/x", "e.test", "e.test"),
+        ("https://e.test", "10.0.0.1", "https://10.0.0.1/x", "e.test", "e.test"),
+        ("https://e.test:8443", "fd00::1", "https://[fd00::1]:8443/x", "e.test:8443", "e.test"),
+        ("https://e.test", "", "https://e.test/x", None, None),
+    ],
+)
+def test_an_address_is_asked_under_its_name(
+    url: str, address: str, asked: str, host: str | None, server_name: str | None
+) -> None:
+    target = Target(Deployment(name="v", engine="vllm", url=url, address=address), Breaker(), 0.0)
+    assert str(target.at("/x")) == asked
+    assert (target.headers.get("host"), target.server_name) == (host, server_name)
+
+
+# --- over real sockets ------------------------------------------------------------------------------------------
+
+
+@asynccontextmanager
+async def listening(
+    script: Script, address: str, port: int = 0, tls: ssl.SSLContext | None = None
+) -> AsyncIterator[tuple[Engine, int]]:
+    """Run a scripted engine at an address; give it and its port."""
+    made = Engine(script)
+    async with await asyncio.start_server(made.serve, address, port, ssl=tls) as server:
+        yield made, server.sockets[0].getsockname()[1]
+        server.close()
+        for writer in made.writers:
+            writer.close()
+
+
+async def test_each_address_is_asked_by_name_and_one_that_goes_finishes_what_it_has(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    names = Names({NAME: ["127.0.0.1", "127.0.0.2"]})
+    monkeypatch.setattr(services, "resolve", names.resolve)
+    event = asyncio.Event()
+    async with (
+        listening(held(event), "127.0.0.1") as (one, port),
+        listening(held(event), "127.0.0.2", port) as (two, _),
+        gateway(configured(f"http://{NAME}:{port}"), ready=False) as front,
+    ):
+        await until(lambda: [target.up for target in front.services.catalog.targets] == [True, True])
+        for _ in range(20):
+            answer = await front.post(CHAT)
+            assert answer.status_code == 200
+            assert answer.headers["x-pointsman-deployment"] in ("v@127.0.0.1", "v@127.0.0.2")
+        assert one.asked
+        assert two.asked
+        assert {asked.headers["host"] for asked in one.asked + two.asked} == {f"{NAME}:{port}"}
+
+        before = len(two.asked)
+        streams = [asyncio.ensure_future(front.post(CHAT | {"stream": True})) for _ in range(8)]
+        await until(lambda: len(one.asked) + len(two.asked) == 28 and len(two.asked) > before)
+        names[NAME] = ["127.0.0.1"]
+        await front.services.discovery.look()
+        assert [target.name for target in front.services.catalog.targets] == ["v@127.0.0.1"]
+        before = len(two.asked)
+        assert {(await front.post(CHAT)).status_code for _ in range(5)} == {200}
+        event.set()
+        for stream in streams:
+            assert (await stream).text.endswith("data: [DONE]\n\n")
+        assert len(two.asked) == before
+
+
+async def test_an_address_is_asked_over_tls_for_its_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    key, cert = tmp_path / "key.pem", tmp_path / "cert.pem"
+    command = f"openssl req -x509 -newkey rsa:2048 -nodes -days 2 -subj /CN=x -addext subjectAltName=DNS:{NAME}"
+    made = await asyncio.create_subprocess_exec(*command.split(), "-keyout", key, "-out", cert, stderr=DEVNULL)
+    assert await made.wait() == 0
+    tls = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    tls.load_cert_chain(cert, key)
+    named: list[str | None] = []
+    tls.sni_callback = lambda _, name, __: named.append(name)
+    monkeypatch.setattr(aiohttp.connector, "_SSL_CONTEXT_VERIFIED", ssl.create_default_context(cafile=str(cert)))
+    monkeypatch.setattr(services, "resolve", Names({NAME: ["127.0.0.1"]}).resolve)
+    async with (
+        listening(answers(), "127.0.0.1", tls=tls) as (behind, port),
+        gateway(configured(f"https://{NAME}:{port}"), ready=False) as front,
+    ):
+        await until(lambda: front.services.catalog.targets[0].up)
+        assert (await front.post(CHAT)).status_code == 200
+        assert set(named) == {NAME}
+        assert behind.asked[0].headers["host"] == f"{NAME}:{port}"

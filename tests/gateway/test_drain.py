@@ -1,0 +1,119 @@
+"""The end of a gateway, as a process: what its clients and its load balancer see of it, and how it leaves."""
+
+import asyncio
+import signal
+import socket
+import time
+from contextlib import AsyncExitStack
+from pathlib import Path
+
+import httpx
+import pytest
+
+from tests.gateway.harness import CHAT, Asked, Engine, Script, chunk, engine, head, piece
+from tests.gateway.processes import Served, become, eventually, held, served, status, streaming, written
+
+
+async def over(stack: AsyncExitStack, tmp_path: Path, script: Script, *lines: str) -> tuple[Served, Engine]:
+    """Run a gateway over one scripted engine, with lines of `[server]`."""
+    behind = await stack.enter_async_context(engine(script))
+    file = tmp_path / "pointsman.toml"
+    file.write_text(written({"m": {"v": behind.url}}, "\n".join(["[server]", *lines])))
+    return await stack.enter_async_context(served(file)), behind
+
+
+@pytest.mark.parametrize("stop", [signal.SIGTERM, signal.SIGINT])
+async def test_it_gives_notice_then_takes_nothing_new_and_finishes_what_it_has(
+    tmp_path: Path, stop: signal.Signals
+) -> None:
+    event = asyncio.Event()
+    async with AsyncExitStack() as stack:
+        front, _ = await over(stack, tmp_path, held(event), "drain_notice = 1.0", "drain = 20")
+        stream = await stack.enter_async_context(streaming(front, "m"))
+        front.process.send_signal(stop)
+        await become(lambda: status(front, "/readyz"), 503, 1)
+        assert (await front.client.get("/readyz")).json()["status"] == "draining"  # over a connection that is kept
+        await asyncio.sleep(0.5)
+        assert (await front.chat("m")).status_code == 200
+        await become(lambda: status(front, "/readyz"), 0)
+        assert front.process.returncode is None
+        assert not stream.done()
+        event.set()
+        assert (await asyncio.wait_for(stream, 5)).endswith("data: [DONE]\n\n")
+        assert await front.ended(5) == 0
+        assert "Traceback" not in front.said
+        assert "draining: 1 requests in flight have 20 s" in front.said
+
+
+@pytest.mark.parametrize("begun", [True, False])
+async def test_what_is_not_finished_at_the_bound_ends_in_an_error_and_is_not_tried_again(
+    tmp_path: Path, begun: bool
+) -> None:
+    async with AsyncExitStack() as stack:
+        front, behind = await over(stack, tmp_path, held(asyncio.Event(), begun), "drain = 1")
+        asked = asyncio.ensure_future(front.chat("m", stream=True))
+        await eventually(lambda: behind.asked)
+        began = time.monotonic()
+        front.process.send_signal(signal.SIGTERM)
+        assert await front.ended() == 0
+        assert 1 <= time.monotonic() - began < 3
+        answer = await asked
+        assert "shutting down" in answer.text
+        assert "[DONE]" not in answer.text
+        assert answer.status_code == (200 if begun else 503)
+        assert len(behind.asked) == 1
+        assert "Traceback" not in front.said
+
+
+async def test_a_second_signal_ends_it_at_once_and_two_in_a_moment_are_one(tmp_path: Path) -> None:
+    async with AsyncExitStack() as stack:
+        front, _ = await over(stack, tmp_path, held(asyncio.Event()), "drain_notice = 60")
+        stream = await stack.enter_async_context(streaming(front, "m"))
+        front.process.send_signal(signal.SIGINT)
+        await become(lambda: status(front, "/readyz"), 503, 1)
+        front.process.send_signal(signal.SIGINT)
+        await asyncio.sleep(1.1)
+        assert not stream.done()
+        front.process.send_signal(signal.SIGINT)
+        said = await asyncio.wait_for(stream, 3)
+        assert "shutting down" in said
+        assert "[DONE]" not in said
+        assert await front.ended(3) == 0
+        assert "Traceback" not in front.said
+
+
+async def test_idle_connections_do_not_hold_it_up(tmp_path: Path) -> None:
+    async with AsyncExitStack() as stack:
+        front, _ = await over(stack, tmp_path, held(asyncio.Event()), "drain = 60")
+        client = await stack.enter_async_context(httpx.AsyncClient(base_url=front.client.base_url, trust_env=False))
+        await client.get("/healthz")  # kept alive
+        _, silent = await asyncio.open_connection("127.0.0.1", front.port)
+        _, halfway = await asyncio.open_connection("127.0.0.1", front.port)
+        halfway.write(b"GET /healthz HTTP/1.1\r\nhost:")
+        await asyncio.sleep(0.2)
+        began = time.monotonic()
+        front.process.send_signal(signal.SIGTERM)
+        assert await front.ended() == 0
+        assert time.monotonic() - began < 2
+        for writer in (silent, halfway):
+            writer.close()
+
+
+async def test_a_client_that_reads_nothing_does_not_hold_it_up_beyond_the_bound(tmp_path: Path) -> None:
+    async def flood(asked: Asked, writer: asyncio.StreamWriter) -> None:
+        writer.write(head())
+        while True:
+            writer.write(piece(chunk({"content": "x" * 60_000})))
+            await writer.drain()
+
+    async with AsyncExitStack() as stack:
+        front, behind = await over(stack, tmp_path, flood, "drain = 1")
+        with socket.create_connection(("127.0.0.1", front.port)) as deaf:
+            body = httpx.Request("POST", "http://x", json=CHAT | {"model": "m", "stream": True}).content
+            head_of_it = b"POST /v1/chat/completions HTTP/1.1\r\nhost: x\r\ncontent-length: %d\r\n\r\n"
+            deaf.sendall(head_of_it % len(body) + body)
+            await eventually(lambda: behind.asked)
+            await asyncio.sleep(0.5)
+            front.process.send_signal(signal.SIGTERM)
+            assert await front.ended() == 0
+            assert "Traceback" not in front.said

@@ -1,0 +1,316 @@
+"""Which deployments may answer, and in which order they are tried: by capability, health and the model's policy."""
+
+import math
+from collections import Counter
+from random import Random
+
+import pytest
+
+from backends.base import Call, Served
+from backends.loads import Load
+from gateway import config
+from gateway.catalog import Catalog, Entry, Offer, Target
+from gateway.errors import InvalidRequest, Unavailable
+from gateway.routing import least_busy, plan, plan_path, prefix, round_robin, standing, weighted
+from tests.gateway.harness import checked
+from tests.gateway.test_catalog import call
+
+SLOW_START = 10.0
+LATER = 1000.0  # when all are warm
+
+
+def offer(name: str, weight: float = 1.0) -> Offer:
+    row = config.Deployment(name=name, engine="vllm", url=f"http://{name}", weight=weight)
+    made = Target(row, config.Breaker(), SLOW_START)
+    made.heard([Served("m", "m", 100)], 0.0)
+    return Offer(made, "m", 100)
+
+
+def model(policy: config.tables.Policy = "weighted", **engines: str) -> Entry:
+    """Return a model with deployments by name and engine, all heard."""
+    rows = [config.Deployment(name=name, engine=engine, url=f"http://{name}") for name, engine in engines.items()]
+    given = config.Config(models=[config.Model(name="m", policy=policy, prefix_bytes=64, deployments=rows)])
+    made = Catalog(checked(given), 1)
+    for target in made.targets:
+        target.heard([Served("x", "tgi" if target.engine == "tgi" else "x", 100)], 0.0)
+    made.refresh()
+    return made.find("m")
+
+
+def target(entry: Entry, name: str) -> Target:
+    return next(one.target for one in entry.offers if one.target.name == name)
+
+
+def names(offers: list[Offer]) -> str:
+    return " ".join(one.target.name for one in offers)
+
+
+def fail(entry: Entry, *those: str, now: float = LATER) -> None:
+    """Open the breakers of some."""
+    for name in those:
+        for _ in range(5):
+            target(entry, name).breaker.failed(target(entry, name).breaker.began(now), now)
+
+
+# --- weighted ---------------------------------------------------------------------------------------------------
+
+
+def test_by_weight_each_gets_its_share_and_one_of_no_weight_is_the_last() -> None:
+    offers, random = [offer("a", 6), offer("b", 3), offer("c", 1), offer("none", 0)], Random(1)
+    drawn = [weighted.order(offers, b"", LATER, random) for _ in range(5000)]
+    first = Counter(one[0].target.name for one in drawn)
+    for name, share in (("a", 0.6), ("b", 0.3), ("c", 0.1)):
+        assert abs(first[name] / 5000 - share) < 0.03
+    assert {one[-1].target.name for one in drawn} == {"none"}
+    behind_a = Counter(one[1].target.name for one in drawn if one[0].target.name == "a")
+    assert abs(behind_a["b"] / behind_a.total() - 0.75) < 0.03
+
+
+@pytest.mark.parametrize(
+    ("after", "share"), [(0.0, 0.1), (0.5, 0.1), (2.0, 0.2), (5.0, 0.5), (9.0, 0.9), (10.0, 1.0), (99.0, 1.0)]
+)
+def test_one_that_came_back_is_given_more_and_more(after: float, share: float) -> None:
+    old, new = offer("old"), offer("new")
+    new.target.lost("gone")
+    new.target.heard([Served("m", "m", 100)], LATER)
+    assert new.target.share(LATER + after) == pytest.approx(share)
+    random, now = Random(1), LATER + after
+    first = sum(weighted.order([old, new], b"", now, random)[0] is new for _ in range(4000))
+    assert abs(first / 4000 - share / (1 + share)) < 0.03
+
+
+def test_one_whose_trial_went_well_begins_gently_too() -> None:
+    one = offer("a")
+    one.target.returned(LATER)
+    assert one.target.share(LATER) == pytest.approx(0.1)
+
+
+# --- in turn ----------------------------------------------------------------------------------------------------
+
+
+def test_in_turn_each_is_asked_once_before_any_is_asked_again() -> None:
+    offers, random, asked = [offer("a"), offer("b"), offer("c")], Random(1), []
+    for turn in range(9):
+        first = round_robin.order(offers, b"", LATER, random)[0]
+        first.target.begins(LATER + turn)
+        asked.append(first.target.name)
+    assert asked == ["a", "b", "c"] * 3
+
+
+# --- least busy -------------------------------------------------------------------------------------------------
+
+
+def test_of_two_the_less_busy_is_asked() -> None:
+    offers = [offer("a"), offer("b")]
+    offers[0].target.in_flight = 3
+    assert {names(least_busy.order(offers, b"", LATER, Random(seed))) for seed in range(20)} == {"b a"}
+
+
+def test_the_engines_own_queue_counts() -> None:
+    offers = [offer("a"), offer("b")]
+    offers[0].target.in_flight = 1
+    offers[1].target.figures = Load(waiting=4.0)
+    assert {names(least_busy.order(offers, b"", LATER, Random(seed))) for seed in range(20)} == {"a b"}
+
+
+def test_how_busy_one_is_is_measured_by_its_weight() -> None:
+    offers = [offer("small", 1), offer("large", 10)]
+    offers[0].target.in_flight, offers[1].target.in_flight = 1, 5
+    assert names(least_busy.order(offers, b"", LATER, Random(1))) == "large small"
+
+
+def test_two_choices_never_fall_on_the_busiest_of_three() -> None:
+    offers = [offer("a"), offer("b"), offer("c")]
+    for one, load in zip(offers, (0, 5, 9), strict=True):
+        one.target.in_flight = load
+    orders = Counter(names(least_busy.order(offers, b"", LATER, Random(seed))) for seed in range(300))
+    assert set(orders) == {"a b c", "b a c"}
+    assert 150 < orders["a b c"] < 250  # two in three
+
+
+def test_one_of_no_weight_is_asked_last_however_idle_it_is() -> None:
+    offers = [offer("a"), offer("none", 0), offer("nought", 0)]
+    offers[0].target.in_flight = 50
+    assert {least_busy.order(offers, b"", LATER, Random(seed))[0].target.name for seed in range(50)} == {"a"}
+
+
+def test_two_choices_keep_the_loads_close_together() -> None:
+    offers, random = [offer(name) for name in "abcdefgh"], Random(3)
+    for _ in range(800):
+        least_busy.order(offers, b"", LATER, random)[0].target.in_flight += 1
+    loads = [one.target.in_flight for one in offers]
+    assert max(loads) - min(loads) <= 8
+
+
+# --- by the prompt's head ---------------------------------------------------------------------------------------
+
+HEADS = [b"prompt %d" % number for number in range(3000)]
+
+
+def owners(offers: list[Offer]) -> dict[bytes, str]:
+    return {head: prefix.order(offers, head, LATER, Random(1))[0].target.name for head in HEADS}
+
+
+def test_the_same_head_goes_to_the_same_deployment_whatever_the_order_of_the_file() -> None:
+    offers = [offer(name) for name in "abcd"]
+    assert owners(offers) == owners(offers[::-1])
+
+
+def test_heads_are_spread_by_weight() -> None:
+    count = Counter(owners([offer("a", 1), offer("b", 1), offer("c", 2)]).values())
+    for name, share in (("a", 0.25), ("b", 0.25), ("c", 0.5)):
+        assert abs(count[name] / len(HEADS) - share) < 0.03
+
+
+def test_names_alike_but_for_their_ends_have_their_shares_all_the_same() -> None:
+    long = "x" * 80
+    assert max(Counter(owners([offer(long + "a"), offer(long + "b")]).values()).values()) < 0.55 * len(HEADS)
+
+
+def test_when_one_goes_only_its_own_heads_move_and_come_back_with_it() -> None:
+    offers = [offer(name) for name in "abcd"]
+    before = owners(offers)
+    after = owners([one for one in offers if one.target.name != "c"])
+    for head, name in before.items():
+        assert after[head] == name or name == "c"
+    moved = Counter(after[head] for head in HEADS if before[head] == "c")
+    assert min(moved.values()) > 0.25 * moved.total()
+    assert owners(offers) == before
+
+
+def test_the_second_choice_of_a_head_is_where_it_would_go_without_the_first() -> None:
+    offers = [offer(name) for name in "abcd"]
+    for head in HEADS[:200]:
+        first, second, *_ = prefix.order(offers, head, LATER, Random(1))
+        rest = [one for one in offers if one is not first]
+        assert prefix.order(rest, head, LATER, Random(1))[0] is second
+
+
+@pytest.mark.parametrize("weights", [(1, 1), (1, 1, 1, 1), (4, 2, 1, 1)])
+def test_one_head_alone_does_not_load_its_deployment_beyond_its_share_and_a_quarter(weights: tuple[int, ...]) -> None:
+    offers = [offer(f"e{place}", weight) for place, weight in enumerate(weights)]
+    for sent in range(1, 1001):
+        prefix.order(offers, b"all the same", LATER, Random(1))[0].target.in_flight += 1
+        for one, weight in zip(offers, weights, strict=True):
+            assert one.target.in_flight <= math.ceil(prefix.BOUND * sent * weight / sum(weights))
+    assert sum(one.target.in_flight for one in offers) == 1000
+
+
+def test_over_its_bound_a_deployment_is_still_the_last_resort() -> None:
+    offers = [offer(name) for name in "ab"]
+    first = prefix.order(offers, b"x", LATER, Random(1))[0]
+    first.target.figures = Load(waiting=100.0)
+    assert prefix.order(offers, b"x", LATER, Random(1))[1] is first
+
+
+def test_one_that_has_just_come_back_takes_its_heads_back_little_by_little() -> None:
+    offers = [offer(name) for name in "ab"]
+    offers[0].target.returned(LATER)
+    counts = []
+    for after in (0.0, 5.0, 10.0):
+        firsts = [prefix.order(offers, head, LATER + after, Random(1))[0] for head in HEADS]
+        counts.append(sum(one is offers[0] for one in firsts) / len(HEADS))
+    assert counts == pytest.approx([0.1 / 1.1, 0.5 / 1.5, 0.5], abs=0.03)
+
+
+def test_the_head_of_a_chat_is_its_messages_up_to_the_configured_length() -> None:
+    entry = model("prefix", a="vllm", b="vllm", c="vllm")
+
+    def first(text: str) -> str:
+        asked = call()
+        body = b'[{"role": "user", "content": "%s"}]' % text.encode()
+        asked.body["messages"] = type(asked.body["messages"])(body)
+        return plan(asked, entry, None, LATER, Random(1))[0].target.name
+
+    long = "x" * 64
+    assert {first(long + str(end)) for end in range(30)} == {first(long)}
+    assert len({first(str(begin) + long) for begin in range(30)}) == 3
+
+
+# --- health -----------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("policy", ["weighted", "round_robin", "least_busy", "prefix"])
+def test_those_that_are_down_or_left_alone_are_not_asked_while_others_are_there(policy: config.tables.Policy) -> None:
+    entry = model(policy, down="vllm", alone="vllm", up="vllm", well="vllm", both="vllm")
+    fail(entry, "alone", "both")
+    for name in ("down", "both"):
+        target(entry, name).lost("gone")
+    for seed in range(20):
+        order = plan(call(), entry, None, LATER, Random(seed))
+        assert names(order) in ("up well", "well up")
+
+
+def test_when_all_are_left_alone_it_is_a_503_that_says_when_to_come_back() -> None:
+    entry = model(a="vllm", b="vllm")
+    fail(entry, "a", now=LATER)
+    fail(entry, "b", now=LATER + 0.5)
+    with pytest.raises(Unavailable) as raised:
+        standing(entry.offers, entry, b"", LATER + 0.6, Random(1))
+    assert raised.value.headers["retry-after"] == "1"
+    assert names(standing(entry.offers, entry, b"", LATER + 1.0, Random(1))) == "a"
+
+
+def test_a_long_wait_is_told_in_whole_seconds() -> None:
+    entry = model(a="vllm")
+    breaker = target(entry, "a").breaker
+    fail(entry, "a")
+    for now in (LATER + 1.0, LATER + 3.0):
+        breaker.failed(breaker.began(now), now)
+    with pytest.raises(Unavailable) as raised:
+        standing(entry.offers, entry, b"", LATER + 3.5, Random(1))
+    assert raised.value.headers["retry-after"] == "4"  # 3.5 s are left
+
+
+def test_while_a_trial_is_under_way_the_others_are_told_to_come_back() -> None:
+    entry = model(a="vllm")
+    fail(entry, "a")
+    assert target(entry, "a").breaker.began(LATER + 59.0)
+    with pytest.raises(Unavailable) as raised:
+        standing(entry.offers, entry, b"", LATER + 60.0, Random(1))
+    assert raised.value.headers["retry-after"] == "1"
+
+
+def test_one_alone_that_is_down_is_tried_all_the_same() -> None:
+    entry = model(a="vllm")
+    target(entry, "a").lost("gone")
+    assert names(standing(entry.offers, entry, b"", LATER, Random(1))) == "a"
+
+
+# --- capability -------------------------------------------------------------------------------------------------
+
+
+def able(asked: Call, entry: Entry, seed: int) -> set[str]:
+    return {one.target.engine for one in plan(asked, entry, None, LATER, Random(seed))}
+
+
+@pytest.mark.parametrize("policy", ["weighted", "round_robin", "least_busy", "prefix"])
+@pytest.mark.parametrize("state", ["well", "down"])
+def test_what_only_vllm_can_do_never_goes_to_tgi(policy: config.tables.Policy, state: str) -> None:
+    entry = model(policy, t="tgi", u="tgi", v="vllm", w="vllm")
+    if state == "down":
+        for name in ("v", "w"):
+            target(entry, name).lost("gone")
+    for seed in range(20):
+        assert able(call(top_k=1), entry, seed) == {"vllm"}
+        assert able(call(), entry, seed) == ({"vllm", "tgi"} if state == "well" else {"tgi"})
+
+
+def test_when_all_that_can_do_it_are_left_alone_it_is_a_503_and_not_the_other_engine() -> None:
+    entry = model(t="tgi", v="vllm", w="vllm")
+    fail(entry, "v", "w")
+    with pytest.raises(Unavailable):
+        plan(call(top_k=1), entry, None, LATER, Random(1))
+    assert names(plan(call(), entry, None, LATER, Random(1))) == "t"
+    with pytest.raises(Unavailable):
+        plan_path("/v1/embeddings", b"", entry, None, LATER, Random(1))
+
+
+def test_a_pinned_engine_alone_is_asked_and_an_unknown_one_refused() -> None:
+    entry = model(t="tgi", v="vllm")
+    for seed in range(10):
+        assert names(plan(call(), entry, "tgi", LATER, Random(seed))) == "t"
+    for pin in ("openai", "nonsense", ""):
+        with pytest.raises(InvalidRequest) as raised:
+            plan(call(), entry, pin, LATER, Random(1))
+        assert raised.value.param == "x-pointsman-engine"

@@ -1,0 +1,123 @@
+"""Several workers on one port, under their supervisor."""
+
+import asyncio
+import os
+import signal
+import socket
+from contextlib import AsyncExitStack
+from pathlib import Path
+
+import pytest
+
+from tests.gateway.harness import Engine, Script, engine
+from tests.gateway.processes import Served, answers, eventually, held, replace, served, streaming, written
+from tests.gateway.test_commands import run
+
+pytestmark = pytest.mark.skipif(not Path("/proc/self/task").exists(), reason="workers are found by /proc")
+
+
+def workers(front: Served) -> set[int]:
+    """Return the workers' process ids; another child of the supervisor's is Python's own resource tracker."""
+    pid = front.process.pid
+    children = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
+    return {int(child) for child in children if b"spawn_main" in Path(f"/proc/{child}/cmdline").read_bytes()}
+
+
+def refuses(port: int) -> bool:
+    """Return whether nobody listens on a port, not even one who never answers."""
+    try:
+        socket.create_connection(("127.0.0.1", port), 1).close()
+    except ConnectionRefusedError:
+        return True
+    return False
+
+
+async def over(stack: AsyncExitStack, tmp_path: Path, script: Script, before: str = "") -> tuple[Served, Engine, Path]:
+    """Run a gateway of two workers over one scripted engine, until both workers are there."""
+    behind = await stack.enter_async_context(engine(script))
+    file = tmp_path / "pointsman.toml"
+    file.write_text(written({"m": {"v": behind.url}}, before))
+    front = await stack.enter_async_context(served(file, "--workers", "2"))
+    await eventually(lambda: front.said.count("v at ") == 2)  # each has heard the engine
+    return front, behind, file
+
+
+async def test_each_worker_answers_and_one_that_is_killed_is_replaced_by_one_that_knows_the_file_of_today(
+    tmp_path: Path,
+) -> None:
+    async with AsyncExitStack() as stack:
+        front, behind, file = await over(stack, tmp_path, answers())
+        first, second = workers(front)
+        for asleep in (first, second):  # then it is the other one who answers
+            os.kill(asleep, signal.SIGSTOP)
+            assert (await front.chat("m")).status_code == 200
+            os.kill(asleep, signal.SIGCONT)
+
+        replace(file, written({"m": {"v": behind.url}, "new": {"w": behind.url}}))
+        await eventually(lambda: front.said.count("w at ") == 2)
+        os.kill(first, signal.SIGKILL)
+        await eventually(lambda: len(workers(front) - {first, second}) == 1)
+        await eventually(lambda: front.said.count("w at ") == 3)
+        os.kill(second, signal.SIGSTOP)
+        assert (await front.chat("new")).status_code == 200
+        os.kill(second, signal.SIGCONT)
+
+        front.process.send_signal(signal.SIGTERM)
+        assert await front.ended(5) == 0
+        assert "Traceback" not in front.said
+
+
+@pytest.mark.parametrize("to_all", [False, True], ids=["to the supervisor", "to all, as a terminal does"])
+async def test_a_signal_drains_all_workers_and_their_door_is_closed(tmp_path: Path, to_all: bool) -> None:
+    event = asyncio.Event()
+    async with AsyncExitStack() as stack:
+        front, behind, _ = await over(stack, tmp_path, held(event))
+        streams = [await stack.enter_async_context(streaming(front, "m")) for _ in range(4)]
+        pids = [front.process.pid, *workers(front)] if to_all else [front.process.pid]
+        for pid in pids:
+            os.kill(pid, signal.SIGINT)
+        await eventually(lambda: refuses(front.port), 5)
+        assert front.process.returncode is None
+        event.set()
+        for stream in streams:
+            assert (await asyncio.wait_for(stream, 5)).endswith("data: [DONE]\n\n")
+        assert await front.ended(5) == 0
+        assert len(behind.asked) == 4
+        assert "Traceback" not in front.said
+
+
+async def test_a_second_signal_to_the_supervisor_ends_its_workers_at_once(tmp_path: Path) -> None:
+    async with AsyncExitStack() as stack:
+        front, _, _ = await over(stack, tmp_path, held(asyncio.Event()), "[server]\ndrain_notice = 60")
+        stream = await stack.enter_async_context(streaming(front, "m"))
+        front.process.send_signal(signal.SIGTERM)
+        await eventually(lambda: front.said.count("draining") == 2, 3)
+        await asyncio.sleep(1.1)
+        front.process.send_signal(signal.SIGTERM)
+        assert "shutting down" in await asyncio.wait_for(stream, 5)
+        assert await front.ended(5) == 0
+        assert "Traceback" not in front.said
+
+
+async def test_workers_that_share_limits_without_redis_are_told_of_by_check_and_at_the_start(tmp_path: Path) -> None:
+    file = tmp_path / "pointsman.toml"
+    (tmp_path / "keys.toml").write_text("")
+    auth = '[auth]\nkeys_file = "keys.toml"\n[server]\nworkers = 2'
+    file.write_text(written({"m": {"v": "http://127.0.0.1:1"}}, auth))
+    note = "limits.store: without Redis each of the 2 workers enforces its share of the keys' limits"
+    done = await asyncio.to_thread(run, "check", "--config", str(file))
+    assert done.returncode == 0
+    assert f"{file}: note: {note}" in done.stdout
+    async with served(file, ready=False) as front:
+        await eventually(lambda: note in front.said)
+
+
+@pytest.mark.parametrize(("count", "host"), [("1", "127.0.0.1"), ("2", "127.0.0.1"), ("1", "192.0.2.1")])
+def test_a_door_that_cannot_be_opened_is_said_in_one_line_and_leaves_with_1(count: str, host: str) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = str(taken.getsockname()[1])
+        words = ["--host", host, "--port", port, "--workers", count, "--allow-anonymous"]
+        done = run("serve", "--vllm", "http://127.0.0.1:1", *words)
+    assert done.returncode == 1
+    (line,) = done.stderr.splitlines()
+    assert f"cannot listen on {host} port {port}" in line
