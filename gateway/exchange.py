@@ -90,6 +90,14 @@ class Exchange:
         return self.answering.offer.target if self.answering else None
 
     @property
+    def served_by(self) -> tuple[str, str]:
+        """The engine and the deployment whose work the answer is; the cache's is no engine's."""
+        if self.cache in ("hit", "coalesced"):
+            return "cache", ""
+        target = self.target
+        return (target.engine, target.name) if target else ("", "")
+
+    @property
     def adapted(self) -> tuple[str, ...]:
         """The parameters that were mapped or emulated for it."""
         return self.answering.adapted if self.answering else ()

@@ -20,7 +20,7 @@ from gateway.discovery import Discovery, resolve
 from gateway.errors import RETRY_AFTER, ShuttingDown
 from gateway.keys import Keyring
 from gateway.limits import Limiter
-from gateway.observe.live import readings
+from gateway.observe.live import Redis, readings
 from gateway.observe.logs import RequestLog
 from gateway.observe.metrics import Metrics
 from gateway.retry import Budget
@@ -126,7 +126,10 @@ def make(
     upstream = Upstream(config.timeouts)
     admission = Admission(config.admission)
     limiter = limits.make(config.limits, config.server.workers, clock)
-    redis = {"limits": limiter} if config.limits.store == "redis" else {}
+    cache = cached.make(config.cache, wall, clock)
+    redis: dict[str, Redis] = {"limits": limiter} if config.limits.store == "redis" else {}
+    if cache is not None and cache.store.redis is not None:
+        redis["cache"] = cache.store.redis
     return Services(
         config=config,
         catalog=catalog,
@@ -136,8 +139,8 @@ def make(
         sweep=Sweep(config.timeouts, clock),
         prober=Prober(catalog, upstream, config.health, clock),
         limiter=limiter,
-        cache=cached.make(config.cache, wall, clock),
-        metrics=Metrics(lambda: readings(catalog, admission, redis, clock()), admission, limiter, wall, shared),
+        cache=cache,
+        metrics=Metrics(lambda: readings(catalog, admission, cache, redis, clock()), admission, limiter, wall, shared),
         requests=RequestLog(sys.stderr.buffer),
         random=random or Random(),
         clock=clock,

@@ -83,13 +83,13 @@ class GenAi:
         if request.operation not in GENERATES:
             return None
         labels, of_deployment = request[:3], request[:4]
-        ok, found = request.outcome == "ok", bool(request.engine)
+        ok, found = request.outcome == "ok", request.engine not in ("", "cache")
         return Generated(
             self._duration.labels(*of_deployment, request.error),
             self._tokens.labels(*labels, "input") if found else None,
             self._tokens.labels(*labels, "output") if found else None,
-            self._first_token.labels(*of_deployment) if ok else None,
-            self._per_token.labels(*of_deployment) if ok else None,
+            self._first_token.labels(*of_deployment) if ok and found else None,
+            self._per_token.labels(*of_deployment) if ok and found else None,
         )
 
 
@@ -106,6 +106,11 @@ class Instruments:
             "pointsman_retries_total",
             "Tries that were not the last, by what came of them; hedged: another was faster.",
             *("deployment", "cause"),
+        )
+        self.cache = counter(
+            "pointsman_cache_requests_total",
+            "What the cache did for a request: hit, miss, coalesced (another's answer in flight), bypass.",
+            *("model", "result"),
         )
         self.limited = counter("pointsman_limited_total", "Requests refused for a limit of their key.", "limit")
         self.shed = counter("pointsman_shed_total", "Requests turned away as there was no room.")

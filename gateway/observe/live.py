@@ -10,6 +10,7 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
 from prometheus_client.registry import Collector
 
 from gateway.admission import Admission
+from gateway.cache.policy import Cache
 from gateway.catalog import Catalog, Target
 from gateway.observe.board import Reading
 
@@ -39,6 +40,10 @@ KINDS: dict[str, Kind] = {
     "pointsman_deployment_in_flight": Kind("Tries under way at a deployment.", DEPLOYMENT, sum),
     "pointsman_deployment_up": Kind("Whether a deployment answers.", DEPLOYMENT, max),
     "pointsman_breaker_open": Kind("Whether a deployment is left alone, by any worker.", DEPLOYMENT, max),
+    "pointsman_cache_entries": Kind("Answers kept in memory.", (), sum),
+    "pointsman_cache_bytes": Kind("What they take.", (), sum),
+    "pointsman_cache_evicted_total": Kind("Answers that had to go for others, or were not let in.", (), sum),
+    "pointsman_cache_faults_total": Kind("Kept answers that could not be used, by what is wrong.", ("kind",), sum),
     "pointsman_redis_up": Kind("Whether Redis answers, for what it is used for.", ("use",), min),
     "pointsman_engine_running": Kind("Requests that run, as the engine says.", DEPLOYMENT, max),
     "pointsman_engine_waiting": Kind("Requests that wait there, as the engine says.", DEPLOYMENT, max),
@@ -48,14 +53,27 @@ KINDS: dict[str, Kind] = {
 }
 
 
-def readings(catalog: Catalog, admission: Admission, redis: Mapping[str, Redis], now: float) -> Iterator[Reading]:
+def readings(
+    catalog: Catalog, admission: Admission, cache: Cache | None, redis: Mapping[str, Redis], now: float
+) -> Iterator[Reading]:
     """Return this worker's figures; `redis` is who uses it, by what for, and `now` monotonic."""
     yield Reading("pointsman_in_flight", (), admission.in_flight)
     yield Reading("pointsman_waiting", (), admission.waiting)
+    if cache is not None:
+        yield from _of_cache(cache)
     for use, user in redis.items():
         yield Reading("pointsman_redis_up", (use,), float(user.up))
     for target in catalog.targets:
         yield from _of(target, now)
+
+
+def _of_cache(cache: Cache) -> Iterator[Reading]:
+    held = cache.store.held()
+    yield Reading("pointsman_cache_entries", (), held.entries)
+    yield Reading("pointsman_cache_bytes", (), held.bytes)
+    yield Reading("pointsman_cache_evicted_total", (), cache.store.memory.evicted)
+    for kind, count in cache.store.faults.items():
+        yield Reading("pointsman_cache_faults_total", (kind,), count)
 
 
 def _of(target: Target, now: float) -> Iterator[Reading]:

@@ -7,11 +7,11 @@ what an error says, which may quote them: of an error there are its type and cod
 import logging
 from contextlib import suppress
 from datetime import UTC, datetime
-from typing import Any, BinaryIO, TextIO
+from typing import BinaryIO, TextIO
 
 import msgspec
 import structlog
-from structlog.typing import EventDict, Processor
+from structlog.typing import Processor
 
 from gateway.errors import PointsmanError
 from gateway.exchange import Exchange
@@ -29,22 +29,44 @@ CHATTY = ("pointsman", "uvicorn.error")  # from INFO on; all else from WARNING o
 _encode = msgspec.json.Encoder().encode
 
 
-def as_json(logger: Any, method: str, line: EventDict) -> bytes:
-    """Return a line as JSON."""
-    return _encode(line)
+class Line(msgspec.Struct):
+    """What is said of a request."""
+
+    time: datetime
+    level: str
+    request_id: str
+    trace_id: str
+    method: str
+    path: str
+    model: str
+    engine: str
+    deployment: str
+    attempts: int
+    status: int
+    outcome: Outcome
+    stream: bool
+    prompt_tokens: int | None
+    completion_tokens: int | None
+    total_ms: float
+    ttft_ms: float | None
+    overhead_ms: float | None
+    key: str
+    cache: str
+    adapted: tuple[str, ...]
+    error: dict[str, str | None] | None
+    event: str = "request"
 
 
-def as_text(logger: Any, method: str, line: EventDict) -> bytes:
+def as_text(line: Line) -> bytes:
     """Return the line of a request as people like to read it."""
-    who = " ".join(line[name] for name in ("model", "deployment") if line[name])
-    path = "".join(letter if letter.isprintable() else "?" for letter in line["path"])  # nothing that a terminal obeys
-    read, written = line["prompt_tokens"], line["completion_tokens"] or 0
-    tokens = f" {read}+{written} tokens" if read is not None else ""
-    first = f" (first event {line['ttft_ms']:.0f} ms)" if line["ttft_ms"] is not None else ""
-    came_to = line["outcome"] if line["error"] is None else f"{line['outcome']} {line['error']['code'] or ''}".rstrip()
+    who = " ".join(name for name in (line.model, line.deployment or line.engine) if name)
+    path = "".join(letter if letter.isprintable() else "?" for letter in line.path)  # nothing that a terminal obeys
+    tokens = f" {line.prompt_tokens}+{line.completion_tokens or 0} tokens" if line.prompt_tokens is not None else ""
+    first = f" (first event {line.ttft_ms:.0f} ms)" if line.ttft_ms is not None else ""
+    came_to = line.outcome if line.error is None else f"{line.outcome} {line.error['code'] or ''}".rstrip()
     return (
-        f"{line['time'].astimezone():%H:%M:%S} {line['status']} {line['method']} {path} {who or '-'} "
-        f"{came_to} {line['total_ms']:.0f} ms{first}{tokens}".encode()
+        f"{line.time.astimezone():%H:%M:%S} {line.status} {line.method} {path} {who or '-'} "
+        f"{came_to} {line.total_ms:.0f} ms{first}{tokens}".encode()
     )
 
 
@@ -52,43 +74,42 @@ class RequestLog:
     """Writes the line of a request; to a terminal, if that is what is at the other end, a readable one."""
 
     def __init__(self, out: BinaryIO) -> None:
-        self._log = structlog.wrap_logger(
-            structlog.BytesLogger(out),
-            processors=[as_text if out.isatty() else as_json],
-            wrapper_class=structlog.BoundLogger,
-        ).bind()
+        self._write = structlog.BytesLogger(out).msg
+        self._render = as_text if out.isatty() else _encode
 
     def write(self, exchange: Exchange, now: float, wall: float, trace: str = "") -> None:
         """Write of a request that ended at a monotonic time, which was `wall` in Unix time; not of an operator's."""
         if not operation(exchange.path):
             return
         ended = outcome(exchange.failure)
-        target, usage, failure = exchange.target, exchange.usage, exchange.failure
+        usage, failure = exchange.usage, exchange.failure
+        engine, deployment = exchange.served_by
+        line = Line(
+            time=datetime.fromtimestamp(wall, UTC),
+            level=LEVELS.get(ended, "info"),
+            request_id=exchange.id,
+            trace_id=trace,
+            method=exchange.method,
+            path=exchange.path,
+            model=exchange.model,
+            engine=engine,
+            deployment=deployment,
+            attempts=len(exchange.attempts),
+            status=exchange.status,
+            outcome=ended,
+            stream=exchange.stream,
+            prompt_tokens=usage.prompt_tokens if usage else None,
+            completion_tokens=usage.completion_tokens if usage and usage.completion_tokens >= 0 else None,
+            total_ms=_ms(now - exchange.began),
+            ttft_ms=_ms(exchange.first - exchange.began) if exchange.first else None,
+            overhead_ms=_ms(exchange.overhead) if exchange.answered else None,
+            key=exchange.principal.id,
+            cache=exchange.cache,
+            adapted=exchange.adapted,
+            error={"type": failure.type, "code": failure.code} if isinstance(failure, PointsmanError) else None,
+        )
         with suppress(OSError, ValueError):  # nobody reads stderr any more; the request is none the worse for it
-            self._log.info(
-                "request",
-                time=datetime.fromtimestamp(wall, UTC),
-                level=LEVELS.get(ended, "info"),
-                request_id=exchange.id,
-                trace_id=trace,
-                method=exchange.method,
-                path=exchange.path,
-                model=exchange.model,
-                engine=target.engine if target else "",
-                deployment=target.name if target else "",
-                attempts=len(exchange.attempts),
-                status=exchange.status,
-                outcome=ended,
-                stream=exchange.stream,
-                prompt_tokens=usage.prompt_tokens if usage else None,
-                completion_tokens=usage.completion_tokens if usage and usage.completion_tokens >= 0 else None,
-                total_ms=_ms(now - exchange.began),
-                ttft_ms=_ms(exchange.first - exchange.began) if exchange.first else None,
-                overhead_ms=_ms(exchange.overhead) if exchange.answered else None,
-                key=exchange.principal.id,
-                adapted=exchange.adapted,
-                error={"type": failure.type, "code": failure.code} if isinstance(failure, PointsmanError) else None,
-            )
+            self._write(self._render(line))
 
 
 def _ms(seconds: float) -> float:

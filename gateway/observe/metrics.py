@@ -79,12 +79,13 @@ class Metrics:
         doing = operation(exchange.path)
         if not doing:
             return
-        target = exchange.target
-        engine, deployment = (target.engine, target.name) if target else ("", "")
+        engine, deployment = exchange.served_by
         failure = exchange.failure
         request = Request(doing, engine, exchange.model, deployment, outcome(failure), error_type(failure))
         requests, generated = self._known.get(request) or self._new(request)
         requests.inc()
+        if exchange.cache:
+            self._instruments.cache.labels(exchange.model, exchange.cache).inc()
         stages = self._instruments.stages
         for stage, took in exchange.stages:
             stages[stage].observe(took)

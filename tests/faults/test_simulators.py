@@ -19,38 +19,17 @@ TIMES = config.Timeouts(first_event=0.3, between_events=0.3, total=0.6, keep_ali
 ASKED = CHAT | {"max_tokens": 20}
 
 # (the fault, the status of a whole answer, that of a stream; 200 is one that breaks after its beginning)
-FAULTS: dict[str, list[tuple[str, int, int]]] = {
-    "vllm": [
-        ("overload", 503, 503),
-        ("error", 502, 502),
-        ("error:3", 502, 200),
-        ("stall", 504, 504),
-        ("stall:3", 504, 200),
-        ("cut", 502, 502),
-        ("cut:3", 502, 200),
-        ("garbage", 502, 502),
-        ("garbage:3", 502, 200),
-        ("half-event", 502, 502),
-        ("half-event:3", 502, 200),
-        ("html", 502, 502),
-        ("wrong-dialect", 502, 502),
-    ],
-    "tgi": [
-        ("overload", 503, 503),
-        ("error", 502, 502),
-        ("error:3", 502, 200),
-        ("stall", 504, 504),
-        ("stall:3", 504, 200),
-        ("cut", 502, 502),
-        ("cut:3", 502, 200),
-        ("garbage", 502, 502),
-        ("garbage:3", 502, 200),
-        ("half-event", 502, 502),
-        ("half-event:3", 502, 200),
-        ("html", 502, 502),
-        ("wrong-dialect", 502, 502),
-    ],
-}
+FAULTS = [
+    ("overload", 503, 503),
+    ("error:3", 502, 200),
+    ("stall:3", 504, 200),
+    ("cut:3", 502, 200),
+    ("garbage:3", 502, 200),
+    ("half-event:3", 502, 200),
+    ("html", 502, 502),
+]
+ROWS = [(kind, *row) for kind in SIMULATORS for row in FAULTS]
+ROWS.append(("tgi", "wrong-dialect", 502, 502))  # TGI's dialect, from a vLLM, is a good answer
 
 
 @contextlib.asynccontextmanager
@@ -68,9 +47,7 @@ async def simulator(kind: str, *faults: str) -> AsyncIterator[str]:
             await task
 
 
-@pytest.mark.parametrize(
-    ("kind", "fault", "whole", "stream"), [(kind, *row) for kind in FAULTS for row in FAULTS[kind]]
-)
+@pytest.mark.parametrize(("kind", "fault", "whole", "stream"), ROWS)
 async def test_a_simulators_fault_is_told_and_leaves_nothing(kind: str, fault: str, whole: int, stream: int) -> None:
     async with simulator(kind, fault) as url, ground(configured(**{kind: url}, timeouts=TIMES)) as here:
         assert (await here.ask(ASKED)).status == whole

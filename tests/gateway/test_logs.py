@@ -36,7 +36,7 @@ from tests.gateway.test_keys import GOOD, PLAIN, ring
 FIELDS = {
     *("time", "level", "event", "request_id", "trace_id", "method", "path", "model", "engine", "deployment"),
     *("attempts", "status", "outcome", "stream", "prompt_tokens", "completion_tokens"),
-    *("total_ms", "ttft_ms", "overhead_ms", "key", "adapted", "error"),
+    *("total_ms", "ttft_ms", "overhead_ms", "key", "cache", "adapted", "error"),
 }
 
 
