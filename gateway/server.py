@@ -134,5 +134,7 @@ def watch_files(given: Given, services: Services) -> None:
         services.files.append(WatchedFile(given.path, lambda text: take(given.config(text))))
     if services.config.auth.keys_file:
         path = Path(services.config.auth.keys_file)
-        services.keyring = keyring = Keyring(path.read_text())
-        services.files.append(WatchedFile(path, keyring.take))
+        services.keyring = keyring = Keyring("")  # nobody's, if the file cannot be taken now
+        watched = WatchedFile(path, keyring.take)
+        watched.look()
+        services.files.append(watched)
