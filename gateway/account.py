@@ -58,20 +58,23 @@ async def _close(error: BaseException, exchange: Exchange, send: Send, services:
 def _record(exchange: Exchange, services: Services) -> None:
     now = services.clock()
     services.metrics.record(exchange, now)
+    services.tracer.record(exchange, exchange.trace, now)
     if services.config.logging.requests:
-        services.requests.write(exchange, now, services.wall())
+        services.requests.write(exchange, now, services.wall(), exchange.trace.hex)
 
 
 def _open(scope: Any, services: Services) -> Exchange:
     task = asyncio.current_task(services.loop)
     assert task is not None, "a server runs each request in a task"
     now = services.clock()
+    own, headers, path = f"{services.random.getrandbits(128):032x}", dict(scope["headers"]), scope["path"]
     return Exchange(
-        id=f"{services.random.getrandbits(128):032x}",
+        id=own,
         method=scope["method"],
-        path=scope["path"],
+        path=path,
         raw_path=scope["raw_path"],
-        headers=dict(scope["headers"]),
+        headers=headers,
+        trace=services.tracer.begin(headers, own, path),
         began=now,
         ends=now + services.config.timeouts.total,
         task=task,

@@ -32,7 +32,8 @@ class Asker:
         self.clock = services.clock
         self._target = attempt.offer.target
         self._upstream = services.upstream
-        self._headers = {"x-request-id": call.request_id}
+        place = exchange.attempts.index(attempt)
+        self._headers = {"x-request-id": call.request_id, **exchange.trace.headers(place, self._target.engine)}
 
     def encoded(self) -> list[UpstreamRequest]:
         """Return what to send; the attempt holds what was adapted."""

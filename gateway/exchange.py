@@ -13,6 +13,7 @@ from backends.schema import Usage
 from gateway.catalog import Offer, Target
 from gateway.errors import ClientLeft, EngineSilent, EngineTimeout, Internal, PointsmanError, RequestTimeout
 from gateway.limits.standing import Standing
+from gateway.observe.trace_context import UNTRACED, Trace
 from gateway.principal import ANYBODY, Principal, Tier
 
 NEVER = float("inf")
@@ -65,6 +66,7 @@ class Exchange:
     answered: float = 0.0
     overhead: float = 0.0
     principal: Principal = ANYBODY
+    trace: Trace = UNTRACED
     standing: Standing | None = None  # with the key's limits
     tier: Tier = "priority"
     model: str = ""

@@ -42,6 +42,8 @@ async def serve(call: Call, exchange: Exchange, send: Send, services: Services) 
     exchange.model = entry.name
     allow(exchange.principal, entry.name)
     exchange.stream = call.stream
+    if exchange.trace.notes is not None:
+        exchange.trace.notes.call = call
     exchange.tier = tier(call, exchange)
     asked = await _cached(call, entry, exchange, send, services)
     if exchange.cache == "hit":
@@ -66,6 +68,8 @@ async def _cached(call: Call, entry: Entry, exchange: Exchange, send: Send, serv
     exchange.cache = "miss" if asked else "bypass"
     kept = await cache.get(asked) if asked else None
     exchange.passed("cache", services.clock())
+    if exchange.trace.notes is not None:
+        exchange.trace.notes.mark("cache", services.clock(), result="hit" if kept else exchange.cache)
     if kept is not None:
         await played(kept, call, exchange, send, services)
     return asked
@@ -102,6 +106,8 @@ async def _whole(
     finally:
         source.close()
     exchange.usage = source.usage
+    if exchange.trace.notes is not None:
+        exchange.trace.notes.hear([answer])
     await respond(exchange, send, services.clock(), 200, _encode(answer))
 
 
@@ -136,9 +142,12 @@ async def _stream(
 
 async def _relay(call: Call, source: Source, exchange: Exchange, client: ClientStream, services: Services) -> None:
     exchange.first = exchange.heard
+    notes = exchange.trace.notes
     try:
         exchange.patience = services.config.timeouts.between_events
         while events := await source.read():
+            if notes is not None:
+                notes.hear(events)
             if source.ended:
                 break
             await client.write(events)

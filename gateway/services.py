@@ -7,6 +7,7 @@ import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from random import Random
 
@@ -20,9 +21,11 @@ from gateway.discovery import Discovery, resolve
 from gateway.errors import RETRY_AFTER, ShuttingDown
 from gateway.keys import Keyring
 from gateway.limits import Limiter
+from gateway.observe import tracing
 from gateway.observe.live import Redis, readings
 from gateway.observe.logs import RequestLog
 from gateway.observe.metrics import Metrics
+from gateway.observe.tracing import Tracer
 from gateway.retry import Budget
 from gateway.upstream import Upstream
 from gateway.watch import Prober, Sweep
@@ -49,6 +52,7 @@ class Services:
     cache: Cache | None
     metrics: Metrics
     requests: RequestLog
+    tracer: Tracer
     random: Random
     clock: Callable[[], float]
     wall: Callable[[], float]
@@ -84,6 +88,7 @@ class Services:
             await self.prober.close()
             await self.limiter.close()
             await self.upstream.close()
+            await self.tracer.close()
 
     def follow(self, config: Config) -> None:
         """Put a changed configuration in force. What is in flight goes on as it began."""
@@ -111,7 +116,8 @@ def lasting(config: Config) -> dict[str, object]:
     """Return what is read at the start alone."""
     server = config.server
     at_the_door = {f"server.{name}": getattr(server, name) for name in ("host", "port", "workers", "cors_origins")}
-    return at_the_door | {"auth.keys_file": config.auth.keys_file, "limits": config.limits, "cache": config.cache}
+    at_the_start = {name: getattr(config, name) for name in ("limits", "cache", "telemetry")}
+    return at_the_door | {"auth.keys_file": config.auth.keys_file} | at_the_start
 
 
 def make(
@@ -122,14 +128,19 @@ def make(
     shared: Path | None = None,
 ) -> Services:
     """Return the services for a configuration; nothing is opened yet. `shared` is the directory of several workers."""
+    random = random or Random()
     catalog = Catalog(config, int(wall()))
-    upstream = Upstream(config.timeouts)
+    upstream = Upstream(config.timeouts, clock)
+    tracer = tracing.make(config.telemetry, random, wall)
     admission = Admission(config.admission)
     limiter = limits.make(config.limits, config.server.workers, clock)
     cache = cached.make(config.cache, wall, clock)
     redis: dict[str, Redis] = {"limits": limiter} if config.limits.store == "redis" else {}
     if cache is not None and cache.store.redis is not None:
         redis["cache"] = cache.store.redis
+    figures = partial(readings, catalog, admission, cache, tracer, redis, clock)
+    metrics = Metrics(figures, admission, limiter, wall, shared)
+    upstream.connected = metrics.connected
     return Services(
         config=config,
         catalog=catalog,
@@ -140,9 +151,10 @@ def make(
         prober=Prober(catalog, upstream, config.health, clock),
         limiter=limiter,
         cache=cache,
-        metrics=Metrics(lambda: readings(catalog, admission, cache, redis, clock()), admission, limiter, wall, shared),
+        metrics=metrics,
         requests=RequestLog(sys.stderr.buffer),
-        random=random or Random(),
+        tracer=tracer,
+        random=random,
         clock=clock,
         wall=wall,
     )

@@ -7,7 +7,7 @@ on connections; how many requests are let through is decided before.
 import asyncio
 import time
 from collections.abc import Awaitable, Callable
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import aiohttp
 from multidict import CIMultiDictProxy
@@ -106,12 +106,27 @@ class Reply:
             self._response.release()
 
 
+class Connector(aiohttp.TCPConnector):
+    """Tells how long each new connection took. aiohttp's own way to hear of it costs each request 12 us."""
+
+    def __init__(self, connected: Callable[[float], None]) -> None:
+        super().__init__(limit=0, keepalive_timeout=IDLE)
+        self._connected = connected
+
+    async def _create_connection(self, *details: Any) -> Any:
+        began = time.monotonic()
+        made = await super()._create_connection(*details)
+        self._connected(time.monotonic() - began)
+        return made
+
+
 class Upstream:
-    """The connections to all engines."""
+    """The connections to all engines. `connected` is told of each new one, how many seconds it took."""
 
     def __init__(self, timeouts: Timeouts, clock: Callable[[], float] = time.monotonic) -> None:
         self.follow(timeouts)
         self._clock = clock
+        self.connected: Callable[[float], None] = lambda took: None
         self._session: aiohttp.ClientSession | None = None
         self._drains: set[asyncio.Task[None]] = set()
 
@@ -122,7 +137,7 @@ class Upstream:
     async def open(self) -> None:
         """Make ready; to be called in the running event loop."""
         self._session = aiohttp.ClientSession(
-            connector=aiohttp.TCPConnector(limit=0, keepalive_timeout=IDLE),
+            connector=Connector(self.connected),
             cookie_jar=aiohttp.DummyCookieJar(),
             trust_env=False,
             auto_decompress=True,

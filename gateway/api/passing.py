@@ -151,7 +151,8 @@ async def _pass(name: str, head: bytes, write: Write, exchange: Exchange, send: 
 
 async def _ask(attempt: Attempt, body: bytes, exchange: Exchange, services: Services) -> Reply:
     """Return the answer, if it is one. Raises PointsmanError."""
-    headers = {"x-request-id": exchange.id}
+    place = exchange.attempts.index(attempt)
+    headers = {"x-request-id": exchange.id, **exchange.trace.headers(place, attempt.offer.target.engine)}
     kind = exchange.headers.get(b"content-type")
     if kind is not None:
         headers["content-type"] = kind.decode("latin-1")

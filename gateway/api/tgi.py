@@ -375,7 +375,8 @@ class Turn:
         exchange, clock = self.exchange, self._services.clock
         exchange.heard = clock()
         exchange.asked = exchange.asked or exchange.heard
-        headers = {"x-request-id": exchange.id}
+        told = exchange.trace.headers(len(exchange.attempts) - 1, offer.target.engine)  # it is never hedged
+        headers = {"x-request-id": exchange.id, **told}
         reply = await self._services.upstream.post(offer.target, request.path, request.body, headers)
         exchange.heard = clock()
         return reply

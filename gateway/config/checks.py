@@ -1,13 +1,14 @@
 """What one field of the configuration cannot tell: names taken twice, URLs, keys, an open door without keys."""
 
 import ipaddress
+import re
 from collections.abc import Mapping
 from urllib.parse import urlsplit
 
 import msgspec
 
 from backends import BACKENDS
-from gateway.config.tables import Config, Deployment, Model, size
+from gateway.config.tables import Config, Deployment, Model, Telemetry, size
 
 
 def check(config: Config, environ: Mapping[str, str], faults: list[str]) -> Config:
@@ -21,6 +22,7 @@ def check(config: Config, environ: Mapping[str, str], faults: list[str]) -> Conf
             "make some (pointsman keys create; auth.keys_file), "
             "or say --allow-anonymous (auth.allow_anonymous = true) if anybody may ask"
         )
+    _check_telemetry(config.telemetry, faults)
     taken: dict[str, str] = {}
     models = [_check_model(model, f"models[{i}]", taken, environ, faults) for i, model in enumerate(config.models)]
     if not models:
@@ -34,6 +36,17 @@ def notes(config: Config) -> list[str]:
     if workers > 1 and config.auth.keys_file and config.limits.store == "memory":
         return [f"limits.store: without Redis each of the {workers} workers enforces its share of the keys' limits"]
     return []
+
+
+def _check_telemetry(telemetry: Telemetry, faults: list[str]) -> None:
+    endpoint = telemetry.otlp_endpoint
+    if endpoint:
+        _url(endpoint, "telemetry.otlp_endpoint", faults)
+    for place, pattern in enumerate(telemetry.redact):
+        try:
+            re.compile(pattern)
+        except re.error as error:
+            faults.append(f"telemetry.redact[{place}]: expected a regular expression, got {pattern!r}: {error}")
 
 
 def _is_loopback(host: str) -> bool:

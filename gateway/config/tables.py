@@ -173,6 +173,7 @@ class Config(Frozen, frozen=True, kw_only=True):
     admission: Admission = Admission()
     limits: Limits = Limits()
     cache: Cache = Cache()
+    telemetry: Telemetry = Telemetry()
     logging: Logging = Logging()
     models: list[Model] = []
 

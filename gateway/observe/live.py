@@ -24,6 +24,16 @@ class Redis(Protocol):
     def up(self) -> bool: ...  # noqa: D102
 
 
+class Spans(Protocol):
+    """Counts the spans that reached the collector, and those that did not."""
+
+    @property
+    def sent(self) -> int: ...  # noqa: D102
+
+    @property
+    def lost(self) -> int: ...  # noqa: D102
+
+
 class Kind(NamedTuple):
     """A gauge: what it says, its labels, and how several workers' figures become one."""
 
@@ -40,6 +50,8 @@ KINDS: dict[str, Kind] = {
     "pointsman_deployment_in_flight": Kind("Tries under way at a deployment.", DEPLOYMENT, sum),
     "pointsman_deployment_up": Kind("Whether a deployment answers.", DEPLOYMENT, max),
     "pointsman_breaker_open": Kind("Whether a deployment is left alone, by any worker.", DEPLOYMENT, max),
+    "pointsman_spans_sent_total": Kind("Spans that the collector has taken.", (), sum),
+    "pointsman_spans_dropped_total": Kind("Spans that did not reach the collector.", (), sum),
     "pointsman_cache_entries": Kind("Answers kept in memory.", (), sum),
     "pointsman_cache_bytes": Kind("What they take.", (), sum),
     "pointsman_cache_evicted_total": Kind("Answers that had to go for others, or were not let in.", (), sum),
@@ -54,11 +66,19 @@ KINDS: dict[str, Kind] = {
 
 
 def readings(
-    catalog: Catalog, admission: Admission, cache: Cache | None, redis: Mapping[str, Redis], now: float
+    catalog: Catalog,
+    admission: Admission,
+    cache: Cache | None,
+    spans: Spans,
+    redis: Mapping[str, Redis],
+    clock: Callable[[], float],
 ) -> Iterator[Reading]:
-    """Return this worker's figures; `redis` is who uses it, by what for, and `now` monotonic."""
+    """Return this worker's figures; `redis` is who uses it, by what for, and `clock` monotonic."""
+    now = clock()
     yield Reading("pointsman_in_flight", (), admission.in_flight)
     yield Reading("pointsman_waiting", (), admission.waiting)
+    yield Reading("pointsman_spans_sent_total", (), spans.sent)
+    yield Reading("pointsman_spans_dropped_total", (), spans.lost)
     if cache is not None:
         yield from _of_cache(cache)
     for use, user in redis.items():

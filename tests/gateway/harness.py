@@ -211,11 +211,16 @@ def streamed(*pieces: bytes) -> bytes:
 
 
 class Quiet(uvicorn.Server):
-    """A server that leaves the process's signals alone."""
+    """A server that leaves the process's signals alone, and ends as soon as it is told to."""
 
     @contextlib.contextmanager
     def capture_signals(self) -> Iterator[None]:
         yield
+
+    async def main_loop(self) -> None:
+        await self.on_tick(0)  # sets the date
+        while not self.should_exit:  # noqa: ASYNC110 - it is a flag of uvicorn's
+            await asyncio.sleep(0.01)
 
 
 @contextlib.asynccontextmanager
@@ -256,7 +261,9 @@ async def gateway(given: config.Config, ready: bool = True) -> AsyncIterator[Gat
         running = Quiet(server.settings(given, create_app(made)))
         task = asyncio.ensure_future(running.serve(sockets=[listening]))
         try:
-            async with httpx.AsyncClient(base_url=f"http://127.0.0.1:{port}", timeout=20, trust_env=False) as client:
+            url = f"http://127.0.0.1:{port}"
+            # Without TLS there is nothing to verify, and to make ready for it takes 30 ms.
+            async with httpx.AsyncClient(base_url=url, timeout=20, trust_env=False, verify=False) as client:
                 await until(lambda: running.started and (not ready or all(one.up for one in made.catalog.targets)))
                 yield Gateway(client, port, made)
         finally:
