@@ -1,9 +1,9 @@
 """Everything that must hold, in one command, on a fresh machine: `python3 tests/run.py` (Python 3.11 is enough).
 
-Makes `.venv`, installs the project and its tools into it (from the hashed lock file where there is one), and runs the
-linter, the formatter, the type checker and all tests, those that need no engine first. Exits with the status of the
-first that failed. A second run installs nothing. `--no-live` leaves out the tests against real engines; what follows
-`--` goes to pytest.
+Installs redis-server and promtool where that can be done, makes `.venv`, installs the project and its tools into it
+(from the hashed lock file where there is one), and runs the linter, the formatter, the type checker and all tests,
+those that need no engine first. Exits with the status of the first that failed. A second run installs nothing.
+`--no-live` leaves out the tests against real engines; what follows `--` goes to pytest.
 """
 
 import argparse
@@ -23,6 +23,7 @@ PYTHON = str(BIN / "python")
 LOCK = ROOT / "requirements.lock"
 STAMP = VENV / "installed-from"  # says from which lock file and pyproject.toml
 UV = "uv==0.13.9"
+PROGRAMS = {"redis-server": "redis-server", "promtool": "prometheus"}  # that tests run, by their Debian packages
 OLDEST = (3, 11)
 
 
@@ -32,6 +33,7 @@ def main() -> None:
     if sys.version_info < OLDEST:
         sys.exit(f"Python {'.'.join(map(str, OLDEST))} is needed, and this is {sys.version.split()[0]}")
     os.chdir(ROOT)
+    programs()
     prepare()
     pytest = ["pytest", *(["-m", "not live"] if options.no_live else []), *for_pytest]
     checks = [["ruff", "check", "."], ["ruff", "format", "--check", "."], ["mypy"], pytest]
@@ -48,6 +50,20 @@ def arguments() -> tuple[argparse.Namespace, list[str]]:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--no-live", action="store_true", help="leave out the tests against real engines")
     return parser.parse_args(ours), theirs
+
+
+def programs() -> None:
+    """What the tests run beside Python, from Debian where that can be done; the tests of what is missing say so."""
+    missing = sorted({package for program, package in PROGRAMS.items() if shutil.which(program) is None})
+    if not missing:
+        return
+    apt = shutil.which("apt-get")
+    if apt is None or os.geteuid():
+        say(f"not installed, and their tests are left out: {', '.join(missing)}")
+        return
+    quiet = ["env", "DEBIAN_FRONTEND=noninteractive", apt]
+    run(*quiet, "update", "-qq")
+    run(*quiet, "install", "-y", "-qq", "--no-install-recommends", *missing)
 
 
 def prepare() -> None:

@@ -67,7 +67,7 @@ async def assert_settled(process: Process, sent: int) -> None:
             while found != wanted:
                 await asyncio.sleep(0.05)
                 found = await process.account()
-    assert found == wanted
+    assert found == wanted, f"{found}, not {wanted}"
 
 
 @contextlib.asynccontextmanager

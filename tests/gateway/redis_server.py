@@ -11,6 +11,8 @@ from time import sleep
 
 import redis
 
+from tests.redis_servers import program
+
 
 class RedisServer:
     """A server in a directory; with `cluster` it is a cluster of one. It keeps nothing when it is killed."""
@@ -31,7 +33,7 @@ class RedisServer:
     def start(self) -> None:
         """Start it, on the same port each time, and wait until it answers: 2 s for a cluster."""
         enabled = "yes" if self._cluster else "no"
-        command = ["redis-server", "--bind", "127.0.0.1", "--port", str(self.port), "--save", ""]
+        command = [program(), "--bind", "127.0.0.1", "--port", str(self.port), "--save", ""]
         command += ["--dir", str(self._directory), "--cluster-enabled", enabled, "--cluster-port", str(_free_port())]
         self._process = subprocess.Popen(command, stdout=subprocess.DEVNULL)
         for _ in range(1000):

@@ -12,12 +12,14 @@ import sys
 import time
 from collections.abc import AsyncIterator, Iterator
 from contextlib import ExitStack
+from dataclasses import dataclass
 from functools import cache
 
 import httpx
 import openai
 import pytest
 
+from tests.gateway.collector import Collector, over_http
 from tests.live import vllm_engine
 from tests.live.direct import Engine, engine_at
 
@@ -60,6 +62,26 @@ def engines() -> Iterator[dict[str, Engine]]:
             log = stack.enter_context((vllm_engine.CACHE / "live-vllm.log").open("wb"))
             urls["vllm"] = stack.enter_context(vllm_engine.serving(free_port(), log))
         yield {name: engine_at(name, url) for name, url in urls.items()}
+
+
+@dataclass
+class Traced:
+    """A vLLM that says what it does to a collector."""
+
+    url: str
+    collector: Collector
+
+
+@pytest.fixture(scope="session")
+def traced() -> Iterator[Traced]:
+    """A second vLLM, beside the session's; it sends its traces to a collector here."""
+    if reason := vllm_engine.why_not():
+        pytest.skip(f"{reason}: a second vLLM was left out")
+    with ExitStack() as stack:
+        collector = stack.enter_context(over_http())
+        log = stack.enter_context((vllm_engine.CACHE / "live-vllm-2.log").open("wb"))
+        traces = f"{collector.url}/v1/traces"
+        yield Traced(stack.enter_context(vllm_engine.serving(free_port(), log, traces)), collector)
 
 
 @pytest.fixture(params=NAMES)

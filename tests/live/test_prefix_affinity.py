@@ -16,7 +16,7 @@ import httpx
 import pytest
 
 from tests.live import vllm_engine
-from tests.live.conftest import free_port, missing, wait_until_ready
+from tests.live.conftest import Traced, free_port, missing, wait_until_ready
 from tests.live.direct import Engine
 
 HEADS = 12
@@ -26,15 +26,12 @@ HEAD_BYTES = 600
 pytestmark = [pytest.mark.live, pytest.mark.timeout(400)]
 
 
-@pytest.fixture(scope="module")
-def pair(engines: dict[str, Engine]) -> Iterator[list[str]]:
-    """The URLs of two vLLMs: the session's, and one more."""
+@pytest.fixture
+def pair(engines: dict[str, Engine], traced: Traced) -> list[str]:
+    """The URLs of two vLLMs."""
     if reason := missing("vllm"):
         pytest.skip(reason)
-    if (free := vllm_engine.free_memory()) < vllm_engine.MEMORY:
-        pytest.skip(f"a second vLLM needs {vllm_engine.MEMORY} bytes of memory, and {free} are free")
-    with (vllm_engine.CACHE / "live-vllm-2.log").open("wb") as log, vllm_engine.serving(free_port(), log) as second:
-        yield [engines["vllm"].url, second]
+    return [engines["vllm"].url, traced.url]
 
 
 @contextmanager

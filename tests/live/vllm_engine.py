@@ -94,14 +94,25 @@ def why_not() -> str | None:
 
 
 @contextmanager
-def serving(port: int, log: IO[bytes] | None = None) -> Iterator[str]:
-    """The URL of a vLLM that is ready, stopped with all its processes at the end; it writes to `log`, or our stdout."""
+def serving(port: int, log: IO[bytes] | None = None, traces: str = "") -> Iterator[str]:
+    """The URL of a vLLM that is ready, stopped with all its processes at the end.
+
+    It writes to `log`, or our stdout; it sends its traces to the URL of a collector that takes them over HTTP.
+    """
     prepare()
     url = f"http://127.0.0.1:{port}"
     server = [str(PYTHON), "-m", "vllm.entrypoints.openai.api_server"]
     process = subprocess.Popen(
-        [*server, "--model", str(MODEL), "--port", str(port), *FLAGS],
-        env=os.environ | SETTINGS,
+        [
+            *server,
+            "--model",
+            str(MODEL),
+            "--port",
+            str(port),
+            *FLAGS,
+            *(["--otlp-traces-endpoint", traces] if traces else []),
+        ],
+        env=os.environ | SETTINGS | {"OTEL_EXPORTER_OTLP_TRACES_PROTOCOL": "http/protobuf"},
         stdin=subprocess.DEVNULL,
         stdout=log,
         stderr=subprocess.STDOUT if log else None,
