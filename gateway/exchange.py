@@ -6,7 +6,7 @@ Each step writes into it what it learns; whoever counts, traces or answers reads
 import asyncio
 import logging
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Literal
 
 from backends.schema import Usage
@@ -109,9 +109,29 @@ class Exchange:
         self.stages.append((stage, now - self.since))
         self.since = now
 
-    def apart(self, task: "asyncio.Task[object]") -> "Exchange":
+    def apart(self, task: "asyncio.Task[object]", now: float) -> "Exchange":
         """Return the account of what goes on in another task on this request's behalf, and perhaps longer than it."""
-        return replace(self, task=task, attempts=[], answering=None, status=0, stages=[], standing=None, silence=None)
+        return Exchange(
+            id=self.id,
+            method=self.method,
+            path=self.path,
+            raw_path=self.raw_path,
+            headers=self.headers,
+            began=now,
+            task=task,
+            ends=self.ends,
+            principal=self.principal,
+            trace=self.trace,
+            tier=self.tier,
+            model=self.model,
+            hedge_after=self.hedge_after,
+            stream=self.stream,
+        )
+
+    def led(self, other: "Exchange") -> None:
+        """Take over what the account of its flight says of the engines, once one has begun to answer."""
+        self.answering, self.asked, self.heard = other.answering, other.asked, other.heard
+        self.stages += other.stages
 
     def stop(self, why: PointsmanError | ClientLeft) -> None:
         """End the request from outside: its task is cancelled, and with it whatever it waits for."""
@@ -136,12 +156,14 @@ class Exchange:
         if self.standing is not None:
             headers += self.standing.headers(now)
         self.answered = now
-        self.overhead = self.asked - self.began + now - self.heard if self.asked else now - self.began
+        self.overhead = max(self.asked - self.began, 0.0) + now - self.heard
         attempt = self.answering
         if self.cache:
             headers.append((b"x-pointsman-cache", self.cache.encode()))
+        if self.cache in ("hit", "coalesced"):
+            headers.append((b"x-pointsman-engine", b"cache"))
         if self.cache == "hit":
-            headers += [(b"age", b"%d" % self.age), (b"x-pointsman-engine", b"cache")]
+            headers.append((b"age", b"%d" % self.age))
         if attempt is not None:
             headers += attempt.offer.target.answer_headers
             headers.append((b"x-pointsman-overhead-ms", b"%.3f" % (self.overhead * 1000)))

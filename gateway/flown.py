@@ -8,6 +8,7 @@ import asyncio
 from collections.abc import Awaitable, Callable, Sequence
 
 from backends.base import Call, Event
+from backends.extras import laid
 from backends.schema import Usage
 from gateway.attempts import finish
 from gateway.cache import entry as kept_answer
@@ -110,8 +111,11 @@ class Flown:
 
 def _ready(kept: Entry, call: Call) -> Ready | None:
     """Return the source of a kept answer, if it has the form that the call wants."""
-    events = kept_answer.as_events(kept, call) if call.stream else kept_answer.as_event(kept, call)
-    return Ready(events, kept.usage) if events else None
+    if call.stream:
+        events = kept_answer.as_events(kept, call)
+        return Ready(events, kept.usage) if events else None
+    completion = kept_answer.as_completion(kept, call)
+    return Ready([laid(completion)], kept.usage) if completion else None
 
 
 class Followed:

@@ -71,7 +71,7 @@ async def _cached(call: Call, entry: Entry, exchange: Exchange, send: Send, serv
     if exchange.trace.notes is not None:
         exchange.trace.notes.mark("cache", services.clock(), result="hit" if kept else exchange.cache)
     if kept is not None:
-        await played(kept, call, exchange, send, services)
+        await played(kept, call, exchange, send, cache, services)
     return asked
 
 

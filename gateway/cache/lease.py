@@ -67,22 +67,21 @@ class Leases:
         return found
 
     async def _settled(self, lease: Lease, look: Look) -> Entry | None:
-        """Return None as soon as it is our turn, or we have waited long enough; or the answer."""
-        if not await self._held(lease):
-            return None
+        """Return None as soon as it is our turn, or we have waited long enough; or the answer.
+
+        Whoever gives a lease back has kept the answer before: so we look once more when we have it.
+        """
         until = self._clock() + self._seconds
         for pause in chain(POLLS, repeat(POLLS[-1])):
-            await asyncio.sleep(pause)
             held = await self._held(lease)
             if (found := await look()) or not held or self._clock() >= until:
                 return found
+            await asyncio.sleep(pause)
         raise AssertionError("the pauses do not end")
 
     async def _held(self, lease: Lease) -> bool:
         """Take the lease; return whether another holds it. While Redis is away nobody does."""
-        asked = self._redis.client.set(lease.name, lease.token, nx=True, px=int(self._seconds * 1000))
-        return await self._redis.call(_taken(asked)) is False
+        return await self._redis.call(self._take(lease)) is False
 
-
-async def _taken(asked: Awaitable[bool | None]) -> bool:
-    return bool(await asked)
+    async def _take(self, lease: Lease) -> bool:
+        return bool(await self._redis.client.set(lease.name, lease.token, nx=True, px=int(self._seconds * 1000)))

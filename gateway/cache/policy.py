@@ -1,5 +1,6 @@
 """The cache as the pipeline meets it: what a call asks of it, and what is kept of an answer."""
 
+import logging
 import secrets
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
@@ -10,6 +11,7 @@ from backends.base import Call, Event
 from backends.schema import Usage
 from gateway.cache.entry import Entry, Label, of_stream, of_whole
 from gateway.cache.key import cacheable, digest
+from gateway.cache.names import name_of
 from gateway.cache.single_flight import Flights
 from gateway.cache.words import Words, words
 from gateway.catalog import Entry as Model
@@ -17,16 +19,19 @@ from gateway.config.tables import Cache as Settings
 from gateway.config.tables import duration, size
 
 if TYPE_CHECKING:
-    from gateway.cache.lease import Leases
+    from gateway.cache.lease import Lease, Leases
     from gateway.cache.store import Store
 
 
+log = logging.getLogger("pointsman")
+
+
 class Asked(Struct, frozen=True):
-    """What a call asks of the cache: the answer kept under a digest, for so many seconds, by what its words allow."""
+    """What a call asks of the cache: the answer under a digest, to be kept so long (such as "10m"), by its words."""
 
     digest: bytes
     model: str
-    ttl: float
+    ttl: str
     words: Words
 
 
@@ -48,19 +53,30 @@ class Cache:
         if not (said.look or said.keep) or not cacheable(call, said.asked):
             return None
         key = digest(call, tenant=tenant, model=model.name, served=model.served, engine=engine, arm=arm)
-        ttl = duration(model.settings.cache_ttl or self.settings.ttl) or 0.0
-        return Asked(key, model.name, ttl, said)
+        return Asked(key, model.name, model.settings.cache_ttl or self.settings.ttl, said)
 
     async def get(self, asked: Asked) -> Entry | None:
         """Return the answer that is kept, if it may be looked up."""
         return await self.store.get(asked.digest, asked.model) if asked.words.look else None
 
+    async def turn(self, asked: Asked) -> "Lease | Entry | None":
+        """Return the answer, if it has come meanwhile. Else it is our turn to ask; by a lease, if gateways share."""
+        entry = self.store.near(asked.digest)
+        if entry is not None or self.leases is None:
+            return entry
+        return await self.leases.turn(
+            name_of(asked.model, asked.digest), lambda: self.store.shared(asked.digest, asked.model)
+        )
+
     def keep(self, asked: Asked, call: Call, events: Sequence[Event], usage: Usage | None) -> None:
         """Keep a finished answer: the chunks of a stream, or the only one of a whole answer."""
-        label = Label(asked.digest, asked.model, self._wall(), asked.ttl)
-        entry = of_stream(call, events, usage, label) if call.stream else of_whole(call, events[0], usage, label)
-        if entry is not None:
-            self.store.put(entry)
+        label = Label(asked.digest, asked.model, self._wall(), duration(asked.ttl) or 0.0)
+        try:
+            entry = of_stream(call, events, usage, label) if call.stream else of_whole(call, events[0], usage, label)
+            if entry is not None:
+                self.store.put(entry)
+        except Exception:  # a fault of the cache's is no fault of the answer's
+            log.exception("cache: an answer could not be kept")
 
     async def open(self) -> None:
         """Connect."""

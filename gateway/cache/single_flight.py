@@ -6,14 +6,13 @@ its readers do: a slow one holds nobody up, and the log is no larger than the an
 """
 
 import asyncio
-import logging
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Generic, TypeVar
 
 from backends.base import Call, Event
 from backends.schema import Usage
 from gateway.cache.entry import headed
-from gateway.errors import Internal, PointsmanError, RateLimited, Unavailable
+from gateway.errors import RETRY_AFTER, Internal, PointsmanError, RateLimited, ShuttingDown
 from gateway.source import Source
 
 LEADERS = 2  # requests that try, one after the other: each has retries of its own
@@ -22,8 +21,6 @@ S = TypeVar("S", bound=Source)
 
 Open = Callable[[], Awaitable[S]]
 Keep = Callable[[Sequence[Event], Usage | None], None]
-
-log = logging.getLogger("pointsman")
 
 
 class Flight(Generic[S]):
@@ -48,11 +45,11 @@ class Flight(Generic[S]):
             try:
                 await self._read(self.source)
                 self.usage = self.source.usage
-                self._kept()
+                self._keep(self.log, self.usage)
             finally:
                 self.source.close()
         except asyncio.CancelledError:
-            self.error = Unavailable("The gateway is shutting down.")
+            self.error = ShuttingDown("The gateway is shutting down.", headers={"retry-after": RETRY_AFTER})
             raise
         except Exception as error:
             self.error = error
@@ -60,12 +57,6 @@ class Flight(Generic[S]):
             self.ended = True
             self.gone()
             self._wake()
-
-    def _kept(self) -> None:
-        try:
-            self._keep(self.log, self.usage)
-        except Exception:  # a fault of the cache's is no fault of the answer's
-            log.exception("cache: an answer could not be kept")
 
     async def _read(self, source: S) -> None:
         while batch := await source.read():
@@ -199,7 +190,7 @@ class Flights(Generic[S]):
 
 
 def _worth_another(error: BaseException) -> bool:
-    """Whether another request could fare better: not if it is the request itself that is wrong."""
-    if isinstance(error, PointsmanError):
+    """Whether another request could fare better: not if it is the request itself that is wrong, nor at the end."""
+    if isinstance(error, PointsmanError) and not isinstance(error, ShuttingDown):
         return error.status >= Internal.status or error.status == RateLimited.status
     return False

@@ -54,7 +54,7 @@ class Store:
 
     async def get(self, digest: bytes, model: str) -> Entry | None:
         """Return the answer that is kept for a model under a digest, from the nearest tier that has it."""
-        entry = self.memory.get(digest, self._wall())
+        entry = self.near(digest)
         tier = "memory"
         if entry is None:
             entry = await self.shared(digest, model)
@@ -64,6 +64,10 @@ class Store:
         else:
             self.hits[tier] += 1
         return entry
+
+    def near(self, digest: bytes) -> Entry | None:
+        """Return what is kept here."""
+        return self.memory.get(digest, self._wall())
 
     async def shared(self, digest: bytes, model: str) -> Entry | None:
         """Return what Redis has, and keep it here too, for as long as it is still good."""

@@ -298,19 +298,6 @@ async def test_a_slow_reader_holds_nobody_up_and_reads_the_rest_at_once(flights:
     slow.close()
 
 
-async def test_an_answer_that_cannot_be_kept_is_an_answer_all_the_same(
-    flights: Flights[Upstream], caplog: pytest.LogCaptureFixture
-) -> None:
-    def keep(_: Sequence[Event], __: Usage | None) -> None:
-        raise ZeroDivisionError
-
-    engine = Upstream()
-    engine.say("a")
-    engine.end()
-    assert await rest(await flights.join(KEY, call(), engine.open, keep)) == "a"
-    assert "could not be kept" in caplog.text
-
-
 async def test_it_is_kept_before_anybody_hears_of_the_end(flights: Flights[Upstream]) -> None:
     engine = Upstream(usage=USAGE, ended=True)
     engine.say("a")

@@ -18,7 +18,8 @@ from gateway.cache import packed, store
 from gateway.cache.entry import Entry, Label
 from gateway.cache.lease import Lease, Leases
 from gateway.cache.memory import Memory
-from gateway.cache.redis import Redis, name_of
+from gateway.cache.names import name_of
+from gateway.cache.redis import Redis
 from gateway.cache.store import Store
 from tests import redis_servers
 from tests.gateway.harness import until
