@@ -65,13 +65,14 @@ async def _cached(call: Call, entry: Entry, exchange: Exchange, send: Send, serv
     if cache is None:
         return None
     asked = cache.asked(call, exchange.headers, exchange.principal.tenant, entry, pin(exchange) or "")
-    exchange.cache = "miss" if asked else "bypass"
-    kept = await cache.get(asked) if asked else None
-    exchange.passed("cache", services.clock())
-    if exchange.trace.notes is not None:
-        exchange.trace.notes.mark("cache", services.clock(), result="hit" if kept else exchange.cache)
+    exchange.cache = "miss" if asked is not None and asked.words.look else "bypass"
+    kept = await cache.get(asked) if asked is not None else None
+    now = services.clock()
+    exchange.passed("cache", now)
     if kept is not None:
         await played(kept, call, exchange, send, cache, services)
+    if exchange.trace.notes is not None:
+        exchange.trace.notes.mark("cache", now, result=exchange.cache)
     return asked
 
 

@@ -8,7 +8,8 @@ from urllib.parse import urlsplit
 import msgspec
 
 from backends import BACKENDS
-from gateway.config.tables import Config, Deployment, Model, Telemetry, size
+from gateway.cache.url import where
+from gateway.config.tables import Cache, Config, Deployment, Model, Telemetry, duration, size
 
 
 def check(config: Config, environ: Mapping[str, str], faults: list[str]) -> Config:
@@ -22,6 +23,7 @@ def check(config: Config, environ: Mapping[str, str], faults: list[str]) -> Conf
             "make some (pointsman keys create; auth.keys_file), "
             "or say --allow-anonymous (auth.allow_anonymous = true) if anybody may ask"
         )
+    _check_cache(config.cache, faults)
     _check_telemetry(config.telemetry, faults)
     taken: dict[str, str] = {}
     models = [_check_model(model, f"models[{i}]", taken, environ, faults) for i, model in enumerate(config.models)]
@@ -33,9 +35,27 @@ def check(config: Config, environ: Mapping[str, str], faults: list[str]) -> Conf
 def notes(config: Config) -> list[str]:
     """Return what is no fault and should be known all the same, a line each."""
     workers = config.server.workers
+    said = []
     if workers > 1 and config.auth.keys_file and config.limits.store == "memory":
-        return [f"limits.store: without Redis each of the {workers} workers enforces its share of the keys' limits"]
-    return []
+        said.append(f"limits.store: without Redis each of the {workers} workers enforces its share of the keys' limits")
+    if workers > 1 and config.cache.store == "memory":
+        said.append(f"cache.store: without Redis each of the {workers} workers keeps and shares its own answers alone")
+    return said
+
+
+def _check_cache(cache: Cache, faults: list[str]) -> None:
+    _duration(cache.ttl, "cache.ttl", faults)
+    if not size(cache.max_bytes):
+        faults.append(f'cache.max_bytes: expected a size such as "256MiB", got "{cache.max_bytes}"')
+    try:
+        where(cache.url)
+    except ValueError as error:
+        faults.append(f"cache.url: {error}")
+
+
+def _duration(text: str, path: str, faults: list[str]) -> None:
+    if not duration(text):
+        faults.append(f'{path}: expected a duration such as "10m", got "{text}"')
 
 
 def _check_telemetry(telemetry: Telemetry, faults: list[str]) -> None:
@@ -61,6 +81,8 @@ def _check_model(
 ) -> Model:
     for name in [*([model.name] if model.name else []), *model.aliases]:
         _claim(f"name {name}", f"{path}.name", taken, faults)
+    if model.cache_ttl:
+        _duration(model.cache_ttl, f"{path}.cache_ttl", faults)
     if not model.deployments:
         faults.append(f"{path}.deployments: expected at least one engine")
     deployments = []
