@@ -227,6 +227,46 @@ def keys_revoke(file: str | None, settings: str | None, who: str) -> None:
     sys.exit(commands.revoke(file, settings, who, time.time()))
 
 
+@main.group()
+def cache() -> None:
+    """See and delete the answers that gateways share in Redis."""
+
+
+def kept_in(command: Any) -> Any:
+    """Add the options that say where the answers are kept."""
+    for option in (
+        click.option("--url", metavar="URL", help="Of the Redis, in one of the forms of cache.url."),
+        click.option("--config", "settings", type=click.Path(), metavar="FILE", help="A pointsman.toml that names it."),
+    ):
+        command = option(command)
+    return command
+
+
+@cache.command("stats")
+@kept_in
+def cache_stats(settings: str | None, url: str | None) -> None:
+    """Print how many answers are kept of each model, and their bytes.
+
+    Exit status: 0 done, 2 wrong usage, 3 Redis could not be asked.
+    """
+    from gateway.cache import commands
+
+    sys.exit(commands.stats(settings, url))
+
+
+@cache.command("purge")
+@kept_in
+@click.option("--model", metavar="M", help="The answers of this model alone.")
+def cache_purge(settings: str | None, url: str | None, model: str | None) -> None:
+    """Delete what is kept in Redis. A running gateway's own memory keeps what it has until its time is over.
+
+    Exit status: 0 done, 2 wrong usage, 3 Redis could not be asked.
+    """
+    from gateway.cache import commands
+
+    sys.exit(commands.purge(settings, url, model))
+
+
 @main.command()
 @click.argument("engine", type=click.Choice(["vllm", "tgi"]))
 @click.option("--host", default="127.0.0.1", show_default=True, help="Where to listen.")

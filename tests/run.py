@@ -3,7 +3,8 @@
 Installs redis-server and promtool where that can be done, makes `.venv`, installs the project and its tools into it
 (from the hashed lock file where there is one), and runs the linter, the formatter, the type checker and all tests,
 those that need no engine first. Exits with the status of the first that failed. A second run installs nothing.
-`--no-live` leaves out the tests against real engines; what follows `--` goes to pytest.
+`--no-live` leaves out the tests against real engines, `--quick` all that run processes of their own; what follows `--`
+goes to pytest.
 """
 
 import argparse
@@ -35,7 +36,8 @@ def main() -> None:
     os.chdir(ROOT)
     programs()
     prepare()
-    pytest = ["pytest", *(["-m", "not live"] if options.no_live else []), *for_pytest]
+    chosen = "not live and not process" if options.quick else "not live" if options.no_live else ""
+    pytest = ["pytest", *(["-m", chosen] if chosen else []), *for_pytest]
     checks = [["ruff", "check", "."], ["ruff", "format", "--check", "."], ["mypy"], pytest]
     statuses = [run(PYTHON, "-m", *check) for check in checks]
     sys.exit(next(filter(None, statuses), 0))
@@ -48,6 +50,7 @@ def arguments() -> tuple[argparse.Namespace, list[str]]:
         cut = ours.index("--")
         ours, theirs = ours[:cut], ours[cut + 1 :]
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--quick", action="store_true", help="unit and wire tests alone: nothing that runs processes")
     parser.add_argument("--no-live", action="store_true", help="leave out the tests against real engines")
     return parser.parse_args(ours), theirs
 

@@ -649,11 +649,13 @@ def test_details_that_the_client_did_not_ask_for_are_taken_out_again() -> None:
     assert (passed.usage.prompt_tokens, passed.usage.completion_tokens) == (2, 3)
 
 
-def test_an_error_ends_a_passed_stream() -> None:
+def test_an_error_ends_a_passed_stream_and_is_raised_if_it_is_the_first_event() -> None:
     case = recorded.load("tgi/L13_overload_generate_stream")
     passed = Passed(hidden=True)
     payload = case.response_body.removeprefix(b"data: ").strip()
-    assert passed.take(payload) == payload
+    with pytest.raises(BackendError) as raised:
+        passed.take(payload)
+    assert raised.value.cause is Cause.OVERLOADED
     assert passed.ended
     with pytest.raises(BackendError):
         Passed(hidden=False).take(b"nonsense")

@@ -7,13 +7,17 @@ import signal
 import time
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager
+from pathlib import Path
 
 import pytest
+from click.testing import CliRunner, Result
 from redis.exceptions import ClusterDownError, ResponseError
 
-from gateway.cache import commands, connect, redis
+from gateway.__main__ import main
+from gateway.cache import connect, redis
 from gateway.cache.names import LEASE, PREFIX, name_of
 from gateway.cache.redis import Redis
+from gateway.cache.url import shown, where
 from tests import redis_servers
 from tests.redis_servers import Server
 
@@ -320,30 +324,64 @@ async def test_an_address_that_is_none_is_said_to_be_none(url: str) -> None:
 
 
 def test_hosts_are_read_with_and_without_ports() -> None:
-    assert connect._hosts("a:1,b,[::1]:3,[::2]", 9) == [("a", 1), ("b", 9), ("::1", 3), ("::2", 9)]
+    found = where("redis+cluster://a:1,b,[::1]:3,[::2]").hosts
+    assert found == (("a", 1), ("b", 6379), ("::1", 3), ("::2", 6379))
 
 
-def test_the_commands_say_what_is_kept_and_delete_it(server: Server) -> None:
+def test_an_address_is_shown_without_its_password() -> None:
+    assert shown("redis+sentinel://me:p%40ss@a:1,b/service") == "redis+sentinel://a:1,b/service"
+
+
+def run(*words: str) -> Result:
+    return CliRunner().invoke(main, ["cache", *words], catch_exceptions=False)
+
+
+def test_the_commands_say_what_is_kept_and_delete_it(server: Server, tmp_path: Path) -> None:
     async def fill() -> None:
         async with opened(server.url) as client:
             client.put(name_of("tiny", KEY), b"x" * 1234, 60.0)
             client.put(name_of("large", KEY), b"x" * 10, 60.0)
 
     asyncio.run(fill())
-    assert commands.stats(server.url).splitlines() == [
+    file = tmp_path / "pointsman.toml"
+    file.write_text(f'[cache]\nstore = "redis"\nurl = "{server.url}"\n')
+    told = run("stats", "--config", str(file))
+    assert (told.exit_code, told.stderr) == (0, "")
+    assert told.stdout.splitlines() == [
         "model    answers          bytes",
         "large          1             10",
         "tiny           1          1,234",
     ]
-    assert commands.purge(server.url, "tiny") == "1 answer of tiny deleted."
-    assert commands.purge(server.url) == "1 answer of all models deleted."
-    assert commands.stats(server.url) == "The cache is empty."
+    assert run("purge", "--model", "tiny", "--url", server.url).stdout == "1 answer of tiny deleted.\n"
+    assert run("purge", "--config", str(file)).stdout == "1 answer of all models deleted.\n"
+    assert run("stats", "--url", server.url).stdout == "The cache is empty.\n"
 
 
-@pytest.mark.parametrize("url", ["redis://127.0.0.1:1/0", "http://x"])
-def test_the_commands_say_that_redis_cannot_be_asked(url: str) -> None:
-    with pytest.raises(commands.CacheAway, match=r"127\.0\.0\.1|no address"):
-        commands.stats(url)
+@pytest.mark.parametrize(
+    ("text", "words", "status", "said"),
+    [
+        ("", [], 2, "expected --config FILE or --url URL"),
+        ("", ["--url", "http://me:secret@x"], 2, "--url: expected redis, rediss"),
+        ("", ["--config", "missing.toml"], 2, "missing.toml"),
+        ('[cache]\nstore = "memory"\n', ["--config", "FILE"], 2, 'cache.store: "memory" keeps nothing in Redis'),
+        ('[cache]\nstorage = "redis"\n', ["--config", "FILE"], 2, "cache.storage: unknown key"),
+        ('[cache]\nstore = "redis"\nurl = "redis://x:y"\n', ["--config", "FILE"], 2, "cache.url: expected host:port"),
+        ("[cache", ["--config", "FILE"], 2, "FILE"),
+        ("", ["--url", "redis://me:secret@127.0.0.1:1/0"], 3, "Redis at redis://127.0.0.1:1/0 cannot be asked"),
+        ("", ["--url", "redis+cluster://127.0.0.1:1"], 3, "cannot be asked"),
+        ("", ["--url", "redis+sentinel://127.0.0.1:1/x"], 3, "cannot be asked"),
+    ],
+)
+@pytest.mark.parametrize("command", ["stats", "purge"])
+def test_the_commands_say_what_they_lack_without_any_password(
+    command: str, text: str, words: list[str], status: int, said: str, tmp_path: Path
+) -> None:
+    file = tmp_path / "pointsman.toml"
+    file.write_text(text)
+    told = run(command, *(str(file) if word == "FILE" else word for word in words))
+    assert (told.exit_code, told.stdout) == (status, "")
+    assert said in told.stderr.replace(str(file), "FILE")
+    assert "secret" not in told.stderr
 
 
 def test_names_begin_with_the_version() -> None:

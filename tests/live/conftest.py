@@ -27,11 +27,6 @@ MODEL = "live"
 NAMES = ["vllm", "tgi"]
 
 
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Run what needs an engine last, whatever the folders are called."""
-    items.sort(key=lambda item: item.get_closest_marker("live") is not None)
-
-
 def pytest_runtest_setup(item: pytest.Function) -> None:
     """Leave out a test whose engine is missing; here, and not in a fixture, so that the summary says it in one line."""
     callspec = getattr(item, "callspec", None)
