@@ -40,7 +40,7 @@ def account(services: Services, handler: Handler, *methods: str) -> ASGI:
                 tokens = exchange.usage.total_tokens if exchange.usage else 0
                 services.limiter.leave(exchange.standing, tokens, services.clock())
             services.sweep.open.discard(exchange)
-            _record(exchange, services)
+            services.records.add(exchange, services.clock(), services.wall(), services.loop)
 
     return app
 
@@ -53,14 +53,6 @@ async def _close(error: BaseException, exchange: Exchange, send: Send, services:
         exchange.status = exchange.status or 499
     elif not isinstance(error, PointsmanError):
         raise error  # the server is going down
-
-
-def _record(exchange: Exchange, services: Services) -> None:
-    now = services.clock()
-    services.metrics.record(exchange, now)
-    services.tracer.record(exchange, exchange.trace, now)
-    if services.config.logging.requests:
-        services.requests.write(exchange, now, services.wall(), exchange.trace.hex)
 
 
 def _open(scope: Any, services: Services) -> Exchange:

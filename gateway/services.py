@@ -25,6 +25,7 @@ from gateway.observe import tracing
 from gateway.observe.live import Redis, readings
 from gateway.observe.logs import RequestLog
 from gateway.observe.metrics import Metrics
+from gateway.observe.records import Records
 from gateway.observe.tracing import Tracer
 from gateway.retry import Budget
 from gateway.upstream import Upstream
@@ -51,7 +52,7 @@ class Services:
     limiter: Limiter
     cache: Cache | None
     metrics: Metrics
-    requests: RequestLog
+    records: Records
     tracer: Tracer
     random: Random
     clock: Callable[[], float]
@@ -88,6 +89,7 @@ class Services:
             await self.prober.close()
             await self.limiter.close()
             await self.upstream.close()
+            self.records.flush()
             await self.tracer.close()
 
     def follow(self, config: Config) -> None:
@@ -99,6 +101,7 @@ class Services:
         self.config = config
         self.catalog.replace(config)
         self.upstream.follow(config.timeouts)
+        self.records.logging = config.logging.requests
         self.sweep.keep_alive = config.timeouts.keep_alive
         self.prober.health = config.health
         self.prober.follow()
@@ -152,7 +155,7 @@ def make(
         limiter=limiter,
         cache=cache,
         metrics=metrics,
-        requests=RequestLog(sys.stderr.buffer),
+        records=Records(metrics, tracer, RequestLog(sys.stderr.buffer), config.logging.requests),
         tracer=tracer,
         random=random,
         clock=clock,

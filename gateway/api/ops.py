@@ -40,6 +40,7 @@ def metrics(services: Services) -> Handler:
     """Return the handler of `/metrics`: those of all workers, whichever is asked."""
 
     async def handle(exchange: Exchange, receive: Receive, send: Send) -> None:
+        services.records.flush()
         await respond(exchange, send, services.clock(), 200, await services.metrics.text(), CONTENT_TYPE)
 
     return handle

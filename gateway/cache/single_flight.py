@@ -6,7 +6,7 @@ its readers do: a slow one holds nobody up, and the log is no larger than the an
 """
 
 import asyncio
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Collection, Sequence
 from typing import Generic, TypeVar
 
 from backends.base import Call, Event
@@ -136,6 +136,11 @@ class Flights(Generic[S]):
     def __init__(self) -> None:
         self._flying: dict[bytes, Flight[S]] = {}
         self._tasks: dict[Flight[S], asyncio.Task[None]] = {}
+
+    @property
+    def flying(self) -> Collection[Flight[S]]:
+        """Those that may be joined."""
+        return self._flying.values()
 
     @property
     def tasks(self) -> int:

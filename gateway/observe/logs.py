@@ -5,6 +5,7 @@ what an error says, which may quote them: of an error there are its type and cod
 """
 
 import logging
+from collections.abc import Sequence
 from contextlib import suppress
 from datetime import UTC, datetime
 from typing import BinaryIO, TextIO
@@ -77,39 +78,42 @@ class RequestLog:
         self._write = structlog.BytesLogger(out).msg
         self._render = as_text if out.isatty() else _encode
 
-    def write(self, exchange: Exchange, now: float, wall: float, trace: str = "") -> None:
-        """Write of a request that ended at a monotonic time, which was `wall` in Unix time; not of an operator's."""
-        if not operation(exchange.path):
-            return
-        ended = outcome(exchange.failure)
-        usage, failure = exchange.usage, exchange.failure
-        engine, deployment = exchange.served_by
-        line = Line(
-            time=datetime.fromtimestamp(wall, UTC),
-            level=LEVELS.get(ended, "info"),
-            request_id=exchange.id,
-            trace_id=trace,
-            method=exchange.method,
-            path=exchange.path,
-            model=exchange.model,
-            engine=engine,
-            deployment=deployment,
-            attempts=len(exchange.attempts),
-            status=exchange.status,
-            outcome=ended,
-            stream=exchange.stream,
-            prompt_tokens=usage.prompt_tokens if usage else None,
-            completion_tokens=usage.completion_tokens if usage and usage.completion_tokens >= 0 else None,
-            total_ms=_ms(now - exchange.began),
-            ttft_ms=_ms(exchange.first - exchange.began) if exchange.first else None,
-            overhead_ms=_ms(exchange.overhead) if exchange.answered else None,
-            key=exchange.principal.id,
-            cache=exchange.cache,
-            adapted=exchange.adapted,
-            error={"type": failure.type, "code": failure.code} if isinstance(failure, PointsmanError) else None,
-        )
-        with suppress(OSError, ValueError):  # nobody reads stderr any more; the request is none the worse for it
-            self._write(self._render(line))
+    def write(self, ended: Sequence[tuple[Exchange, float, float]]) -> None:
+        """Write of requests that ended at a monotonic time, which was the other one in Unix time; not of operators'."""
+        lines = [self._render(_line(*one)) for one in ended if operation(one[0].path)]
+        if lines:
+            with suppress(OSError, ValueError):  # nobody reads stderr any more; the requests are none the worse for it
+                self._write(b"\n".join(lines))
+
+
+def _line(exchange: Exchange, now: float, wall: float) -> Line:
+    ended = outcome(exchange.failure)
+    usage, failure = exchange.usage, exchange.failure
+    engine, deployment = exchange.served_by
+    return Line(
+        time=datetime.fromtimestamp(wall, UTC),
+        level=LEVELS.get(ended, "info"),
+        request_id=exchange.id,
+        trace_id=exchange.trace.hex,
+        method=exchange.method,
+        path=exchange.path,
+        model=exchange.model,
+        engine=engine,
+        deployment=deployment,
+        attempts=len(exchange.attempts),
+        status=exchange.status,
+        outcome=ended,
+        stream=exchange.stream,
+        prompt_tokens=usage.prompt_tokens if usage else None,
+        completion_tokens=usage.completion_tokens if usage and usage.completion_tokens >= 0 else None,
+        total_ms=_ms(now - exchange.began),
+        ttft_ms=_ms(exchange.first - exchange.began) if exchange.first else None,
+        overhead_ms=_ms(exchange.overhead) if exchange.answered else None,
+        key=exchange.principal.id,
+        cache=exchange.cache,
+        adapted=exchange.adapted,
+        error={"type": failure.type, "code": failure.code} if isinstance(failure, PointsmanError) else None,
+    )
 
 
 def _ms(seconds: float) -> float:

@@ -88,6 +88,7 @@ class Ground:
         upstream = services.upstream
         assert upstream._session is not None
         connector: Any = upstream._session.connector
+        services.records.flush()
         counts = {
             "tasks": len(self.tasks()),
             "requests open": len(services.sweep.open),
@@ -138,7 +139,7 @@ async def ground(given: config.Config, ready: bool = True) -> AsyncIterator[Grou
         ledger = Ledger()
         front.services.sweep.open = ledger
         lines = Lines()
-        front.services.requests = RequestLog(lines)
+        front.services.records.log = RequestLog(lines)
         made = Ground(front, ledger, lines, asyncio.all_tasks())
         async with made.clients:
             yield made

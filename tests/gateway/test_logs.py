@@ -50,12 +50,13 @@ class Terminal(io.BytesIO):
 def logged(front: Gateway, out: io.BytesIO | None = None) -> io.BytesIO:
     """Have the gateway write the lines of its requests here."""
     out = out or io.BytesIO()
-    front.services.requests = RequestLog(out)
+    front.services.records.log = RequestLog(out)
     return out
 
 
 async def lines(front: Gateway, out: io.BytesIO) -> list[dict[str, Any]]:
     await until(lambda: not front.services.sweep.open)
+    front.services.records.flush()
     return [json.loads(line) for line in out.getvalue().splitlines()]
 
 
@@ -126,6 +127,7 @@ async def test_a_person_reads_a_line_of_text() -> None:
         await front.post(CHAT | {"stream": True})
         await front.post(CHAT | {"model": "x"})
         await until(lambda: not front.services.sweep.open)
+    front.services.records.flush()
     answered, refused = out.getvalue().decode().splitlines()
     assert f"200 POST /v1/chat/completions {MODEL} vllm ok" in answered
     assert answered.endswith("12+2 tokens")
@@ -140,6 +142,7 @@ async def test_no_path_commands_a_terminal_or_begins_a_line_of_its_own() -> None
         logged(front, terminal)
         await front.client.get("/v1/models/%1b[2J%0afaked")
         await until(lambda: not front.services.sweep.open)
+    front.services.records.flush()
     assert line["path"] == "/v1/models/\x1b[2J\nfaked"
     assert b" /v1/models/?[2J?faked - " in terminal.getvalue()
     assert terminal.getvalue().count(b"\n") == 1

@@ -1,0 +1,405 @@
+"""Single flight over real sockets: identical requests share one upstream call, however each of them ends."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Any
+
+import httpx
+import pytest
+
+from gateway import config
+from tests.gateway.harness import (
+    ANSWER,
+    CHAT,
+    END,
+    MODEL,
+    STREAM,
+    USAGE,
+    Asked,
+    Gateway,
+    Script,
+    checked,
+    chunk,
+    engine,
+    events,
+    gateway,
+    hangs,
+    head,
+    piece,
+    says,
+    streamed,
+    until,
+    whole,
+)
+from tests.gateway.test_cached import MEMORY, STREAMED, given_back, joined, keeping, plain, said
+from tests.gateway.test_metrics import scraped
+
+FAILED = {"error": {"message": "EngineCore died", "type": "InternalServerError", "param": None, "code": 500}}
+WRONG = {"error": {"message": "no such thing", "type": "BadRequestError", "param": None, "code": 400}}
+ONCE = config.Retries(attempts=1)
+FULL = ("Grüße dir", ["stop"], USAGE, True)
+
+
+def gated(gate: asyncio.Event, *statuses: str) -> Script:
+    """Return a script that begins its streams at once, and waits for the gate before the rest and for whole answers.
+
+    The first requests are refused with these statuses instead, behind the gate as well.
+    """
+    left = list(statuses)
+
+    async def script(asked: Asked, writer: asyncio.StreamWriter) -> None:
+        refused, begins = left.pop(0) if left else "", asked.json.get("stream")
+        if begins and not refused:
+            writer.write(head() + piece(STREAM[0]) + piece(STREAM[1]))
+        await gate.wait()
+        if refused:
+            writer.write(whole(WRONG if refused.startswith("4") else FAILED, refused))
+        elif begins:
+            writer.write(b"".join(piece(one) for one in STREAM[2:]) + END)
+        else:
+            writer.write(whole(ANSWER))
+        await writer.drain()
+
+    return script
+
+
+@asynccontextmanager
+async def crowd(front: Gateway) -> AsyncIterator[httpx.AsyncClient]:
+    """A client with as many connections as it wants."""
+    limits = httpx.Limits(max_connections=None, max_keepalive_connections=None)
+    url = f"http://127.0.0.1:{front.port}"
+    async with httpx.AsyncClient(base_url=url, limits=limits, timeout=60, trust_env=False) as client:
+        yield client
+
+
+async def alone(port: int, body: dict[str, Any]) -> httpx.Response:
+    """Ask on a connection of its own; httpx takes 20 s for a thousand of them."""
+    reader, writer = await asyncio.open_connection("127.0.0.1", port)
+    data = json.dumps(body).encode()
+    head = b"POST /v1/chat/completions HTTP/1.1\r\nhost: x\r\nconnection: close\r\ncontent-length: %d\r\n\r\n"
+    writer.write(head % len(data) + data)
+    start, _, rest = (await reader.read()).partition(b"\r\n\r\n")
+    writer.close()
+    status, *lines = start.decode().split("\r\n")
+    headers = dict(line.split(": ", 1) for line in lines)
+    if headers.pop("transfer-encoding", ""):
+        rest = unchunked(rest)
+    return httpx.Response(int(status.split()[1]), headers=headers, content=rest)
+
+
+def unchunked(data: bytes) -> bytes:
+    """Return what HTTP's chunks hold."""
+    held = b""
+    while data:
+        size, _, data = data.partition(b"\r\n")
+        held += data[: int(size, 16)]
+        data = data[int(size, 16) + 2 :]
+    return held
+
+
+@asynccontextmanager
+async def reading(front: Gateway, body: dict[str, Any] = STREAMED) -> AsyncIterator[AsyncIterator[bytes]]:
+    """Ask for a stream; give what comes, the beginning of which has been read and is left out."""
+    async with front.client.stream("POST", "/v1/chat/completions", json=body) as answer:
+        parts = answer.aiter_bytes()
+        await anext(parts)
+        yield parts
+
+
+async def everybody(front: Gateway, count: int) -> None:
+    """Wait until so many requests read along."""
+    assert front.services.cache is not None
+    flights = front.services.cache.flights
+    await until(lambda: sum(flight.readers for flight in flights.flying) == count)
+
+
+@pytest.mark.parametrize(
+    ("wholes", "streams", "calls"), [(1000, 0, 1), (0, 1000, 1), (500, 500, 2)], ids=["whole", "streamed", "both"]
+)
+async def test_a_thousand_identical_requests_make_one_upstream_call_each_kind(
+    wholes: int, streams: int, calls: int
+) -> None:
+    gate = asyncio.Event()
+    async with keeping(gated(gate)) as (front, behind):
+        bodies = [CHAT] * wholes + [STREAMED] * streams
+        asking = [asyncio.ensure_future(alone(front.port, body)) for body in bodies]
+        for _ in range(1000):
+            if sum(one.cache != "" for one in front.services.sweep.open) >= 1000:
+                break
+            await asyncio.sleep(0.01)
+        gate.set()
+        told = await asyncio.gather(*asking)
+        assert len(behind.asked) == calls
+    texts = [(joined(plain(answer)), body is STREAMED) for answer, body in zip(told, bodies, strict=True)]
+    assert all(text == (*FULL[:3], streams) for text, streams in texts)
+    words = [said(answer) for answer in told]
+    assert (words.count("miss"), words.count("coalesced")) == (calls, 1000 - calls)
+    assert len({answer.headers["x-request-id"] for answer in told}) == 1000
+
+
+async def test_who_comes_late_gets_the_past_and_then_the_rest() -> None:
+    gate = asyncio.Event()
+    async with keeping(gated(gate)) as (front, behind), reading(front) as leader:
+        late = asyncio.ensure_future(front.post(STREAMED))
+        await everybody(front, 2)
+        gate.set()
+        answer = await late
+        rest = b"".join([part async for part in leader])
+    assert len(behind.asked) == 1
+    assert said(answer) == "coalesced"
+    assert (answer.headers["x-pointsman-engine"], "age" in answer.headers) == ("cache", False)
+    assert joined(plain(answer)) == FULL
+    assert rest.endswith(b"[DONE]\n\n")
+
+
+async def test_a_leader_that_leaves_does_not_end_what_others_read() -> None:
+    gate = asyncio.Event()
+    async with keeping(gated(gate)) as (front, behind):
+        async with reading(front):
+            late = asyncio.ensure_future(front.post(STREAMED))
+            await everybody(front, 2)
+        await everybody(front, 1)
+        gate.set()
+        assert joined(plain(await late)) == FULL
+        assert (len(behind.asked), behind.left) == (1, 0)
+        assert said(await front.post(STREAMED)) == "hit"
+
+
+@pytest.mark.parametrize("begun", [True, False])
+async def test_when_the_last_reader_has_left_the_engine_is_stopped_within_a_second(begun: bool) -> None:
+    async with keeping(hangs(head() + piece(STREAM[0]) if begun else b"")) as (front, behind), crowd(front) as client:
+        asking = [asyncio.ensure_future(client.post("/v1/chat/completions", json=STREAMED)) for _ in range(3)]
+        await everybody(front, 3)
+        for one in asking[:2]:
+            one.cancel()
+        await everybody(front, 1)
+        assert behind.left == 0
+        began = asyncio.get_running_loop().time()
+        asking[2].cancel()
+        await asyncio.gather(*asking, return_exceptions=True)
+        await until(lambda: behind.left == 1)
+        assert asyncio.get_running_loop().time() - began < 1.0
+        await given_back(front)
+        figures = await scraped(front.client)
+    assert figures.sum("pointsman_requests_total", outcome="client_left") == 3
+    assert len(behind.asked) == 1
+
+
+@pytest.mark.parametrize(("body", "kind"), [(CHAT, "whole"), (STREAMED, "streamed")])
+async def test_a_leader_that_fails_lets_a_follower_lead(body: dict[str, Any], kind: str) -> None:
+    gate = asyncio.Event()
+    async with keeping(gated(gate, "500 x"), retries=ONCE) as (front, behind), crowd(front) as client:
+        asking = [asyncio.ensure_future(client.post("/v1/chat/completions", json=body)) for _ in range(20)]
+        await everybody(front, 20)
+        gate.set()
+        told = await asyncio.gather(*asking)
+        await given_back(front)
+        figures = await scraped(front.client)
+    assert sorted(answer.status_code for answer in told) == [200] * 19 + [502]
+    assert len(behind.asked) == 2
+    (failed,) = (answer for answer in told if answer.status_code == 502)
+    assert (said(failed), failed.headers["x-pointsman-engine"]) == ("miss", "vllm")
+    assert figures.sum("pointsman_requests_total", engine="vllm", outcome="engine_error") == 1
+    assert figures.sum("pointsman_requests_total", engine="vllm", outcome="ok") == 1
+    assert figures.sum("pointsman_requests_total", engine="cache", outcome="ok") == 18
+    assert figures.sum("pointsman_cache_requests_total", result="coalesced") == 18
+    assert figures.sum("pointsman_retries_total") == 0
+
+
+async def test_a_request_that_is_wrong_is_wrong_for_all_and_asked_once() -> None:
+    gate = asyncio.Event()
+    async with keeping(gated(gate, "400 x")) as (front, behind), crowd(front) as client:
+        asking = [asyncio.ensure_future(client.post("/v1/chat/completions", json=CHAT)) for _ in range(20)]
+        await everybody(front, 20)
+        gate.set()
+        told = await asyncio.gather(*asking)
+    assert {(answer.status_code, answer.json()["error"]["message"]) for answer in told} == {(400, "no such thing")}
+    assert len(behind.asked) == 1
+
+
+async def test_a_stream_that_breaks_is_broken_for_all_its_readers() -> None:
+    gate = asyncio.Event()
+
+    async def breaks(asked: Asked, writer: asyncio.StreamWriter) -> None:
+        writer.write(head() + piece(STREAM[0]) + piece(STREAM[1]))
+        await gate.wait()
+        raise ConnectionError
+
+    async with keeping(breaks) as (front, behind), crowd(front) as client:
+        asking = [asyncio.ensure_future(client.post("/v1/chat/completions", json=STREAMED)) for _ in range(3)]
+        await everybody(front, 3)
+        await asyncio.sleep(0.05)
+        gate.set()
+        told = [events((await one).content) for one in asking]
+        assert front.services.cache is not None
+        assert front.services.cache.store.held().entries == 0
+    for one in told:
+        assert one[-1]["error"]["code"] == "engine_error"
+        assert "data: [DONE]" not in one
+    assert len(behind.asked) == 1
+
+
+async def test_retries_of_a_flight_are_counted_once_and_nobody_sees_them() -> None:
+    gate = asyncio.Event()
+    async with keeping(gated(gate, "500 x")) as (front, behind), crowd(front) as client:
+        asking = [asyncio.ensure_future(client.post("/v1/chat/completions", json=CHAT)) for _ in range(10)]
+        await everybody(front, 10)
+        gate.set()
+        assert {answer.status_code for answer in await asyncio.gather(*asking)} == {200}
+        await given_back(front)
+        figures = await scraped(front.client)
+    assert len(behind.asked) == 2
+    assert figures.sum("pointsman_retries_total", cause="engine_error") == 1
+    assert figures.sum("pointsman_overhead_seconds_count", stage="queue") == 1
+    assert figures.sum("pointsman_overhead_seconds_count", stage="first_byte") == 1
+
+
+async def test_of_coalesced_streams_only_the_leaders_is_a_sample_of_the_engines_latency() -> None:
+    async def slow(asked: Asked, writer: asyncio.StreamWriter) -> None:
+        await asyncio.sleep(0.2)
+        writer.write(head() + piece(STREAM[0]))
+        await asyncio.sleep(0.1)
+        writer.write(b"".join(piece(one) for one in STREAM[1:]) + END)
+        await writer.drain()
+
+    async with keeping(slow) as (front, _), crowd(front) as client:
+        await asyncio.gather(*(client.post("/v1/chat/completions", json=STREAMED) for _ in range(5)))
+        await given_back(front)
+        figures = await scraped(front.client)
+    first, each = "gen_ai_server_time_to_first_token_seconds", "gen_ai_server_time_per_output_token_seconds"
+    assert (figures.sum(f"{first}_count"), figures.sum(f"{each}_count")) == (1, 1)
+    assert 0.2 < figures.sum(f"{first}_sum") < 0.3
+    assert 0.1 < figures.sum(f"{each}_sum") < 0.2
+
+
+async def test_a_slow_reader_holds_nobody_up_and_gets_all_of_it() -> None:
+    long = [chunk({"content": "x" * 1000}) for _ in range(3000)]
+    gate = asyncio.Event()
+
+    async def script(asked: Asked, writer: asyncio.StreamWriter) -> None:
+        writer.write(head() + piece(STREAM[0]))
+        await gate.wait()
+        writer.write(b"".join(piece(one) for one in (*long, *STREAM[1:])) + END)
+        await writer.drain()
+
+    async with keeping(script) as (front, behind), reading(front) as slow:
+        quick = asyncio.ensure_future(front.post(STREAMED))
+        await everybody(front, 2)
+        gate.set()
+        answer = await asyncio.wait_for(quick, 5)
+        rest = b"".join([part async for part in slow])
+    assert len(joined(plain(answer))[0]) == 3_000_000 + len("Grüße dir")
+    assert rest.count(b"data: ") == len(long) + 4
+    assert len(behind.asked) == 1
+
+
+# --- time, and its end -----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("script", "times", "code"),
+    [
+        (hangs(), config.Timeouts(first_event=0.2, keep_alive=0.1), "engine_timeout"),
+        (hangs(head() + piece(STREAM[0])), config.Timeouts(between_events=0.2, keep_alive=0.1), "engine_timeout"),
+        (hangs(head() + piece(STREAM[0])), config.Timeouts(total=0.3, keep_alive=0.1), "engine_timeout"),
+    ],
+    ids=["first event", "between events", "total"],
+)
+async def test_all_who_read_are_told_of_an_engine_that_is_silent(
+    script: Script, times: config.Timeouts, code: str
+) -> None:
+    async with keeping(script, timeouts=times, retries=ONCE) as (front, behind), crowd(front) as client:
+        asking = [asyncio.ensure_future(client.post("/v1/chat/completions", json=STREAMED)) for _ in range(5)]
+        told = [events((await one).content) for one in asking]
+        await until(lambda: behind.left == len(behind.asked))
+    assert {one[-1]["error"]["code"] for one in told} == {code}
+    assert all(": keep-alive" in one for one in told)
+    assert len(behind.asked) <= 2
+
+
+async def test_whoever_waits_is_told_that_the_connection_lives_though_nobody_has_answered() -> None:
+    gate = asyncio.Event()
+
+    async def late(asked: Asked, writer: asyncio.StreamWriter) -> None:
+        await gate.wait()
+        writer.write(streamed(*STREAM))
+        await writer.drain()
+
+    times = config.Timeouts(keep_alive=0.05)
+    async with keeping(late, timeouts=times) as (front, behind), crowd(front) as client:
+        asking = [asyncio.ensure_future(client.post("/v1/chat/completions", json=STREAMED)) for _ in range(3)]
+        await until(lambda: [one.status for one in front.services.sweep.open].count(200) == 3)
+        gate.set()
+        told = await asyncio.gather(*asking)
+    assert sorted(map(said, told)) == ["coalesced", "coalesced", "miss"]
+    for answer in told:
+        assert answer.content.startswith(b": keep-alive\n\n")
+        assert events(answer.content)[-1] == "data: [DONE]"
+    assert len(behind.asked) == 1
+
+
+async def test_the_gateways_end_is_the_flights_too_and_nobody_asks_again() -> None:
+    async with keeping(hangs(head() + piece(STREAM[0]))) as (front, behind), crowd(front) as client:
+        asking = [asyncio.ensure_future(client.post("/v1/chat/completions", json=STREAMED)) for _ in range(3)]
+        waiting = [asyncio.ensure_future(client.post("/v1/chat/completions", json=CHAT)) for _ in range(3)]
+        await until(lambda: len(behind.asked) == 2)
+        await everybody(front, 6)
+        await asyncio.sleep(0.05)
+        front.services.stop()
+        streams, wholes = await asyncio.gather(*asking), await asyncio.gather(*waiting)
+        await until(lambda: behind.left == 2)
+        await given_back(front)
+    assert {events(answer.content)[-1]["error"]["code"] for answer in streams} == {"shutting_down"}
+    assert {(answer.status_code, answer.json()["error"]["code"]) for answer in wholes} == {(503, "shutting_down")}
+    assert len(behind.asked) == 2
+
+
+async def test_nobody_of_a_better_tier_waits_in_the_queue_of_a_lower_one() -> None:
+    gate = asyncio.Event()
+    async with keeping(gated(gate)) as (front, behind), crowd(front) as client:
+        bodies = [CHAT, CHAT | {"service_tier": "flex"}] * 2
+        asking = [asyncio.ensure_future(client.post("/v1/chat/completions", json=body)) for body in bodies]
+        await everybody(front, 4)
+        gate.set()
+        await asyncio.gather(*asking)
+    assert len(behind.asked) == 2
+
+
+async def test_a_flight_is_hedged_as_a_request_is() -> None:
+    async with engine(hangs()) as slow, engine(says(streamed(*STREAM))) as quick:
+        rows = [config.Deployment(name=name, engine="vllm", url=one.url) for name, one in (("a", slow), ("b", quick))]
+        model = config.Model(name=MODEL, deployments=rows, hedge_after=0.05, policy="round_robin")
+        given = checked(config.Config(models=[model], cache=MEMORY))
+        async with gateway(given) as front, crowd(front) as client:
+            for number in range(20):
+                body = STREAMED | {"seed": number}
+                told = await asyncio.gather(*(client.post("/v1/chat/completions", json=body) for _ in range(5)))
+                assert {joined(plain(answer))[0] for answer in told} == {"Grüße dir"}
+                assert len(quick.asked) == number + 1
+                if slow.asked:  # it is not the first of all, each time
+                    break
+            await until(lambda: slow.left == 1)
+            await given_back(front)
+            figures = await scraped(front.client)
+    assert figures.sum("pointsman_retries_total", deployment="a", cause="hedged") == 1
+
+
+async def test_choices_that_come_of_several_requests_are_shared_and_kept_as_one_answer() -> None:
+    gate = asyncio.Event()
+    body = STREAMED | {"n": 2, "seed": 1, "temperature": 1}
+    async with keeping(gated(gate), "tgi") as (front, behind), crowd(front) as client:
+        asking = [asyncio.ensure_future(client.post("/v1/chat/completions", json=body)) for _ in range(3)]
+        await everybody(front, 3)
+        gate.set()
+        told = await asyncio.gather(*asking)
+        again = await front.post(body)
+        assert len(behind.asked) == 2
+    assert said(again) == "hit"
+    for answer in (*told, again):
+        text, reasons, usage, done = joined(plain(answer))
+        assert (sorted(text), reasons, done) == (sorted("Grüße dir" * 2), ["stop", "stop"], True)
+        assert usage == joined(plain(told[0]))[2]
