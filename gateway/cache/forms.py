@@ -5,6 +5,8 @@ two forms has a place for, the other form is None.
 """
 
 from collections.abc import Iterator, Sequence
+from itertools import chain
+from operator import attrgetter
 from typing import Any
 
 import msgspec
@@ -26,94 +28,90 @@ from backends.schema import (
 
 ONE_FORM = ("prompt_text", "prompt_logprobs", "kv_transfer_params", "ec_transfer_params", "metrics")
 TEXTS = ("content", "refusal", "reasoning", "reasoning_content")
+NOTHING = (None,) * len(ONE_FORM)
+
+_one_form = attrgetter(*ONE_FORM)
 
 
 def whole_of(call: Call, events: Sequence[Event]) -> Answer[Any] | None:
     """Return the whole answer that a stream's chunks come to, without usage; None if it would lose something."""
-    choices: dict[int, ChatChoice | TextChoice] = {}
     chat = isinstance(call.view, ChatRequest)
     whole: Answer[Any] = Answer(object="chat.completion" if chat else "text_completion", choices=[])
+    pieces: dict[int, list[Any]] = {}
     for event in events:
-        if isinstance(event, dict) or any(getattr(event, name) is not None for name in ONE_FORM):
+        if isinstance(event, dict) or _one_form(event) != NOTHING:
             return None
         whole.service_tier = event.service_tier or whole.service_tier
         whole.prompt_token_ids = event.prompt_token_ids or whole.prompt_token_ids
         for piece in event.choices:
-            if isinstance(piece, TextChoice):
-                _add_text(choices, piece)
-            else:
-                _add_chat(choices, piece)
-    for choice in choices.values():
-        if isinstance(choice, ChatChoice):
-            _finish(choice.message, call)
-    whole.choices = [choices[index] for index in sorted(choices)]
+            pieces.setdefault(piece.index, []).append(piece)
+    whole.choices = [_chat(pieces[index], call) if chat else _text(pieces[index]) for index in sorted(pieces)]
     return whole
 
 
-def _add_text(choices: dict[int, ChatChoice | TextChoice], piece: TextChoice) -> None:
-    whole = choices.get(piece.index)
-    if not isinstance(whole, TextChoice):
-        choices[piece.index] = msgspec.structs.replace(piece)
-        return
-    whole.text += piece.text
-    whole.finish_reason = piece.finish_reason or whole.finish_reason
-    whole.prompt_logprobs = whole.prompt_logprobs or piece.prompt_logprobs
-    whole.prompt_token_ids = whole.prompt_token_ids or piece.prompt_token_ids
-    _add_beside(whole, piece)
+def _text(pieces: list[TextChoice]) -> TextChoice:
+    whole = msgspec.structs.replace(pieces[0], text="".join([piece.text for piece in pieces]))
+    for piece in pieces:
+        whole.finish_reason = piece.finish_reason or whole.finish_reason
+        whole.prompt_logprobs = whole.prompt_logprobs or piece.prompt_logprobs
+        whole.prompt_token_ids = whole.prompt_token_ids or piece.prompt_token_ids
+    _put_beside(whole, pieces)
+    return whole
 
 
-def _add_chat(choices: dict[int, ChatChoice | TextChoice], piece: ChunkChoice) -> None:
-    whole = choices.get(piece.index)
-    if not isinstance(whole, ChatChoice):
-        message = AnswerMessage(role="assistant", content=None, refusal=None)
-        whole = choices[piece.index] = ChatChoice(index=piece.index, message=message, logprobs=None, finish_reason=None)
-    message, delta = whole.message, piece.delta
-    message.role = delta.role or message.role
+def _chat(pieces: list[ChunkChoice], call: Call) -> ChatChoice:
+    message = AnswerMessage(role="assistant", content=None, refusal=None)
+    whole = ChatChoice(index=pieces[0].index, message=message, logprobs=None, finish_reason=None)
+    for piece in pieces:
+        message.role = piece.delta.role or message.role
+        if given(piece.finish_reason):
+            whole.finish_reason = piece.finish_reason or None
+    _say(message, [piece.delta for piece in pieces], call)
+    _put_beside(whole, pieces)
+    return whole
+
+
+def _say(message: AnswerMessage, deltas: list[Delta], call: Call) -> None:
+    """Put the pieces of a message together, as a whole answer has them: no text beside a call made or due."""
     for name in TEXTS:
-        if (text := getattr(delta, name)) is not None:
-            setattr(message, name, (getattr(message, name) or "") + text)
-    for tool in delta.tool_calls or ():
-        _add_tool(message, tool)
-    if delta.function_call:
-        message.function_call = _called(message.function_call, delta.function_call)
-    if given(piece.finish_reason):
-        whole.finish_reason = piece.finish_reason or None
-    _add_beside(whole, piece)
-
-
-def _add_beside(whole: Any, piece: Any) -> None:
-    """Put what each token has beside its text behind what came before."""
-    if piece.token_ids is not None:
-        whole.token_ids = [*(whole.token_ids or ()), *piece.token_ids]
-    if given(piece.logprobs):
-        before = whole.logprobs or {}
-        more = {name: [*(before.get(name) or ()), *tokens] for name, tokens in piece.logprobs.items() if tokens}
-        whole.logprobs = {**piece.logprobs, **before, **more}
-
-
-def _add_tool(message: AnswerMessage, piece: ToolCall) -> None:
-    """Add a piece of a call: the first of it has its index before all others of that index."""
-    tools = message.tool_calls = message.tool_calls or []
-    place = piece.index or 0
-    for tool in tools:
-        if tool.index == place:
-            tool.function = _called(tool.function, piece.function)
-            return
-    tools.append(msgspec.structs.replace(piece, index=place, function=_called(None, piece.function)))
-
-
-def _called(before: CalledFunction | None, more: CalledFunction) -> CalledFunction:
-    if before is None:
-        return CalledFunction(name=more.name, arguments=more.arguments or "")
-    return CalledFunction(name=before.name or more.name, arguments=(before.arguments or "") + (more.arguments or ""))
-
-
-def _finish(message: AnswerMessage, call: Call) -> None:
-    """Say what a whole answer says: no text beside a call that was made or had to be, no indexes."""
-    for tool in message.tool_calls or ():
-        tool.index = None
-    silent = message.tool_calls or message.function_call or (isinstance(call.view, ChatRequest) and call.view.must_call)
+        texts = [text for delta in deltas if (text := getattr(delta, name)) is not None]
+        if texts:
+            setattr(message, name, "".join(texts))
+    tools: dict[int, list[ToolCall]] = {}
+    for delta in deltas:
+        for tool in delta.tool_calls or ():
+            tools.setdefault(tool.index or 0, []).append(tool)
+    message.tool_calls = [_tool(some) for some in tools.values()] or None
+    functions = [delta.function_call for delta in deltas if delta.function_call]
+    message.function_call = _called(functions) if functions else None
+    silent = tools or functions or (isinstance(call.view, ChatRequest) and call.view.must_call)
     message.content = message.content or (None if silent else "")
+
+
+def _tool(pieces: list[ToolCall]) -> ToolCall:
+    return msgspec.structs.replace(pieces[0], index=None, function=_called([piece.function for piece in pieces]))
+
+
+def _called(pieces: list[CalledFunction]) -> CalledFunction:
+    name = next((piece.name for piece in pieces if piece.name), None)
+    return CalledFunction(name=name, arguments="".join([piece.arguments or "" for piece in pieces]))
+
+
+def _put_beside(whole: Any, pieces: Sequence[Any]) -> None:
+    """Put together what each token has beside its text."""
+    ids = [piece.token_ids for piece in pieces if piece.token_ids is not None]
+    if ids:
+        whole.token_ids = list(chain.from_iterable(ids))
+    said = [piece.logprobs for piece in pieces if given(piece.logprobs)]
+    if said:
+        names = dict.fromkeys(chain.from_iterable(said))
+        whole.logprobs = {name: _joined([one[name] for one in said if name in one]) for name in names}
+
+
+def _joined(values: list[Any]) -> Any:
+    """Return the lists as one; what none of them is, as the first said it."""
+    lists = [value for value in values if value]
+    return list(chain.from_iterable(lists)) if lists else values[0]
 
 
 def chunks_of(answer: Answer[Any]) -> list[Answer[Any]] | None:

@@ -3,7 +3,7 @@
 import asyncio
 import secrets
 from collections import defaultdict
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from itertools import count
 from typing import Any, Literal, cast
@@ -19,7 +19,7 @@ from redis.exceptions import RedisClusterException, RedisError
 
 from gateway.errors import RETRY_AFTER, Unavailable
 from gateway.limits import scripts
-from gateway.limits.health import Health
+from gateway.limits.health import AGAIN, Health
 from gateway.limits.quota import Quota
 from gateway.limits.standing import Standing, refusal
 from gateway.principal import Principal
@@ -109,10 +109,16 @@ class Redis:
                     await self._client.script_load(script.script)
 
     async def run(self) -> None:
-        """Renew the leases of the requests that are open."""
+        """Renew the leases of the requests that are open, and see whether Redis answers when no request asks it."""
+        renewed = self._clock()
         while True:
-            await asyncio.sleep(RENEWAL)
-            await self.renew(self._clock())
+            await asyncio.sleep(AGAIN)
+            now = self._clock()
+            with suppress(Down):
+                await self._told(self._client.ping, now)
+            if now - renewed >= RENEWAL:
+                renewed = now
+                await self.renew(now)
 
     async def renew(self, now: float) -> None:
         """Renew them once."""
@@ -127,7 +133,11 @@ class Redis:
         await self._client.aclose()
 
     async def _ask(self, script: AsyncScript, key: str, now: float, *args: Any) -> Any:
-        """Ask Redis, if that makes sense. Raises Down.
+        """Ask Redis for a key, if that makes sense. Raises Down."""
+        return await self._told(lambda: script(_keys(key), args), now)
+
+    async def _told(self, question: Callable[[], Awaitable[Any]], now: float) -> Any:
+        """Return the answer to a question. Raises Down.
 
         The question has a task of its own: redis-py may swallow a cancellation while it connects, and would so the
         deadline, and the end of the request.
@@ -135,7 +145,7 @@ class Redis:
         async with self._turns:
             if not self._health.allows(now):
                 raise Down
-            asking = asyncio.ensure_future(script(_keys(key), args))
+            asking = asyncio.ensure_future(question())
             try:
                 await asyncio.wait((asking,), timeout=DEADLINE)
             finally:

@@ -48,6 +48,7 @@ KINDS: dict[str, Kind] = {
     "pointsman_in_flight": Kind("Requests that have a place, retries counted once.", (), sum),
     "pointsman_waiting": Kind("Requests that wait for a place.", (), sum),
     "pointsman_deployment_in_flight": Kind("Tries under way at a deployment.", DEPLOYMENT, sum),
+    "pointsman_model_ready": Kind("Whether a model has a deployment that takes requests.", ("model",), max),
     "pointsman_deployment_up": Kind("Whether a deployment answers.", DEPLOYMENT, max),
     "pointsman_breaker_open": Kind("Whether a deployment is left alone, by any worker.", DEPLOYMENT, max),
     "pointsman_spans_sent_total": Kind("Spans that the collector has taken.", (), sum),
@@ -81,6 +82,8 @@ def readings(
     yield Reading("pointsman_spans_dropped_total", (), spans.lost)
     if cache is not None:
         yield from _of_cache(cache)
+    for name, entry in catalog.entries.items():
+        yield Reading("pointsman_model_ready", (name,), float(entry.ready(now)))
     for use, user in redis.items():
         yield Reading("pointsman_redis_up", (use,), float(user.up))
     for target in catalog.targets:

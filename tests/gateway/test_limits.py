@@ -464,3 +464,19 @@ async def test_a_cluster_counts_all_three_limits_of_a_key(tmp_path: Path, unhurr
 
 def test_used_is_the_current_window_and_the_share_of_the_previous_one() -> None:
     assert Quota(10, 7, 30.0, 2, 90.0).used == floor(3.5) + 2
+
+
+async def test_it_is_known_whether_redis_answers_although_no_request_asks(
+    server: RedisServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(in_redis, "AGAIN", 0.02)
+    limiter = Redis(server.url, "open", monotonic)
+    await limiter.open()
+    looking = asyncio.ensure_future(limiter.run())
+    server.kill()
+    await until(lambda: not limiter.up)
+    server.start()
+    await until(lambda: limiter.up)
+    looking.cancel()
+    await asyncio.gather(looking, return_exceptions=True)
+    await limiter.close()
