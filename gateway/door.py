@@ -1,5 +1,6 @@
 """The door: a request's body in, an answer's head and body out, and an eye on whether the client is still there."""
 
+import asyncio
 from collections.abc import Awaitable, Callable
 from time import monotonic
 from typing import Any
@@ -62,15 +63,26 @@ def _too_large(limit: int) -> BodyTooLarge:
 
 
 class watching:
-    """Within it, the request ends as soon as its client leaves, whatever it is waiting for."""
+    """Within it, the request ends as soon as its client leaves, whatever it is waiting for.
+
+    The watch begins when the request first waits: what is answered at once, from the cache, needs no task for it.
+    """
 
     def __init__(self, exchange: Exchange, receive: Receive) -> None:
-        self._watch = exchange.task.get_loop().create_task(_left(exchange, receive))
+        self._exchange = exchange
+        self._receive = receive
+        self._watch: asyncio.Task[None] | None = None
+        self._beginning = exchange.task.get_loop().call_soon(self._begin)
+
+    def _begin(self) -> None:
+        self._watch = self._exchange.task.get_loop().create_task(_left(self._exchange, self._receive))
 
     def __enter__(self) -> None: ...
 
     def __exit__(self, *error: object) -> None:
-        self._watch.cancel()
+        self._beginning.cancel()
+        if self._watch is not None:
+            self._watch.cancel()
 
 
 async def _left(exchange: Exchange, receive: Receive) -> None:

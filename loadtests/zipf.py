@@ -5,13 +5,15 @@
 
 Either says the share of hits beside the best possible one for the same trace: with no bound on the room, and with the
 same room used by somebody who knows the future (L. Belady, "A study of replacement algorithms", IBM Systems Journal,
-1966).
+1966). The room of a running gateway is what its `/metrics` say that it holds at the end: start one for each run, with
+a `cache.max_bytes` that is too small for all the answers.
 """
 
 import argparse
 import asyncio
 import heapq
 import json
+import re
 from bisect import bisect
 from collections import Counter, OrderedDict
 from collections.abc import Sequence
@@ -101,30 +103,40 @@ async def of_gateway(asked: Sequence[int], url: str, model: str, together: int) 
     return said
 
 
+def held(url: str) -> int:
+    """Return how many answers a gateway has in its memory."""
+    text = httpx.get(f"{url}/metrics", trust_env=False).text
+    found = re.search(r"^pointsman_cache_entries (\S+)", text, re.MULTILINE)
+    return round(float(found[1])) if found else 0
+
+
 def main() -> None:
     """Run it, and print a JSON object."""
     parser = argparse.ArgumentParser(description="A Zipf-shaped workload for the response cache.")
     parser.add_argument("--requests", type=int, default=50_000)
     parser.add_argument("--prompts", type=int, default=20_000)
     parser.add_argument("--alpha", type=float, default=0.9)
-    parser.add_argument("--room", type=int, default=1_000, help="answers that the cache holds")
+    parser.add_argument("--room", type=int, default=1_000, help="answers that the memory tier holds, alone")
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--url", help="of a running gateway; without it the memory tier is asked alone")
     parser.add_argument("--model", default="tiny")
     parser.add_argument("--together", type=int, default=16, help="requests at a time")
     given = parser.parse_args()
     asked = trace(given.requests, given.prompts, given.alpha, Random(given.seed))
-    told: dict[str, Any] = {name: getattr(given, name) for name in ("requests", "prompts", "alpha", "room", "seed")}
-    told["best_unbounded"] = 1 - len(set(asked)) / len(asked)
-    told["best_in_room"] = best(asked, given.room)
-    told["lru_in_room"] = least_recent(asked, given.room)
+    told: dict[str, Any] = {name: getattr(given, name) for name in ("requests", "prompts", "alpha", "seed")}
+    room: int = given.room
     began = perf_counter()
     if given.url:
         told["said"] = said = asyncio.run(of_gateway(asked, given.url, given.model, given.together))
         told["hits"] = (said["hit"] + said["coalesced"]) / len(asked)
+        room = held(given.url)
     else:
-        told["hits"] = of_memory(asked, given.room)
+        told["hits"] = of_memory(asked, room)
     told["seconds"] = perf_counter() - began
+    told["room"] = room
+    told["best_unbounded"] = 1 - len(set(asked)) / len(asked)
+    told["best_in_room"] = best(asked, room)
+    told["lru_in_room"] = least_recent(asked, room)
     print(json.dumps(told, indent=1))
 
 

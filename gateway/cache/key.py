@@ -65,7 +65,7 @@ def cacheable(call: Call, asked: bool = False) -> bool:
     view = call.view
     if not (asked or view.greedy or view.seed is not None) or call.continuous_usage:
         return False
-    return not any(call.body[name] != NULL for name in ONCE & call.body.keys())
+    return ONCE.isdisjoint(call.body) or all(call.body.get(name, NULL) == NULL for name in ONCE)
 
 
 def digest(

@@ -73,6 +73,7 @@ def held(here: Ground, behind: Engine) -> int:
     """Return the bytes in use, the test's own aside."""
     behind.asked.clear()
     behind.writers.clear()
+    here.front.services.records.flush()
     gc.collect()
     return tracemalloc.get_traced_memory()[0]
 

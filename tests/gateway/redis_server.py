@@ -8,6 +8,7 @@ import socket
 import subprocess
 from pathlib import Path
 from time import sleep
+from typing import Any
 
 import redis
 
@@ -47,7 +48,7 @@ class RedisServer:
             return self._joined(client) if self._cluster else bool(client.ping())
         return False
 
-    def _joined(self, client: redis.Redis) -> bool:
+    def _joined(self, client: Any) -> bool:
         """Whether the cluster is one: all slots have to be given out first."""
         said = client.execute_command("CLUSTER INFO")
         if said["cluster_slots_assigned"] == "0":

@@ -70,7 +70,7 @@ async def given_back(front: Gateway) -> None:
 
 
 def said(answer: httpx.Response) -> str:
-    return answer.headers.get("x-pointsman-cache", "")
+    return str(answer.headers.get("x-pointsman-cache", ""))
 
 
 def plain(answer: httpx.Response) -> list[Any]:
