@@ -134,7 +134,7 @@ def make(
     random = random or Random()
     catalog = Catalog(config, int(wall()))
     upstream = Upstream(config.timeouts, clock)
-    tracer = tracing.make(config.telemetry, random, wall)
+    tracer = tracing.make(config.telemetry, random)
     admission = Admission(config.admission)
     limiter = limits.make(config.limits, config.server.workers, clock)
     cache = cached.make(config.cache, wall, clock)

@@ -24,9 +24,10 @@ Keep = Callable[[Sequence[Event], Usage | None], None]
 
 
 class Flight(Generic[S]):
-    """One upstream answer and who reads it. `gone` is called once nobody may join any more."""
+    """One upstream answer and who reads it. `gone` is told once nobody may join any more."""
 
-    def __init__(self, open_: Open[S], keep: Keep, gone: Callable[[], None]) -> None:
+    def __init__(self, key: bytes, open_: Open[S], keep: Keep, gone: "Callable[[Flight[S]], None]") -> None:
+        self.key = key
         self.source: S | None = None
         self.log: list[Event] = []
         self.usage: Usage | None = None
@@ -55,7 +56,7 @@ class Flight(Generic[S]):
             self.error = error
         finally:
             self.ended = True
-            self.gone()
+            self.gone(self)
             self._wake()
 
     async def _read(self, source: S) -> None:
@@ -177,11 +178,7 @@ class Flights(Generic[S]):
         await asyncio.gather(*tasks, return_exceptions=True)
 
     def _start(self, key: bytes, open_: Open[S], keep: Keep) -> Flight[S]:
-        def gone() -> None:
-            if self._flying.get(key) is flight:
-                del self._flying[key]
-
-        flight: Flight[S] = Flight(open_, keep, gone)
+        flight: Flight[S] = Flight(key, open_, keep, self._gone)
         self._flying[key] = flight
         task = self._tasks[flight] = asyncio.create_task(flight.run())
         task.add_done_callback(lambda _: self._tasks.pop(flight))
@@ -190,8 +187,12 @@ class Flights(Generic[S]):
     def _left(self, flight: Flight[S]) -> None:
         flight.readers -= 1
         if not flight.readers and not flight.ended:
-            flight.gone()
+            self._gone(flight)
             self._tasks[flight].cancel()
+
+    def _gone(self, flight: Flight[S]) -> None:
+        if self._flying.get(flight.key) is flight:
+            del self._flying[flight.key]
 
 
 def _worth_another(error: BaseException) -> bool:

@@ -36,8 +36,8 @@ class Records:
     def flush(self) -> None:
         """Say what there is to say."""
         ended, self._waiting = self._waiting, []
-        for exchange, now, _ in ended:
+        for exchange, now, wall in ended:
             self._metrics.record(exchange, now)
-            self._tracer.record(exchange, exchange.trace, now)
+            self._tracer.record(exchange, exchange.trace, now, wall)
         if self.logging:
             self.log.write(ended)

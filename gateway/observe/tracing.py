@@ -35,8 +35,11 @@ class Tracer(Protocol):
         """Return where a request stands; `request_id` is 32 hexadecimal digits."""
         ...
 
-    def record(self, exchange: Exchange, trace: Trace, now: float) -> None:
-        """Make the spans of a request that is over and sampled; nothing more happens the second time."""
+    def record(self, exchange: Exchange, trace: Trace, now: float, wall: float) -> None:
+        """Make the spans of a request that is over and sampled; nothing more happens the second time.
+
+        It ended at `now` of the monotonic clock, which was `wall` in Unix time.
+        """
         ...
 
     async def close(self) -> None:
@@ -58,7 +61,7 @@ class NoTracer:
         trace, span, sampled, state = given
         return PassingTrace(trace, 0, span, sampled, state, None, headers[b"traceparent"].strip().decode())
 
-    def record(self, exchange: Exchange, trace: Trace, now: float) -> None:
+    def record(self, exchange: Exchange, trace: Trace, now: float, wall: float) -> None:
         """Make no spans."""
 
     async def close(self) -> None:
@@ -79,7 +82,6 @@ class OtlpTracer:
         outbox: "Outbox",
         notes: Callable[[], Notes],
         random: Random,
-        wall: Callable[[], float],
     ) -> None:
         self._bound = round(telemetry.sample_ratio * (LOW + 1))
         self._trusts = telemetry.trust_sampling
@@ -87,7 +89,6 @@ class OtlpTracer:
         self._outbox = outbox
         self._notes = notes
         self._draw = random.getrandbits
-        self._wall = wall
 
     @property
     def sent(self) -> int:
@@ -109,18 +110,18 @@ class OtlpTracer:
         # 63 bits, so that the tries have numbers after it.
         return Trace(trace, parent, self._draw(63) or 1, sampled, state, self._notes() if sampled else None)
 
-    def record(self, exchange: Exchange, trace: Trace, now: float) -> None:
+    def record(self, exchange: Exchange, trace: Trace, now: float, wall: float) -> None:
         """Make the spans."""
         notes, trace.notes = trace.notes, None
         if notes is not None:
-            self._outbox.put(self._spans.made(exchange, trace, notes, now, self._wall()))
+            self._outbox.put(self._spans.made(exchange, trace, notes, now, wall))
 
     async def close(self) -> None:
         """Send what is left."""
         await self._outbox.close()
 
 
-def make(telemetry: Telemetry, random: Random, wall: Callable[[], float]) -> Tracer:
+def make(telemetry: Telemetry, random: Random) -> Tracer:
     """Return the tracer of a configuration; OpenTelemetry is imported only if there is somewhere to send to."""
     if not telemetry.otlp_endpoint:
         return NoTracer()
@@ -131,4 +132,4 @@ def make(telemetry: Telemetry, random: Random, wall: Callable[[], float]) -> Tra
     notes = partial(ContentNotes, Redaction(telemetry.redact)) if telemetry.content else Notes
     outbox = Outbox(exporter(telemetry), telemetry.otlp_endpoint)
     spans = Spans(f"{random.getrandbits(128):032x}")
-    return OtlpTracer(telemetry, spans, outbox, notes, random, wall)
+    return OtlpTracer(telemetry, spans, outbox, notes, random)

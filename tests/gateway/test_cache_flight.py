@@ -14,7 +14,7 @@ from backends.base import Call, Event
 from backends.schema import Answer, ChunkChoice, Delta, Usage
 from gateway import parse
 from gateway.cache.single_flight import Flights, Reader
-from gateway.errors import EngineFailed, InvalidRequest, PointsmanError, RateLimited
+from gateway.errors import EngineFailed, InvalidRequest, PointsmanError, RateLimited, ShuttingDown
 from gateway.source import Ready
 from tests.gateway.harness import CHAT, until
 
@@ -253,7 +253,7 @@ async def test_when_the_second_leader_fails_too_all_are_told(flights: Flights[Up
 
 
 @pytest.mark.parametrize(("error", "leaders"), [
-    (InvalidRequest("No."), 1), (RateLimited("Later."), 2), (EngineFailed("It broke."), 2),
+    (InvalidRequest("No."), 1), (ShuttingDown("Bye."), 1), (RateLimited("Later."), 2), (EngineFailed("It broke."), 2),
 ])  # fmt: skip
 async def test_a_fault_of_the_requests_own_is_told_to_all_at_once(
     flights: Flights[Upstream], error: PointsmanError, leaders: int

@@ -58,7 +58,7 @@ def wall() -> float:
 
 
 def traced(url: str = "http://127.0.0.1:9", **telemetry: Any) -> tracing.Tracer:
-    return tracing.make(Telemetry(otlp_endpoint=url, **telemetry), Random(1), wall)
+    return tracing.make(Telemetry(otlp_endpoint=url, **telemetry), Random(1))
 
 
 def attempt(engine: str = "vllm", began: float = 10.1, ended: float = 10.9, **more: Any) -> Attempt:
@@ -87,7 +87,7 @@ async def sent(
         tracer = traced(collector.url, **telemetry)
         trace = tracer.begin(given.headers, given.id, given.path)
         note(trace)
-        tracer.record(given, trace, 11.0)
+        tracer.record(given, trace, 11.0, wall())
         await tracer.close()
         return collector.spans, b"".join(one.SerializeToString() for one in collector.requests)
 
@@ -179,7 +179,7 @@ def test_a_tgi_which_ignores_the_flag_hears_nothing_of_a_trace_that_is_not_sampl
 
 @pytest.mark.parametrize("header", [PARENT, f"01-{CLIENT}-{CALLER}-01-more".encode()])
 def test_without_export_the_engine_hears_what_the_client_said(header: bytes) -> None:
-    tracer = tracing.make(Telemetry(), Random(1), wall)
+    tracer = tracing.make(Telemetry(), Random(1))
     trace = tracer.begin({b"traceparent": header, b"tracestate": b"a=1"}, ID, CHAT)
     assert trace.headers(1, "vllm") == {"traceparent": header.decode(), "tracestate": "a=1"}
     assert trace.hex == CLIENT
@@ -421,7 +421,7 @@ async def test_a_request_is_recorded_once_even_if_it_is_told_to_twice() -> None:
         tracer = traced(collector.url)
         trace = tracer.begin({}, ID, CHAT)
         for _ in range(2):
-            tracer.record(given, trace, 11.0)
+            tracer.record(given, trace, 11.0, wall())
         await tracer.close()
         assert (len(collector.spans), tracer.sent, tracer.lost) == (2, 2, 0)
 
@@ -526,7 +526,7 @@ async def test_the_spans_arrive_over_either_protocol(
     with receiver() as collector:
         tracer = traced(collector.url, otlp_protocol=protocol)
         for _ in range(3):
-            tracer.record(exchange(attempt()), tracer.begin({}, ID, CHAT), 11.0)
+            tracer.record(exchange(attempt()), tracer.begin({}, ID, CHAT), 11.0, wall())
         await tracer.close()
         assert (len(collector.spans), tracer.sent, tracer.lost) == (6, 6, 0)
         (resource,) = {json.dumps(attributes(one.resource_spans[0].resource)) for one in collector.requests}
@@ -537,7 +537,7 @@ async def test_the_spans_arrive_over_either_protocol(
 async def test_a_slash_at_the_end_of_the_endpoint_does_no_harm() -> None:
     with over_http() as collector:
         tracer = traced(collector.url + "/")
-        tracer.record(exchange(), tracer.begin({}, ID, CHAT), 11.0)
+        tracer.record(exchange(), tracer.begin({}, ID, CHAT), 11.0, wall())
         await tracer.close()
         assert collector.paths == ["/v1/traces"]
 
@@ -549,7 +549,7 @@ async def test_a_collector_that_hangs_holds_up_neither_requests_nor_the_end(monk
         tracer = traced(collector.url)
         began = time.monotonic()
         for _ in range(3000):
-            tracer.record(exchange(attempt()), tracer.begin({}, ID, CHAT), 11.0)
+            tracer.record(exchange(attempt()), tracer.begin({}, ID, CHAT), 11.0, wall())
         await tracer.close()
         assert time.monotonic() - began < 2.0
         assert 6000 - 2048 - 2 * trace_export.BATCH <= tracer.lost <= 6000 - 2048
@@ -564,7 +564,7 @@ async def test_a_collector_that_is_gone_loses_spans_which_are_counted_and_is_tol
     tracer = traced("http://127.0.0.1:9", otlp_protocol=protocol)
     with caplog.at_level(logging.INFO):
         for _ in range(3):
-            tracer.record(exchange(attempt()), tracer.begin({}, ID, CHAT), 11.0)
+            tracer.record(exchange(attempt()), tracer.begin({}, ID, CHAT), 11.0, wall())
         await until(lambda: tracer.lost == 6)
     assert tracer.sent == 0
     (told,) = caplog.records
@@ -580,10 +580,10 @@ async def test_a_collector_that_comes_back_is_told_of(
     with over_http() as collector, caplog.at_level(logging.INFO, "pointsman"):
         collector.status = 400
         tracer = traced(collector.url)
-        tracer.record(exchange(attempt()), tracer.begin({}, ID, CHAT), 11.0)
+        tracer.record(exchange(attempt()), tracer.begin({}, ID, CHAT), 11.0, wall())
         await until(lambda: tracer.lost == 2)
         collector.status = 200
-        tracer.record(exchange(attempt()), tracer.begin({}, ID, CHAT), 11.0)
+        tracer.record(exchange(attempt()), tracer.begin({}, ID, CHAT), 11.0, wall())
         await until(lambda: tracer.sent == 2)
         await tracer.close()
         assert [one.levelname for one in caplog.records] == ["WARNING", "INFO"]
@@ -600,7 +600,7 @@ def test_what_is_not_used_is_not_imported(telemetry: str, absent: str) -> None:
         "import sys, time, random\n"
         "from gateway.config.tables import Telemetry\n"
         "from gateway.observe import tracing\n"
-        f"tracing.make(Telemetry({telemetry}), random.Random(1), time.time)\n"
+        f"tracing.make(Telemetry({telemetry}), random.Random(1))\n"
         f"print({absent!r} in sys.modules)"
     )
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
