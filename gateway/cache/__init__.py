@@ -4,4 +4,5 @@
 `entry` is an answer as it is kept, `forms` what it is as a whole and as a stream, `packed` how it is written down.
 `store` puts together two tiers: `memory`, this process's own, and `redis`, which all gateways share.
 `single_flight` lets identical requests in flight share one upstream answer; `lease` does so across gateways.
+`url` (pure) reads where a Redis is, `connect` makes its client; `commands` are `pointsman cache stats` and `purge`.
 """
