@@ -117,7 +117,7 @@ def _line(exchange: Exchange, now: float, wall: float) -> Line:
 
 
 def _ms(seconds: float) -> float:
-    return int(seconds * 1e6) / 1000  # a third of what round() costs
+    return int(seconds * 1e6 + 0.5) / 1000  # a third of what round() costs
 
 
 def to_stderr(out: TextIO) -> None:
