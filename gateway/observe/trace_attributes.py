@@ -70,6 +70,8 @@ def of_request(exchange: Exchange, parented: bool) -> Attributes:
         said["pointsman.model"] = exchange.model
     if exchange.principal.id:
         said["pointsman.key.id"] = exchange.principal.id
+    if exchange.cache:
+        said["pointsman.cache"] = exchange.cache
     if exchange.failure is not None:
         said["error.type"] = error_type(exchange.failure)
     return said

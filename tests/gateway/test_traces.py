@@ -178,3 +178,17 @@ async def test_a_retry_is_a_second_try_of_the_same_request() -> None:
     assert len(tries) == 8 + len(bad.asked)
     asked = [one.headers["traceparent"] for one in (*bad.asked, *good.asked)]
     assert sorted(asked) == sorted(f"00-{one.trace_id.hex()}-{one.span_id.hex()}-01" for one in tries)
+
+
+async def test_a_span_says_what_the_cache_did_for_its_request() -> None:
+    with over_http() as collector:
+        told, kept = Telemetry(otlp_endpoint=collector.url), config.tables.Cache(store="memory")
+        async with engine(says(whole(ANSWER))) as behind:
+            given = configured(behind.url, telemetry=told, cache=kept)
+            async with gateway(given) as front:
+                for _ in range(2):
+                    assert (await front.post(CHAT)).status_code == 200
+    servers = [span for span in collector.spans if span.kind == Span.SPAN_KIND_SERVER]
+    assert [attributes(span)["pointsman.cache"] for span in servers] == ["miss", "hit"]
+    assert [event.name for event in servers[1].events] == ["pointsman.cache"]
+    assert len(collector.spans) == 3  # the hit asked no engine
