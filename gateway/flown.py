@@ -62,7 +62,7 @@ class Flown:
         return self
 
     async def _begin(self) -> None:
-        turn = await self._cache.turn(self._asked)
+        turn = await self._cache.turn(self._asked, self._call.stream)
         if isinstance(turn, Lease):
             self._lease = turn
         elif turn is not None and (ready := _ready(turn, self._call)) is not None:

@@ -50,14 +50,14 @@ class Leases:
         self._clock = clock
         self._seconds = seconds
 
-    async def turn(self, name: str, look: Look) -> Lease | Entry:
+    async def turn(self, name: str, look: Look, patience: float = SECONDS) -> Lease | Entry:
         """Return a lease as soon as it is our turn to ask; or the answer that another gateway has come to meanwhile.
 
-        `look` looks the answer up where all gateways do. Nobody waits longer than a lease lasts.
+        `look` looks the answer up where all gateways do. Nobody waits longer than a lease lasts, or than `patience`.
         """
         lease = Lease(self._redis, name + LEASE, self._token())
         try:
-            found = await self._settled(lease, look)
+            found = await self._settled(lease, look, min(patience, self._seconds))
         except BaseException:
             lease.release()
             raise
@@ -66,12 +66,12 @@ class Leases:
         lease.release()
         return found
 
-    async def _settled(self, lease: Lease, look: Look) -> Entry | None:
+    async def _settled(self, lease: Lease, look: Look, patience: float) -> Entry | None:
         """Return None as soon as it is our turn, or we have waited long enough; or the answer.
 
         Whoever gives a lease back has kept the answer before: so we look once more when we have it.
         """
-        until = self._clock() + self._seconds
+        until = self._clock() + patience
         for pause in chain(POLLS, repeat(POLLS[-1])):
             held = await self._held(lease)
             if (found := await look()) or not held or self._clock() >= until:

@@ -25,6 +25,10 @@ if TYPE_CHECKING:
 
 log = logging.getLogger("pointsman")
 
+# seconds, for another gateway's answer; who wants a stream would rather have its first token
+WHOLE_ANSWERS_WAIT = 5.0
+STREAMS_WAIT = 1.0
+
 
 class Asked(Struct, frozen=True):
     """What a call asks of the cache: the answer under a digest, to be kept so long (such as "10m"), by its words."""
@@ -59,14 +63,13 @@ class Cache:
         """Return the answer that is kept, if it may be looked up."""
         return await self.store.get(asked.digest, asked.model) if asked.words.look else None
 
-    async def turn(self, asked: Asked) -> "Lease | Entry | None":
+    async def turn(self, asked: Asked, stream: bool) -> "Lease | Entry | None":
         """Return the answer, if it has come meanwhile. Else it is our turn to ask; by a lease, if gateways share."""
         entry = self.store.near(asked.digest)
         if entry is not None or self.leases is None:
             return entry
-        return await self.leases.turn(
-            name_of(asked.model, asked.digest), lambda: self.store.shared(asked.digest, asked.model)
-        )
+        name, patience = name_of(asked.model, asked.digest), STREAMS_WAIT if stream else WHOLE_ANSWERS_WAIT
+        return await self.leases.turn(name, lambda: self.store.shared(asked.digest, asked.model), patience)
 
     def keep(self, asked: Asked, call: Call, events: Sequence[Event], usage: Usage | None) -> None:
         """Keep a finished answer: the chunks of a stream, or the only one of a whole answer."""

@@ -250,6 +250,19 @@ async def test_who_has_waited_long_enough_asks_too(server: Server) -> None:
         assert len(asked) == 2
 
 
+async def test_who_has_less_patience_than_a_lease_lasts_asks_when_it_is_over(server: Server) -> None:
+    asked: list[int] = []
+    async with gateway(server) as one, gateway(server) as two:
+        first = asyncio.ensure_future(answered(one, leases(one, 1), asked, slow=1.0))
+        await asyncio.sleep(0.03)
+        began = monotonic()
+        turn = await leases(two, 2).turn(NAME, lambda: two.store.shared(KEY, "m"), patience=0.2)
+        assert 0.15 < monotonic() - began < 0.8
+        assert isinstance(turn, Lease)
+        turn.release()
+        await first
+
+
 async def test_a_lease_that_ran_out_is_not_taken_from_the_next_who_has_it(server: Server) -> None:
     asked: list[int] = []
     async with gateway(server) as one, gateway(server) as two:
