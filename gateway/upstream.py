@@ -7,6 +7,7 @@ on connections; how many requests are let through is decided before.
 import asyncio
 import time
 from collections.abc import Awaitable, Callable
+from functools import partial
 from typing import Any, TypeVar
 
 import aiohttp
@@ -63,6 +64,9 @@ class Reply:
         self.headers: CIMultiDictProxy[str] = response.headers
         if type(response.content) is aiohttp.StreamReader:  # else it is the empty one, which all share
             response.content.__class__ = Drained
+        if response.connection is not None:  # for `_break_off`: aiohttp forgets it before that is asked
+            connection: Any = response.connection.protocol
+            connection.body = response.content
         self._response = response
         self._read = response.content.readany
         self._target = target
@@ -107,7 +111,11 @@ class Reply:
 
 
 class Connector(aiohttp.TCPConnector):
-    """Tells how long each new connection took. aiohttp's own way to hear of it costs each request 12 us."""
+    """Tells how long each new connection took, and a body's reader that its connection is gone.
+
+    Of the first aiohttp's own way to hear costs each request 12 us; of the second it says nothing where what came last
+    could not be read (a wrong chunk size), and the reader would wait for ever.
+    """
 
     def __init__(self, connected: Callable[[float], None]) -> None:
         super().__init__(limit=0, keepalive_timeout=IDLE)
@@ -117,7 +125,17 @@ class Connector(aiohttp.TCPConnector):
         began = time.monotonic()
         made = await super()._create_connection(*details)
         self._connected(time.monotonic() - began)
+        if made.closed is not None:
+            made.closed.add_done_callback(partial(_break_off, made))
         return made
+
+
+def _break_off(connection: Any, closed: "asyncio.Future[None]") -> None:
+    """Have a body end in an error if its connection is closed, and neither its end nor an error has come."""
+    closed.exception()  # it is no news, and must not be said to be unheard
+    body = getattr(connection, "body", None)
+    if body is not None and not body.is_eof() and body.exception() is None:
+        body.set_exception(aiohttp.ClientPayloadError("the connection was closed"))
 
 
 class Upstream:

@@ -78,7 +78,7 @@ LATE: dict[str, tuple[Strike, str]] = {
     "half an event, and stalled": (then(HALF, stalls), "engine_timeout"),
     "reset in mid-event": (then(HALF, resets), "engine_error"),
     "garbage for an event": (then(piece(b"data: \x00\xff\n\n"), closes), "engine_error"),
-    "a chunk size that is none": (then(b"zz\r\n\r\n", closes), "engine_timeout"),  # aiohttp tells its reader nothing
+    "a chunk size that is none": (then(b"zz\r\n\r\n", closes), "engine_error"),
 }
 BEFORE_ANY: dict[str, Arranged] = {"refused": refused, "black-holed": black_holed}
 

@@ -323,3 +323,19 @@ async def test_many_events_in_one_read_are_one_write() -> None:
         writer.close()
         assert len(events(body)) == 502
         assert len(sizes) <= 3, "the events of one read were written one by one"
+
+
+async def test_a_whole_answer_that_becomes_unreadable_half_way_is_a_502_and_not_a_long_wait() -> None:
+    async def breaks(asked: Any, writer: asyncio.StreamWriter) -> None:
+        writer.write(head("application/json") + piece(b'{"id"'))
+        await writer.drain()
+        await asyncio.sleep(0.05)  # what came before has been taken by then
+        writer.write(b"zz\r\n\r\n")
+        await writer.drain()
+        writer.close()
+        raise ConnectionError
+
+    async with over(breaks, timeouts=config.Timeouts(total=5)) as (front, _):
+        answer = await front.post(CHAT)
+        assert answer.status_code == 502
+        assert is_error(answer.json(), "server_error")["code"] == "engine_error"
