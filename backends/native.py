@@ -13,6 +13,7 @@ import msgspec
 
 from backends import native_serde, problem
 from backends.base import BackendError, Cause, UpstreamRequest
+from backends.failures import NOT_THE_PROTOCOL
 from backends.native_wire import (
     COMPAT,
     GENERATE,
@@ -24,7 +25,7 @@ from backends.native_wire import (
     Info,
     Tokenized,
 )
-from backends.openai import NOT_THE_PROTOCOL, TEXT
+from backends.openai import TEXT
 
 WHOLE = "/generate"
 STREAM = "/generate_stream"

@@ -13,6 +13,8 @@ from msgspec import Struct
 
 from backends import problem
 from backends.base import BackendError, Cause
+from backends.failures import CUT, FAILED, NOT_THE_PROTOCOL, classify
+from backends.finishing import BROKEN
 from backends.native import decoded
 from backends.native_wire import (
     Asked,
@@ -27,7 +29,6 @@ from backends.native_wire import (
     Token,
     TopStreamEvent,
 )
-from backends.openai import BROKEN, CUT, FAILED, NOT_THE_PROTOCOL, classify
 from backends.schema import Usage
 from backends.sse import DONE, EventReader, EventTooLarge, events
 

@@ -6,7 +6,7 @@ import msgspec
 
 from backends import problem
 from backends.base import BackendError, Cause
-from backends.openai import NOT_THE_PROTOCOL
+from backends.failures import NOT_THE_PROTOCOL
 from backends.schema import Usage
 from backends.tgi.errors import failed
 

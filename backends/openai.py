@@ -5,12 +5,11 @@ for: the account needs it, and the client is shown it only if it asked. Answers 
 and written anew, with the gateway's own id, time and model name.
 """
 
-import hashlib
 from collections.abc import Iterator
 from typing import Any
 
 import msgspec
-from msgspec import UNSET, Raw
+from msgspec import Raw
 
 from backends import problem
 from backends.base import (
@@ -26,6 +25,18 @@ from backends.base import (
     UpstreamRequest,
 )
 from backends.extras import Reader, lay
+from backends.failures import CUT, NOT_THE_PROTOCOL, classify, event_failure
+from backends.finishing import (
+    copies,
+    dress,
+    finish_choice,
+    finish_message,
+    finish_tool_delta,
+    greedy_copies,
+    likeliest,
+    multiply,
+    trim,
+)
 from backends.loads import LoadReader
 from backends.schema import (
     Answer,
@@ -33,21 +44,15 @@ from backends.schema import (
     ChatChoice,
     ChatChunk,
     ChatRequest,
-    ChunkChoice,
     TextAnswer,
-    ToolCall,
     Usage,
 )
 from backends.sse import DONE, EventReader, EventTooLarge
 
 CHAT = "/v1/chat/completions"
 TEXT = "/v1/completions"
-NOT_THE_PROTOCOL = "The engine answered with something that is not its protocol."
-FAILED = "The engine failed while it generated the answer."
-CUT = "The engine closed the stream before the answer was complete."
 
 NULL = Raw(b"null")
-BROKEN = frozenset({"abort", "error"})  # reasons to finish that are failures
 
 _encode = msgspec.json.Encoder().encode
 
@@ -260,165 +265,3 @@ class StreamDecoder:
             for one in copies(choice, self._copies, self._call):
                 repeated = msgspec.structs.replace(chunk, choices=[one])
                 yield lay(repeated, extra | {"choices": [more]}) if extra else repeated
-
-
-def event_failure(payload: bytes, call: Call) -> BackendError:
-    """Read an event that is no chunk: an engine's error, or nonsense."""
-    try:
-        value = msgspec.json.decode(payload)
-    except problem.UNREADABLE:
-        return BackendError(Cause.NONSENSE, NOT_THE_PROTOCOL)
-    if not isinstance(value, dict) or "error" not in value:
-        return BackendError(Cause.NONSENSE, NOT_THE_PROTOCOL)
-    error = value["error"]
-    status = error.get("code") if isinstance(error, dict) else None
-    return classify(status if isinstance(status, int) else 500, problem.read_value(value), call)
-
-
-def classify(status: int, found: problem.Problem, call: Call | None) -> BackendError:
-    """Turn a status and what the body says into the cause."""
-    if status in (400, 413, 422):
-        if problem.CONTEXT.search(found.message):
-            return BackendError(Cause.CONTEXT, too_long(problem.context_length(found.message)), prompt_param(call))
-        return BackendError(Cause.INVALID, found.message or "The engine refused the request.", found.param)
-    if status in (401, 403):
-        return BackendError(Cause.REFUSED, "The engine refused the gateway's credentials.")
-    if status in (404, 405):
-        return BackendError(Cause.MISSING, "The engine does not serve this model here.")
-    if status == 429:
-        return BackendError(Cause.LIMITED, found.message or "The engine's rate limit is reached.")
-    if status == 503:
-        return BackendError(Cause.OVERLOADED, "The engine is busy and takes no new requests now.")
-    return BackendError(Cause.FAILED, FAILED)
-
-
-def too_long(context: int | None) -> str:
-    """Return what a client is told of a prompt that does not fit, whichever engine found it out.
-
-    The words are those that clients look for: "maximum context length", "prompt is too long".
-    """
-    length = "" if context is None else f" is {context} tokens"
-    return f"This model's maximum context length{length or ' is exceeded'}: the prompt is too long."
-
-
-def prompt_param(call: Call | None) -> str:
-    """Return the name of the field that holds the prompt."""
-    return "messages" if call is None or isinstance(call.view, ChatRequest) else "prompt"
-
-
-def greedy_copies(call: Call) -> tuple[int, ...]:
-    """Return the indexes of all choices if the `n` of each prompt are one answer repeated; else nothing."""
-    view = call.view
-    n = view.n or 1
-    prompts = 1 if isinstance(view, ChatRequest) else len(view.prompts)
-    return tuple(range(n * prompts)) if n > 1 and view.greedy else ()
-
-
-def copies(choice: Any, n: int, call: Call) -> list[Any]:
-    """Return a prompt's only choice as the `n` that were asked for; their tool calls have ids of their own."""
-    repeated = repeat(choice, tuple(range(choice.index * n, choice.index * n + n)))
-    name = "message" if isinstance(choice, ChatChoice) else "delta"
-    said: Any = getattr(choice, name, None)
-    for one in repeated if said and said.tool_calls else ():
-        tools = [_own(tool, call, one.index, place) for place, tool in enumerate(said.tool_calls)]
-        setattr(one, name, msgspec.structs.replace(said, tool_calls=tools))
-    return repeated
-
-
-def _own(tool: ToolCall, call: Call, index: int, place: int) -> ToolCall:
-    place = place if tool.index is None else tool.index
-    return msgspec.structs.replace(tool, id=tool.id and tool_id(call, index, place))
-
-
-def dress(answer: Answer[Any], call: Call, kind: str) -> None:
-    """Give an answer the gateway's head, and take out what names the engine."""
-    answer.id = call.id
-    answer.object = kind
-    answer.created = call.created
-    answer.model = call.model
-    answer.system_fingerprint = None
-
-
-FINISH = {"repetition": "stop", "": None, "eos_token": "stop", "stop_sequence": "stop"}
-
-
-def finish_choice(choice: Any) -> None:
-    """Bring a choice's end into OpenAI's words. Raises BackendError if the engine gave up."""
-    if choice.finish_reason in BROKEN:
-        raise BackendError(Cause.FAILED, FAILED)
-    reason: str | None = choice.finish_reason or None
-    choice.finish_reason = reason and FINISH.get(reason, reason)
-    choice.stop_reason = None
-    if not isinstance(choice, ChunkChoice):
-        choice.routed_experts = None
-
-
-def likeliest(choice: Any, call: Call) -> None:
-    """Order each token's likeliest ones, and leave as many as were asked for."""
-    most = getattr(call.view, "top_logprobs", None)
-    if not most or not isinstance(choice.logprobs, dict):
-        return
-    content = choice.logprobs.get("content")
-    for token in content if isinstance(content, list) else ():
-        likely = token.get("top_logprobs") if isinstance(token, dict) else None
-        if isinstance(likely, list):
-            token["top_logprobs"] = sorted(likely, key=_logprob, reverse=True)[:most]
-
-
-def _logprob(token: Any) -> float:
-    """Return a token's log probability; one without any is the least likely."""
-    value: Any = token.get("logprob") if isinstance(token, dict) else None
-    return value if isinstance(value, int | float) else float("-inf")
-
-
-def finish_message(message: Any, call: Call, index: int) -> None:
-    """Write `refusal` out, and give tool calls ids of the gateway's."""
-    if message.refusal is UNSET:
-        message.refusal = None
-    if message.tool_calls or message.content is UNSET:
-        message.content = message.content or None
-    elif isinstance(call.view, ChatRequest) and call.view.must_call:
-        message.content = None  # a call that was cut, which vLLM shows as text where it does not stream
-    if message.tool_calls:
-        for place, tool in enumerate(message.tool_calls):
-            finish_tool(tool, call, index, place)
-            tool.index = None
-
-
-def finish_tool_delta(choice: ChunkChoice, call: Call) -> None:
-    """The first piece of a call has id, type, name and empty arguments; later ones arguments alone."""
-    for tool in choice.delta.tool_calls or ():
-        if tool.id is not None:
-            finish_tool(tool, call, choice.index, tool.index or 0)
-            tool.function.arguments = tool.function.arguments or ""
-
-
-def finish_tool(tool: ToolCall, call: Call, index: int, place: int) -> None:
-    """Give a tool call its id, which is the same whether it is streamed or whole."""
-    tool.id = tool_id(call, index, place)
-    tool.type = "function"
-
-
-def tool_id(call: Call, index: int, place: int) -> str:
-    """Return `call_` and 24 characters that only this call of this answer has."""
-    return "call_" + hashlib.blake2b(f"{call.id}/{index}/{place}".encode(), digest_size=12).hexdigest()
-
-
-def repeat(choice: Any, indexes: tuple[int, ...]) -> list[Any]:
-    """Return the same choice under each of the indexes."""
-    return [msgspec.structs.replace(choice, index=index) for index in indexes]
-
-
-def trim(usage: Usage, call: Call) -> None:
-    """Leave out of the usage's details what the engine does not know; an echo alone has generated nothing."""
-    if call.view.limit == 0:
-        usage.completion_tokens, usage.total_tokens = 0, usage.prompt_tokens
-    for name in ("prompt_tokens_details", "completion_tokens_details"):
-        if details := getattr(usage, name):
-            setattr(usage, name, {detail: count for detail, count in details.items() if count is not None})
-
-
-def multiply(usage: Usage, times: int) -> Usage:
-    """Return the usage of one prompt answered several times over."""
-    written = usage.completion_tokens * times
-    return msgspec.structs.replace(usage, completion_tokens=written, total_tokens=usage.prompt_tokens + written)

@@ -23,8 +23,8 @@ from backends.base import (
     Served,
     UpstreamRequest,
 )
+from backends.failures import NOT_THE_PROTOCOL
 from backends.loads import LoadReader
-from backends.openai import NOT_THE_PROTOCOL
 from backends.schema import ChatRequest, CompletionRequest, Message, Part
 from backends.tgi import grammars
 from backends.tgi.answers import chat_completion, counted, prompt_tokens, text_completion

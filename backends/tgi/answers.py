@@ -8,7 +8,7 @@ from typing import Any
 import msgspec
 
 from backends.base import Again, Before, Call, Completion, Headers, UpstreamRequest
-from backends.openai import FINISH, dress, finish_tool, multiply, repeat
+from backends.finishing import FINISH, dress, finish_tool, multiply, repeat
 from backends.schema import (
     Answer,
     AnswerMessage,

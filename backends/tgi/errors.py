@@ -10,7 +10,7 @@ import msgspec
 
 from backends import problem
 from backends.base import Again, BackendError, Before, Call, Cause, Completion, UpstreamRequest
-from backends.openai import FAILED, prompt_param, too_long
+from backends.failures import FAILED, prompt_param, too_long
 from backends.schema import ChatRequest
 from backends.tgi import pieces
 from backends.tgi.answers import context_full, counted

@@ -6,7 +6,8 @@ import msgspec
 
 from backends import problem
 from backends.base import Again, BackendError, Before, Call, Cause, Completion, Event, UpstreamRequest
-from backends.openai import CUT, FAILED, FINISH, NOT_THE_PROTOCOL, multiply, repeat
+from backends.failures import CUT, FAILED, NOT_THE_PROTOCOL
+from backends.finishing import FINISH, multiply, repeat
 from backends.schema import Answer, ChatRequest, ChunkChoice, CompletionRequest, Delta, TextChoice, Usage
 from backends.sse import DONE, EventReader, EventTooLarge
 from backends.stops import StopScanner

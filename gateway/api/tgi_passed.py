@@ -5,9 +5,9 @@ Only what counts the tokens is looked at, and asked for where the client has not
 
 from backends import native
 from backends.base import BackendError, UpstreamRequest
+from backends.failures import CUT
 from backends.native_passed import Passed, usage
 from backends.native_wire import Asked
-from backends.openai import CUT
 from backends.sse import EventReader, EventTooLarge, events
 from gateway.api.tgi_client import EVENTS, Client
 from gateway.api.tgi_errors import OWN_STATUSES
