@@ -14,7 +14,7 @@ from tests.live.direct import Engine
 
 JSON = dict[str, Any]
 
-pytestmark = pytest.mark.live
+pytestmark = [pytest.mark.live, pytest.mark.timeout(60, func_only=True)]
 
 TOOL = {
     "type": "function",
