@@ -96,6 +96,7 @@ class Cause(Enum):
     OVERLOADED = auto()  # the engine has no room now
     LIMITED = auto()  # an upstream's own rate limit
     FAILED = auto()  # the engine tried and failed
+    FRUITLESS = auto()  # the engine is well, and what its model wrote is not what was asked for
     REFUSED = auto()  # the engine does not accept the gateway's credentials
     NONSENSE = auto()  # what came is not this engine's protocol
 

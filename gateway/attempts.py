@@ -10,7 +10,7 @@ from collections.abc import Callable, Coroutine, Sequence
 from typing import Any, TypeVar
 
 from gateway.catalog import Offer
-from gateway.errors import RETRY_AFTER, EngineFailed, EngineSilent, Unavailable
+from gateway.errors import RETRY_AFTER, EngineFailed, EngineSilent, ModelFailed, Unavailable
 from gateway.exchange import NEVER, Attempt, Exchange
 from gateway.retry import wait
 from gateway.services import Services
@@ -63,7 +63,7 @@ def end(attempt: Attempt, failure: BaseException | None, services: Services) -> 
     target = attempt.offer.target
     if failure is None:
         _note_success(attempt, now)
-    elif not isinstance(failure, THE_ENGINES_DOING):
+    elif not isinstance(failure, THE_ENGINES_DOING) or isinstance(failure, ModelFailed):
         target.breaker.undecided(attempt.trial)
     elif target.breaker.failed(attempt.trial, now):
         log.warning("%s is left alone for %.1f s: %s", target.name, target.breaker.opened_until - now, failure)

@@ -14,6 +14,7 @@
     ├── RateLimited           429   the key's limit, or an engine's own
     ├── Internal              500   a fault of the gateway's
     ├── EngineFailed          502   an engine tried and failed, or is not what it should be
+    │   └── ModelFailed       502   the model did, and the engine is well
     ├── Unavailable           503   no engine, or none with room
     │   └── ShuttingDown      503   the gateway ends before the answer did
     └── EngineTimeout         504   the answer was not complete in time
@@ -154,6 +155,10 @@ class EngineFailed(PointsmanError):
     code = "engine_error"
 
 
+class ModelFailed(EngineFailed):
+    """The engine is well, and what its model wrote is not what was asked for: it may be otherwise on another."""
+
+
 class Unavailable(PointsmanError):
     """No engine can take the request now."""
 
@@ -190,6 +195,7 @@ BY_CAUSE: dict[Cause, type[PointsmanError]] = {
     Cause.OVERLOADED: Unavailable,
     Cause.LIMITED: RateLimited,
     Cause.FAILED: EngineFailed,
+    Cause.FRUITLESS: ModelFailed,
     Cause.REFUSED: EngineFailed,
     Cause.NONSENSE: EngineFailed,
 }

@@ -9,7 +9,7 @@ the other is there for; any further one draws on a budget, so that retries canno
 from random import Random
 
 from gateway.config import Retries
-from gateway.errors import EngineFailed, EngineSilent, RateLimited, Unavailable
+from gateway.errors import EngineFailed, EngineSilent, ModelFailed, RateLimited, Unavailable
 
 WORTH_A_RETRY = (Unavailable, RateLimited, EngineFailed, EngineSilent)
 MOST_SAVED = 10.0  # retries, for a gateway that has few requests
@@ -43,7 +43,7 @@ def wait(
     """
     if not isinstance(failure, WORTH_A_RETRY) or number >= rules.attempts:
         return None
-    if isinstance(failure, EngineSilent) and not elsewhere:  # as long a wait again, for the same
+    if isinstance(failure, EngineSilent | ModelFailed) and not elsewhere:  # as long again, for the same
         return None
     if elsewhere and number == 1:
         return 0.0

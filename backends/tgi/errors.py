@@ -16,6 +16,7 @@ from backends.tgi import pieces
 from backends.tgi.answers import context_full, counted
 from backends.tgi.requests import MOST_CHOICES
 
+FRUITLESS = "The model did not write a tool call that can be read."
 MOST_ATTEMPTS = 2  # beside the first, at a tool call that must be made
 
 _encode = msgspec.json.Encoder().encode
@@ -104,7 +105,7 @@ def _tool_error(call: Call, request: UpstreamRequest, message: str) -> BackendEr
     if body.get("tool_choice") == "auto":  # `{ }`: the model chose to call none
         return Again(pieces.without_tools(call, request, Before(attempt=attempt)))
     if call.view.greedy or attempt > MOST_ATTEMPTS:  # greedy, the same again would come to the same
-        return BackendError(Cause.FAILED, FAILED)
+        return BackendError(Cause.FRUITLESS, FRUITLESS)
     if "seed" in body:
         body["seed"] += MOST_CHOICES
     return Again(msgspec.structs.replace(request, body=_encode(body), before=Before(attempt=attempt)))

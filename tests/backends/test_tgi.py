@@ -1128,7 +1128,7 @@ def test_an_empty_call_that_was_required_of_a_greedy_model_has_failed() -> None:
     """The same again would come to the same."""
     *_, failure = judged("N106_tools_enum_two_tools", temperature=0)
     assert isinstance(failure, BackendError)
-    assert failure.cause is Cause.FAILED
+    assert failure.cause is Cause.FRUITLESS
 
 
 @pytest.mark.parametrize("call", [chat(), text(prompt="a")])

@@ -513,14 +513,14 @@ def test_a_call_that_must_be_made_is_tried_twice_more(choice: Any) -> None:
 
     got = played(chat(tools=[TOOL], tool_choice=choice, seed=5), empty)
     assert got.error is not None
-    assert (got.error.cause, got.chunks) == (Cause.FAILED, [])
+    assert (got.error.cause, got.chunks) == (Cause.FRUITLESS, [])
     assert seeds == [5, 21, 37]
     seeds.clear()
     played(chat(tools=[TOOL], tool_choice=choice), empty)
     assert seeds == [None] * 3, "a drawn seed is another one anyway"
     seeds.clear()
     got = played(chat(tools=[TOOL], tool_choice=choice, temperature=0), empty)
-    assert (len(seeds), got.error and got.error.cause) == (1, Cause.FAILED)
+    assert (len(seeds), got.error and got.error.cause) == (1, Cause.FRUITLESS)
 
 
 def test_a_call_at_the_second_try_is_an_answer() -> None:

@@ -339,3 +339,16 @@ async def test_a_whole_answer_that_becomes_unreadable_half_way_is_a_502_and_not_
         answer = await front.post(CHAT)
         assert answer.status_code == 502
         assert is_error(answer.json(), "server_error")["code"] == "engine_error"
+
+
+async def test_a_model_that_writes_no_tool_call_is_not_held_against_its_engine() -> None:
+    """TGI says 422 to what a model wrote where a call was asked for (contract section 3.5)."""
+    empty = {"error": "Tool error: missing field `function`", "error_type": "tool_error"}
+    tool = {"type": "function", "function": {"name": "f", "parameters": {"type": "object", "properties": {}}}}
+    asked = CHAT | {"tools": [tool], "tool_choice": "required"}
+    async with over(says(whole(empty, "422 Unprocessable Entity")), "tgi") as (front, behind):
+        for count in range(1, 11):
+            answer = await front.post(asked)
+            assert answer.status_code == 502
+            assert len(behind.asked) == count  # greedy: the same again would come to the same
+        assert front.services.catalog.targets[0].breaker.opened_until == 0
