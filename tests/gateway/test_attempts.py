@@ -200,6 +200,7 @@ async def test_what_one_engine_fails_at_the_other_answers(name: str) -> None:
 @pytest.mark.parametrize("kinds", [("vllm", "tgi"), ("tgi", "vllm"), ("vllm", "vllm")])
 async def test_an_engine_that_refuses_the_connection_is_passed_over(kinds: tuple[Kind, Kind]) -> None:
     async with pair(hangs(), hangs(), kinds) as these:
+        await these.front.services.prober.close()  # which would find it out in the same moment
         these.first.stop()
         for stream in (False, True):
             these.afresh(hangs(), good(kinds[1], stream))
