@@ -10,6 +10,8 @@ PROCESSES = (
     "clients/",
     "faults/",
     "gateway/test_cache_redis.py",
+    "gateway/test_cache_store.py",
+    "gateway/test_cached_redis.py",
     "gateway/test_commands.py",
     "gateway/test_doctor.py",
     "gateway/test_drain.py",

@@ -115,7 +115,10 @@ async def test_of_two_gateways_that_are_asked_the_same_at_once_one_asks_the_engi
     assert words.count("coalesced") == 98
 
 
-async def test_at_an_engine_that_answers_at_once_two_gateways_ask_once_each_time(server: Server) -> None:
+async def test_at_an_engine_that_answers_at_once_two_gateways_ask_once_each_time(
+    server: Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(redis.Redis.__init__, "__defaults__", (5.0,))  # one late answer, and both would ask
     async with sharing(answers(), server.url) as (behind, one, other):
         for number in range(20):
             body = CHAT | {"seed": number}
