@@ -14,7 +14,7 @@ from gateway.errors import PointsmanError
 from gateway.exchange import Exchange
 from gateway.flown import Flown, Followed, Open
 from gateway.services import Services
-from gateway.source import Source
+from gateway.source import Source, Through
 from gateway.stream import EVENTS, UNBUFFERED, PassedStream
 
 
@@ -65,33 +65,19 @@ async def shared(asked: Asked, call: Call, exchange: Exchange, open_: Open, cach
     return Followed(reader, exchange, services.clock(), services.wall())
 
 
-class Kept:
+class Kept(Through):
     """A source that nobody shares, and whose answer is kept at its end."""
 
     def __init__(self, source: Source, keep: Callable[[Sequence[Event], Usage | None], None]) -> None:
-        self._source = source
+        super().__init__(source)
         self._keep = keep
         self._log: list[Event] = []
 
-    @property
-    def usage(self) -> Usage | None:
-        """The source's."""
-        return self._source.usage
-
-    @property
-    def ended(self) -> bool:
-        """Whether the source has."""
-        return self._source.ended
-
     async def read(self) -> Sequence[Event]:
         """Return the next batch; behind the last, keep all of them."""
-        events = await self._source.read()
+        events = await super().read()
         self._log += events
-        if self._log and (self._source.ended or not events):
-            self._keep(self._log, self._source.usage)
+        if self._log and (self.ended or not events):
+            self._keep(self._log, self.usage)
             self._log = []
         return events
-
-    def close(self) -> None:
-        """Stop the engine's work."""
-        self._source.close()

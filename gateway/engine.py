@@ -15,7 +15,7 @@ from backends.schema import Usage
 from gateway.errors import PointsmanError, from_backend
 from gateway.exchange import Attempt, Exchange
 from gateway.services import Services
-from gateway.source import Source
+from gateway.source import Source, Through
 from gateway.upstream import Reply
 
 MOST_REQUESTS = 256  # for one answer; the dialects stop long before
@@ -197,29 +197,12 @@ class EngineSource:
             self._reply.close()
 
 
-class Older:
+class Older(Through):
     """A source whose chunks say functions for tools, as the client did."""
-
-    def __init__(self, source: Source) -> None:
-        self._source = source
-
-    @property
-    def usage(self) -> Usage | None:
-        """The source's."""
-        return self._source.usage
-
-    @property
-    def ended(self) -> bool:
-        """Whether the source has."""
-        return self._source.ended
 
     async def read(self) -> Sequence[Event]:
         """Return the next batch."""
-        return functions.events(await self._source.read())
-
-    def close(self) -> None:
-        """Stop the engine's work."""
-        self._source.close()
+        return functions.events(await super().read())
 
 
 class MergedSource:

@@ -19,12 +19,12 @@ from gateway.cache.single_flight import Reader
 from gateway.errors import ClientLeft
 from gateway.exchange import NEVER, Exchange
 from gateway.services import Services
-from gateway.source import Ready, Source
+from gateway.source import Ready, Source, Through
 
 Open = Callable[[Exchange], Awaitable[Source]]
 
 
-class Flown:
+class Flown(Through):
     """The engines' answer, or what another gateway has come to meanwhile: then `kept` is there.
 
     It is made for each request that may share an answer, and opened by the one that leads.
@@ -33,9 +33,9 @@ class Flown:
     def __init__(
         self, asked: Asked, call: Call, leader: Exchange, open_: Open, cache: Cache, services: Services
     ) -> None:
+        super().__init__(Ready([], None))  # until it is open
         self.own = leader
         self.kept: Entry | None = None
-        self._source: Source = Ready([], None)
         self._lease: Lease | None = None
         self._asked = asked
         self._call = call
@@ -71,21 +71,11 @@ class Flown:
         self.own.since = self._services.clock()
         self._source = await self._open(self.own)
 
-    @property
-    def usage(self) -> Usage | None:
-        """The source's."""
-        return self._source.usage
-
-    @property
-    def ended(self) -> bool:
-        """Whether the source has."""
-        return self._source.ended
-
     async def read(self) -> Sequence[Event]:
         """Return the next batch. Raises PointsmanError."""
         self.own.patience = self._services.config.timeouts.between_events
         try:
-            return await self._source.read()
+            return await super().read()
         except (Exception, asyncio.CancelledError) as error:
             raise self._failed(error) from error
 
@@ -102,7 +92,7 @@ class Flown:
 
     def close(self) -> None:
         """Stop the engines' work, and give back what the flight holds."""
-        self._source.close()
+        super().close()
         finish(self.own, self._services)
         self._services.sweep.open.discard(self.own)
         if self._lease is not None:

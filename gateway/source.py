@@ -29,6 +29,31 @@ class Source(Protocol):
         ...
 
 
+class Through:
+    """A source in front of another; what is read of it may be changed, or noted, on the way."""
+
+    def __init__(self, source: Source) -> None:
+        self._source = source
+
+    @property
+    def usage(self) -> Usage | None:
+        """The source's."""
+        return self._source.usage
+
+    @property
+    def ended(self) -> bool:
+        """Whether the source has."""
+        return self._source.ended
+
+    async def read(self) -> Sequence[Event]:
+        """Return the next batch."""
+        return await self._source.read()
+
+    def close(self) -> None:
+        """Stop the engine's work."""
+        self._source.close()
+
+
 class Ready:
     """The source of what is there already, in one batch: a whole answer, or the chunks of one that was kept."""
 

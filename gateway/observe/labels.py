@@ -29,16 +29,16 @@ Outcome = Literal[
     "aborted",
 ]
 
-# The first that fits.
+# The first that fits: a class stands before the one that it is of.
 OUTCOMES: tuple[tuple[type[BaseException], Outcome], ...] = (
     (ClientLeft, "client_left"),
     (RateLimited, "rate_limited"),
     (Unreachable, "unreachable"),
+    (ShuttingDown, "aborted"),
     (Unavailable, "overloaded"),
     (EngineTimeout, "timeout"),
     (EngineFailed, "engine_error"),
     (Internal, "internal"),
-    (ShuttingDown, "aborted"),
     (PointsmanError, "client_error"),
     (asyncio.CancelledError, "aborted"),
     (BaseException, "internal"),

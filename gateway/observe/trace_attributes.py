@@ -4,14 +4,12 @@ The GenAI names are those of `semantic-conventions-genai` (span `gen_ai.client.i
 name there begins with `pointsman`. What GenAI names is said by the tries alone, so that nobody counts tokens twice.
 """
 
-import asyncio
 from typing import Any
 
 from backends.base import Call
 from backends.schema import ChatRequest, Usage
-from gateway.errors import ClientLeft, PointsmanError
 from gateway.exchange import Attempt, Exchange
-from gateway.observe.labels import operation
+from gateway.observe.labels import error_type, operation
 from gateway.observe.trace_notes import Notes
 
 Attributes = dict[str, Any]
@@ -41,15 +39,6 @@ def try_name(exchange: Exchange) -> str:
 def route(path: str) -> str:
     """Return the route that a path is of."""
     return MODELS + "{model}" if path.startswith(MODELS) else path
-
-
-def error_type(error: BaseException) -> str:
-    """Return the class of an error in one word: the code that a client is told, where it has one."""
-    if isinstance(error, PointsmanError):
-        return error.code or error.type
-    if isinstance(error, ClientLeft):
-        return "client_left"
-    return "cancelled" if isinstance(error, asyncio.CancelledError) else type(error).__name__
 
 
 def of_request(exchange: Exchange, parented: bool) -> Attributes:

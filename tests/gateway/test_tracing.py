@@ -395,7 +395,7 @@ async def test_adaptation_first_token_and_cache_are_events() -> None:
         (EngineSilent("no"), 504, "engine_timeout", True, True),
         (Internal("no"), 500, "server_error", True, True),
         (ClientLeft(), 499, "client_left", False, False),
-        (asyncio.CancelledError(), 0, "cancelled", False, False),
+        (asyncio.CancelledError(), 0, "aborted", False, False),
     ],
 )
 async def test_each_way_out_ends_each_span_once_and_says_how(
