@@ -6,6 +6,7 @@ from functools import partial
 from typing import Any, TypeVar
 
 import msgspec
+from msgspec import Raw
 
 from backends import functions
 from backends.base import Call, Completion
@@ -44,7 +45,7 @@ async def serve(call: Call, exchange: Exchange, send: Send, services: Services) 
     exchange.stream = call.stream
     if exchange.trace.notes is not None:
         exchange.trace.notes.call = call
-    exchange.tier = tier(call, exchange)
+    exchange.tier = tier(call.body.get("service_tier"), exchange)
     asked = await _cached(call, entry, exchange, send, services)
     if exchange.cache == "hit":
         return
@@ -82,9 +83,8 @@ def pin(exchange: Exchange) -> str | None:
     return None if value is None else value.decode("latin-1").strip()
 
 
-def tier(call: Call, exchange: Exchange) -> Tier:
+def tier(asked: Raw | None, exchange: Exchange) -> Tier:
     """Return the tier that a request waits in: what it asks for, and no better than its key's."""
-    asked = call.body.get("service_tier")
     return "flex" if asked is not None and bytes(asked) == FLEX else exchange.principal.tier
 
 

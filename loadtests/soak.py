@@ -126,6 +126,13 @@ def sampled(load: Load, url: str, pid: int, at: float) -> Sample:
     )
 
 
+def written(found: dict[str, Any]) -> str:
+    """Return a result as JSON, with each sample on a line of its own."""
+    samples = ",\n".join(json.dumps(sample) for sample in found["samples"])
+    text = json.dumps(found | {"samples": []}, indent=1)
+    return text.replace('"samples": []', f'"samples": [\n{samples}\n]') + "\n"
+
+
 def result(samples: Sequence[Sample], total: dict[str, int], verdict: Verdict) -> dict[str, Any]:
     """Return all that is to be kept of a run."""
     return {
@@ -164,7 +171,7 @@ def main() -> int:
         samples, total = asyncio.run(soak(url, pid, options.minutes * 60))
     verdict = judged(samples, total)
     kept = RESULTS / f"{datetime.now(UTC).date().isoformat()}-soak.json"
-    kept.write_text(json.dumps(result(samples, total, verdict), indent=1) + "\n")
+    kept.write_text(written(result(samples, total, verdict)))
     print(f"\n{sum(total.values())} visits: {total}")
     print(f"memory {verdict.rss_slope:+.1f} MiB/h ({verdict.rss_grown:+.2f} MiB in the second half), ", end="")
     print(f"handles {verdict.handles_slope:+.0f}/h; unexpected: {verdict.unexpected or 'nothing'}")

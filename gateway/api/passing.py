@@ -23,7 +23,7 @@ from gateway.catalog import Offer
 from gateway.door import Receive, Send, read_body, read_json, respond, watching
 from gateway.errors import InvalidRequest, OwnWords, PointsmanError, from_backend
 from gateway.exchange import NEVER, Attempt, Exchange
-from gateway.pipeline import pin
+from gateway.pipeline import pin, tier
 from gateway.routing import plan_path
 from gateway.services import Services
 from gateway.stream import PassedStream
@@ -61,6 +61,7 @@ def json_path(services: Services) -> Handler:
                 fields = {field: value for field, value in fields.items() if not parse.is_null(value)}
             name = _name(fields.get("model"))
             exchange.passed("parse", services.clock())
+            exchange.tier = tier(fields.get("service_tier"), exchange)
             exchange.stream = bytes(fields.get("stream", b"")) == b"true"
             await _pass(name, body, partial(_with_model, fields), exchange, send, services)
 
@@ -82,6 +83,7 @@ def form_path(services: Services) -> Handler:
             if not boundary:
                 raise InvalidRequest("Content-Type must be multipart/form-data with its boundary.", "content-type")
             form = Form(body, boundary[1])
+            exchange.tier = exchange.principal.tier
             exchange.passed("parse", services.clock())
             await _pass(form.model, b"", lambda offer: form.written(offer.model), exchange, send, services)
 
@@ -124,7 +126,6 @@ async def _pass(name: str, head: bytes, write: Write, exchange: Exchange, send: 
     entry = services.catalog.find(name)
     exchange.model = name or entry.name
     allow(exchange.principal, entry.name)
-    exchange.tier = exchange.principal.tier
     offers = plan_path(exchange.path, head, entry, pin(exchange), services.clock(), services.random)
     exchange.passed("route", services.clock())
     try:

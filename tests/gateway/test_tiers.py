@@ -29,4 +29,4 @@ def test_a_request_waits_in_the_tier_that_it_asks_for_capped_by_its_keys(asked: 
         body["service_tier"] = asked
     call = parse.chat(json.dumps(body).encode(), "id", 1)
     holder: Any = SimpleNamespace(principal=Principal(tier=key))
-    assert tier(call, holder) == waits_in
+    assert tier(call.body.get("service_tier"), holder) == waits_in
