@@ -88,7 +88,7 @@ class UpstreamRequest(Struct, frozen=True, kw_only=True):
 
 
 class Cause(Enum):
-    """Why an engine did not answer as asked. The gateway turns it into a status (`gateway.errors`)."""
+    """Why an engine did not answer as asked. The gateway turns it into a status (`gateway.http.errors`)."""
 
     INVALID = auto()  # the client asked for what cannot be
     CONTEXT = auto()  # the prompt does not fit the model's context

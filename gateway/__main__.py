@@ -60,7 +60,7 @@ def serve(
     asked = given(config, urls, model, flags, allow_anonymous)
     made = configured(asked)
     with meeting_place(made.server.workers) as shared:
-        from gateway import server
+        from gateway.server import run as server
 
         sys.exit(server.run(asked, made, shared))
 
@@ -94,8 +94,8 @@ def given(
 
 def configured(asked: "Given", status: int = WRONG) -> "Config":
     """Return the configuration of a file and flags, or say every fault of it and of its keys, and leave."""
+    from gateway.access.keys import Keyring
     from gateway.config import ConfigError
-    from gateway.keys import Keyring
 
     before = f"{asked.path}: " if asked.path else ""
     try:
@@ -143,7 +143,7 @@ def doctor(config: str | None, vllm: tuple[str, ...], tgi: tuple[str, ...], as_j
     Exit status: 0 nothing breaks a client, 1 something would, 2 wrong usage, 3 an engine could not be asked.
     """
     made = configured(given(config, {"vllm": list(vllm), "tgi": list(tgi)}, "", {}, True))
-    from gateway import doctor as examined
+    from gateway.cli import doctor as examined
 
     sys.exit(examined.run(made, as_json))
 
@@ -158,7 +158,7 @@ def compat(file: str, today: str, then: str, as_json: bool) -> None:
 
     Exit status: 0 none, 1 some, 2 wrong usage.
     """
-    from gateway import compat as compared
+    from gateway.cli import compat as compared
 
     sys.exit(compared.run(file, today, then, as_json))
 
@@ -199,7 +199,7 @@ def keys_create(file: str | None, settings: str | None, **given: Any) -> None:
 
     Exit status: 0 made, 1 it could not be kept, 2 wrong usage.
     """
-    from gateway.keys import commands
+    from gateway.cli import keys as commands
 
     sys.exit(commands.create(file, settings, given, time.time(), secrets.token_bytes))
 
@@ -209,7 +209,7 @@ def keys_create(file: str | None, settings: str | None, **given: Any) -> None:
 @click.option("--json", "as_json", is_flag=True, help="One JSON document instead of the table.")
 def keys_list(file: str | None, settings: str | None, as_json: bool) -> None:
     """List the keys: whose they are, what they are good for, and whether they are in force."""
-    from gateway.keys import commands
+    from gateway.cli import keys as commands
 
     sys.exit(commands.show(file, settings, as_json, time.time()))
 
@@ -222,7 +222,7 @@ def keys_revoke(file: str | None, settings: str | None, who: str) -> None:
 
     Exit status: 0 it is revoked, 1 there is no such key, 2 wrong usage.
     """
-    from gateway.keys import commands
+    from gateway.cli import keys as commands
 
     sys.exit(commands.revoke(file, settings, who, time.time()))
 
@@ -249,7 +249,7 @@ def cache_stats(settings: str | None, url: str | None) -> None:
 
     Exit status: 0 done, 2 wrong usage, 3 Redis could not be asked.
     """
-    from gateway.cache import commands
+    from gateway.cli import cache as commands
 
     sys.exit(commands.stats(settings, url))
 
@@ -262,7 +262,7 @@ def cache_purge(settings: str | None, url: str | None, model: str | None) -> Non
 
     Exit status: 0 done, 2 wrong usage, 3 Redis could not be asked.
     """
-    from gateway.cache import commands
+    from gateway.cli import cache as commands
 
     sys.exit(commands.purge(settings, url, model))
 
@@ -308,7 +308,7 @@ def sim(
 @click.option("--once", is_flag=True, help="One round, a summary, and the end.")
 def demo(port: int, once: bool) -> None:
     """Run the gateway over two SIMULATED engines, and send it some traffic."""
-    from gateway import demo as played
+    from gateway.cli import demo as played
 
     sys.exit(played.run(port, once))
 

@@ -11,10 +11,12 @@ from litestar.handlers import ASGIRouteHandler
 from litestar.handlers.base import BaseRouteHandler
 from litestar.types import ASGIApp, ExceptionHandlersMap
 
-from gateway.account import Handler, account
-from gateway.api import openai, ops, passing, tgi
-from gateway.errors import Internal, InvalidRequest, MethodNotAllowed, NotFound, PointsmanError
-from gateway.guard import guarded
+from gateway.access.guard import guarded
+from gateway.api import openai, ops
+from gateway.api import passthrough as passing
+from gateway.api.tgi import handlers as tgi
+from gateway.http.errors import Internal, InvalidRequest, MethodNotAllowed, NotFound, PointsmanError
+from gateway.http.lifecycle import Handler, account
 from gateway.services import Services
 
 EXPOSED = [

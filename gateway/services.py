@@ -11,26 +11,26 @@ from functools import partial
 from pathlib import Path
 from random import Random
 
-from gateway import limits
-from gateway.admission import Admission
+from gateway.access import limits
+from gateway.access.keys import Keyring
+from gateway.access.limits import Limiter
 from gateway.cache import policy as cached
 from gateway.cache.policy import Cache
-from gateway.catalog import Catalog
 from gateway.config import Config
-from gateway.discovery import Discovery, resolve
-from gateway.errors import RETRY_AFTER, ShuttingDown
-from gateway.keys import Keyring
-from gateway.limits import Limiter
+from gateway.http.errors import RETRY_AFTER, ShuttingDown
 from gateway.observe import tracing
-from gateway.observe.live import Redis, readings
+from gateway.observe.access_recorder import Records
+from gateway.observe.gauges import Redis, readings
 from gateway.observe.logs import RequestLog
 from gateway.observe.metrics import Metrics
-from gateway.observe.records import Records
 from gateway.observe.tracing import Tracer
-from gateway.retry import Budget
-from gateway.upstream import Upstream
-from gateway.watch import Prober, Sweep
-from gateway.watched import WatchedFile
+from gateway.proxy.admission import Admission
+from gateway.proxy.retry import Budget
+from gateway.server.file_watcher import WatchedFile
+from gateway.upstream.catalog_tmp import Catalog
+from gateway.upstream.connection import Upstream
+from gateway.upstream.discovery import Discovery, resolve
+from gateway.upstream.watch_tmp import Prober, Sweep
 
 log = logging.getLogger("pointsman")
 

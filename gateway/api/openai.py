@@ -6,15 +6,15 @@ from urllib.parse import unquote
 import msgspec
 
 from backends.base import Call
-from gateway import parse
-from gateway.account import Handler
-from gateway.auth import allow
-from gateway.catalog import Catalog, Entry
-from gateway.door import Receive, Send, read_json, respond, watching
-from gateway.errors import ModelNotFound
-from gateway.exchange import Exchange
-from gateway.pipeline import serve
+from gateway.access.auth import allow
+from gateway.http.context import Exchange
+from gateway.http.door_tmp import Receive, Send, read_json, respond, watching
+from gateway.http.errors import ModelNotFound
+from gateway.http.lifecycle import Handler
+from gateway.proxy import parse
+from gateway.proxy.pipeline import serve
 from gateway.services import Services
+from gateway.upstream.catalog_tmp import Catalog, Entry
 
 MODELS = "/v1/models"
 

@@ -2,9 +2,9 @@
 
 import msgspec
 
-from gateway.account import Handler
-from gateway.door import Receive, Send, respond
-from gateway.exchange import Exchange
+from gateway.http.context import Exchange
+from gateway.http.door_tmp import Receive, Send, respond
+from gateway.http.lifecycle import Handler
 from gateway.observe.metrics import CONTENT_TYPE
 from gateway.services import Services
 

@@ -9,14 +9,14 @@ from msgspec import Struct
 
 from backends.base import Call, Event
 from backends.schema import Usage
+from gateway.cache.control import Words, words
 from gateway.cache.entry import Entry, Label, of_stream, of_whole
 from gateway.cache.key import cacheable, digest
 from gateway.cache.names import name_of
 from gateway.cache.single_flight import Flights
-from gateway.cache.words import Words, words
-from gateway.catalog import Entry as Model
 from gateway.config.tables import Cache as Settings
 from gateway.config.tables import duration, size
+from gateway.upstream.catalog_tmp import Entry as Model
 
 if TYPE_CHECKING:
     from gateway.cache.lease import Lease, Leases
@@ -46,7 +46,7 @@ class Cache:
         self.settings = settings
         self.store = store
         self.leases = leases
-        self.flights: Flights[Any] = Flights()  # of gateway.flown.Flown
+        self.flights: Flights[Any] = Flights()  # of gateway.cache.coalesce.Flown
         self._wall = wall
 
     def asked(

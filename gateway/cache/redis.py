@@ -14,8 +14,8 @@ from urllib.parse import unquote
 
 from redis.exceptions import ClusterError, RedisClusterException, RedisError, ResponseError
 
-from gateway.cache.connect import Client, connect
 from gateway.cache.names import LEASE, PREFIX, of_model
+from gateway.redis.connect import Client, connect
 
 DEADLINE = 0.02  # seconds for a read
 PATIENCE = 1.0  # seconds for what nobody waits for: writes, connecting

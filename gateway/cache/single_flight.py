@@ -12,8 +12,8 @@ from typing import Generic, TypeVar
 from backends.base import Call, Event
 from backends.schema import Usage
 from gateway.cache.entry import headed
-from gateway.errors import RETRY_AFTER, Internal, PointsmanError, RateLimited, ShuttingDown
-from gateway.source import Source
+from gateway.http.errors import RETRY_AFTER, Internal, PointsmanError, RateLimited, ShuttingDown
+from gateway.proxy.sources import Source
 
 LEADERS = 2  # requests that try, one after the other: each has retries of its own
 

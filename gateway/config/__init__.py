@@ -6,7 +6,8 @@
 from collections.abc import Mapping
 
 from gateway.config.checks import check, notes
-from gateway.config.given import Given
+from gateway.config.load import from_urls, read, with_flags
+from gateway.config.source import Given
 from gateway.config.tables import (
     Admission,
     Auth,
@@ -26,7 +27,6 @@ from gateway.config.tables import (
     duration,
     size,
 )
-from gateway.config.written import from_urls, read, with_flags
 
 __all__ = [
     "Admission",

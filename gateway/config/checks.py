@@ -8,8 +8,8 @@ from urllib.parse import urlsplit
 import msgspec
 
 from backends import BACKENDS
-from gateway.cache.url import where
 from gateway.config.tables import Cache, Config, Deployment, Model, Telemetry, duration, size
+from gateway.redis.url import where
 
 
 def check(config: Config, environ: Mapping[str, str], faults: list[str]) -> Config:

@@ -8,7 +8,7 @@ from typing import NamedTuple, get_args
 
 from prometheus_client import CollectorRegistry, Counter, Histogram
 
-from gateway.exchange import Stage
+from gateway.http.context import Stage
 from gateway.observe.labels import GENERATIVE, Outcome
 
 DURATION = (0.01, 0.02, 0.04, 0.08, 0.16, 0.32, 0.64, 1.28, 2.56, 5.12, 10.24, 20.48, 40.96, 81.92)

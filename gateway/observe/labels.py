@@ -4,7 +4,7 @@ import asyncio
 from functools import cache
 from typing import Any, Literal
 
-from gateway.errors import (
+from gateway.http.errors import (
     ClientLeft,
     EngineFailed,
     EngineTimeout,
@@ -14,7 +14,7 @@ from gateway.errors import (
     ShuttingDown,
     Unavailable,
 )
-from gateway.upstream import Unreachable
+from gateway.upstream.connection import Unreachable
 
 Outcome = Literal[
     "ok",

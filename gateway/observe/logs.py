@@ -14,8 +14,8 @@ import msgspec
 import structlog
 from structlog.typing import Processor
 
-from gateway.errors import PointsmanError
-from gateway.exchange import Exchange
+from gateway.http.context import Exchange
+from gateway.http.errors import PointsmanError
 from gateway.observe.labels import Outcome, operation, outcome
 
 LEVELS: dict[Outcome, str] = {

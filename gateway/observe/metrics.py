@@ -19,11 +19,11 @@ from prometheus_client import (
 )
 from prometheus_client.multiprocess import MultiProcessCollector
 
-from gateway.exchange import Exchange
-from gateway.observe.board import Board, Reading
+from gateway.http.context import Exchange
+from gateway.observe.gauges import Live
 from gateway.observe.instruments import Generated, Instruments, Request
 from gateway.observe.labels import error_type, operation, outcome
-from gateway.observe.live import Live
+from gateway.observe.worker_snapshots import Board, Reading
 
 CONTENT_TYPE = CONTENT_TYPE_PLAIN_0_0_4.encode()
 INTERVAL = 1.0  # seconds, in which a worker tells the others how it is doing

@@ -8,7 +8,7 @@ from typing import Any
 
 from backends.base import Call
 from backends.schema import ChatRequest, Usage
-from gateway.exchange import Attempt, Exchange
+from gateway.http.context import Attempt, Exchange
 from gateway.observe.labels import error_type, operation
 from gateway.observe.trace_notes import Notes
 

@@ -12,8 +12,8 @@ from opentelemetry.sdk.trace import Event, ReadableSpan
 from opentelemetry.sdk.util.instrumentation import InstrumentationScope
 from opentelemetry.trace import SpanContext, SpanKind, Status, StatusCode, TraceFlags, TraceState
 
-from gateway.errors import Internal, PointsmanError
-from gateway.exchange import Attempt, Exchange
+from gateway.http.context import Attempt, Exchange
+from gateway.http.errors import Internal, PointsmanError
 from gateway.observe import trace_attributes
 from gateway.observe.trace_context import Trace
 from gateway.observe.trace_notes import Notes

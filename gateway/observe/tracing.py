@@ -10,7 +10,7 @@ from random import Random
 from typing import TYPE_CHECKING, Protocol
 
 from gateway.config.tables import Telemetry
-from gateway.exchange import Exchange
+from gateway.http.context import Exchange
 from gateway.observe.labels import UNCOUNTED
 from gateway.observe.trace_context import UNTRACED, PassingTrace, Trace, client_trace
 from gateway.observe.trace_notes import Notes

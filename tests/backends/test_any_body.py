@@ -15,8 +15,8 @@ from backends.schema import ChatRequest
 from backends.sim import tgi_check, tgi_serde
 from backends.tgi import TGI
 from backends.vllm import VLLM
-from gateway import parse
-from gateway.errors import InvalidRequest
+from gateway.http.errors import InvalidRequest
+from gateway.proxy import parse
 
 JSON = st.recursive(
     st.none() | st.booleans() | st.integers(-9, 9) | st.floats(-3, 3) | st.text(max_size=4),

@@ -11,8 +11,8 @@ from backends import BACKENDS, functions
 from backends.base import Call, Completion
 from backends.extras import lay
 from backends.merge import as_chunks
-from gateway import parse
-from gateway.errors import InvalidRequest
+from gateway.http.errors import InvalidRequest
+from gateway.proxy import parse
 from tests.backends.recorded import load
 from tests.backends.test_openai import HI, events, heard, plain, whole
 

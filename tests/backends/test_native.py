@@ -5,9 +5,9 @@ from typing import Any
 
 import pytest
 
-from backends import native
 from backends.base import BackendError, Cause
-from backends.native_answers import (
+from backends.inbound.tgi import translate as native
+from backends.inbound.tgi.answers import (
     Piece,
     Splitter,
     Step,
@@ -18,9 +18,9 @@ from backends.native_answers import (
     piece,
     unnamed,
 )
-from backends.native_passed import Passed
-from backends.native_serde import Rejected
-from backends.native_wire import Asked, Choice, Logprobs
+from backends.inbound.tgi.passthrough import Passed
+from backends.inbound.tgi.serde import Rejected
+from backends.inbound.tgi.wire import Asked, Choice, Logprobs
 from tests.backends import recorded, shapes
 
 WHOLE = (

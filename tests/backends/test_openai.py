@@ -18,7 +18,7 @@ from backends.extras import lay
 from backends.merge import merged
 from backends.openai import OpenAI
 from backends.schema import Usage
-from gateway import parse
+from gateway.proxy import parse
 
 CHAT = "/v1/chat/completions"
 TEXT = "/v1/completions"

@@ -13,8 +13,8 @@ from backends.parameters import CHAT, TEXT, Parameter, Way
 from backends.schema import ChatRequest, CompletionRequest
 from backends.tgi import TGI
 from backends.vllm import VLLM
-from gateway import parse
-from gateway.errors import InvalidRequest
+from gateway.http.errors import InvalidRequest
+from gateway.proxy import parse
 from tests.backends.test_openai import HI, TOOL
 
 TABLES: dict[str, tuple[dict[str, Parameter], type[msgspec.Struct], dict[str, Any]]] = {

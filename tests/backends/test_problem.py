@@ -7,7 +7,7 @@ import pytest
 from backends import BACKENDS, problem
 from backends.base import BackendError, Cause
 from backends.problem import Problem
-from gateway import parse
+from gateway.proxy import parse
 from tests.backends.recorded import load, names
 
 CHAT = parse.chat(b'{"messages": [{"role": "user", "content": "a"}], "max_tokens": 1000}', "r", 1)

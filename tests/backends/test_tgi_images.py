@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from backends import BACKENDS
-from gateway import parse
+from gateway.proxy import parse
 
 TGI = BACKENDS["tgi"]
 IMAGE = {"type": "image_url", "image_url": {"url": "data:image/png;base64,AAAA"}}

@@ -150,7 +150,7 @@ class Played(NamedTuple):
 
 
 def played(call: Call, engine: Any, read: int = 1 << 30) -> Played:
-    """Ask as `gateway.engine` does, until there is an answer; each stream comes in reads of so many bytes."""
+    """Ask as `EngineClient` does, until there is an answer; each stream comes in reads of so many bytes."""
     (first,) = BACKEND.encode(call, "tgi")
     request: UpstreamRequest | None = first
     requests: list[UpstreamRequest] = []

@@ -12,8 +12,8 @@ import pytest
 from backends.base import BackendError, Call, Cause
 from backends.schema import ChatRequest
 from backends.vllm import VLLM
-from gateway import parse
-from gateway.errors import InvalidRequest
+from gateway.http.errors import InvalidRequest
+from gateway.proxy import parse
 from tests.backends.recorded import Recorded, load, names
 from tests.backends.test_openai import HI, TOOL, Heard, call_of, chat, decoded, events, heard, plain, text, whole
 

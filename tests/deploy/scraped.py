@@ -4,7 +4,7 @@ import msgspec
 from prometheus_client.parser import text_string_to_metric_families
 
 from gateway import config
-from gateway.observe.live import KINDS
+from gateway.observe.gauges import KINDS
 from tests.gateway.harness import CHAT, MODEL, STREAM, checked, engine, gateway, says, streamed, until, whole
 from tests.gateway.test_keys import GOOD, PLAIN, ring
 

@@ -11,10 +11,10 @@ from pathlib import Path
 from typing import Any
 
 from gateway import config
-from gateway.exchange import Exchange
-from gateway.limits import Limiter
-from gateway.limits.memory import Memory
-from gateway.limits.redis import Redis
+from gateway.access.limits import Limiter
+from gateway.access.limits.memory import Memory
+from gateway.access.limits.redis import Redis
+from gateway.http.context import Exchange
 from gateway.observe.logs import RequestLog
 from tests.faults.figures import figures
 from tests.faults.wire import Answer, Client, connected

@@ -12,8 +12,8 @@ from typing import Any, Literal
 
 import pytest
 
+from gateway.access.limits import redis as in_redis
 from gateway.config.tables import Limits
-from gateway.limits import redis as in_redis
 from tests import redis_servers
 from tests.faults.ground import Ground, assert_clean, ground
 from tests.gateway.harness import CHAT, configured, engine, until

@@ -19,8 +19,9 @@ import httpx
 import msgspec
 import uvicorn
 
-from gateway import config, server, services
+from gateway import config, services
 from gateway.app import create_app
+from gateway.server import run as server
 
 MODEL = "tiny"
 CHAT = {"model": MODEL, "messages": [{"role": "user", "content": "hi"}], "max_tokens": 4, "temperature": 0}

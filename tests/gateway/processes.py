@@ -15,7 +15,7 @@ from typing import Any
 
 import httpx
 
-from gateway.demo import free_port
+from gateway.cli.demo import free_port
 from tests.gateway.harness import ANSWER, CHAT, END, STREAM, Asked, Script, head, piece, streamed, whole
 
 PATIENCE = 15.0  # seconds, for what should take one or two

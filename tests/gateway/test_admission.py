@@ -7,10 +7,10 @@ from random import Random
 import pytest
 
 from gateway import config
-from gateway.admission import Admission
-from gateway.catalog import Offer, Target
-from gateway.errors import Unavailable
-from gateway.principal import Tier
+from gateway.access.principal import Tier
+from gateway.http.errors import Unavailable
+from gateway.proxy.admission import Admission
+from gateway.upstream.catalog_tmp import Offer, Target
 
 Taking = asyncio.Task[Offer]
 

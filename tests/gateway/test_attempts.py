@@ -11,8 +11,8 @@ import httpx
 import pytest
 
 from gateway import config
-from gateway.breaker import Breaker
-from gateway.catalog import Target
+from gateway.upstream.breaker import Breaker
+from gateway.upstream.catalog_tmp import Target
 from tests.gateway.harness import (
     ANSWER,
     CHAT,

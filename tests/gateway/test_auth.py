@@ -5,10 +5,10 @@ from typing import Any
 
 import pytest
 
-from gateway.auth import allow, authenticate, require_admin
-from gateway.errors import Forbidden, Unauthorized
-from gateway.exchange import Exchange
-from gateway.principal import ANYBODY, Principal
+from gateway.access.auth import allow, authenticate, require_admin
+from gateway.access.principal import ANYBODY, Principal
+from gateway.http.context import Exchange
+from gateway.http.errors import Forbidden, Unauthorized
 from tests.gateway.harness import ANSWER, CHAT, over, says, whole
 from tests.gateway.test_keys import GOOD, NOW, PLAIN, SECRET, ring
 

@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
 from gateway import config
-from gateway.breaker import LEAST, Breaker
+from gateway.upstream.breaker import LEAST, Breaker
 
 RULES = config.Breaker(failures=3, share=0.5, window=10.0, open=1.0, most_open=4.0)
 How = str  # good, bad, said nothing

@@ -16,10 +16,10 @@ from hypothesis import strategies as st
 from backends.base import Call, Event
 from backends.extras import Reader
 from backends.schema import Answer, ChatAnswer, ChatChunk, TextAnswer, Usage
-from gateway import parse
 from gateway.cache import entry, packed
 from gateway.cache.entry import Entry, Label
 from gateway.cache.packed import Unreadable
+from gateway.proxy import parse
 from tests.gateway.harness import CHAT, TEXT, events
 
 DIGEST = bytes(range(32))

@@ -12,10 +12,10 @@ import pytest
 
 from backends.base import Call, Event
 from backends.schema import Answer, ChunkChoice, Delta, Usage
-from gateway import parse
 from gateway.cache.single_flight import Flights, Reader
-from gateway.errors import EngineFailed, InvalidRequest, PointsmanError, RateLimited, ShuttingDown
-from gateway.source import Ready
+from gateway.http.errors import EngineFailed, InvalidRequest, PointsmanError, RateLimited, ShuttingDown
+from gateway.proxy import parse
+from gateway.proxy.sources import Ready
 from tests.gateway.harness import CHAT, until
 
 KEY = b"k"

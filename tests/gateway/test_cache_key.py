@@ -11,9 +11,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from backends.base import Call
-from gateway import parse
+from gateway.cache.control import Words, words
 from gateway.cache.key import LEFT_OUT, NUMBERS, cacheable, digest
-from gateway.cache.words import Words, words
+from gateway.proxy import parse
 from tests.gateway.harness import CHAT, TEXT
 
 WHOSE: dict[str, Any] = {"tenant": "t", "model": "m", "served": ("a/b",), "engine": "", "arm": ""}

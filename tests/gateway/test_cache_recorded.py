@@ -12,10 +12,10 @@ from backends import BACKENDS
 from backends.base import BackendError, Call, Completion, Event
 from backends.extras import lay
 from backends.schema import Usage
-from gateway import parse
 from gateway.cache import entry
 from gateway.cache.entry import Label
-from gateway.errors import InvalidRequest
+from gateway.http.errors import InvalidRequest
+from gateway.proxy import parse
 from tests.backends import recorded
 from tests.gateway.harness import events
 

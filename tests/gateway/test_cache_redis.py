@@ -14,10 +14,11 @@ from click.testing import CliRunner, Result
 from redis.exceptions import ClusterDownError, ResponseError
 
 from gateway.__main__ import main
-from gateway.cache import connect, redis
+from gateway.cache import redis
 from gateway.cache.names import LEASE, PREFIX, name_of
 from gateway.cache.redis import Redis
-from gateway.cache.url import shown, where
+from gateway.redis import connect
+from gateway.redis.url import shown, where
 from tests import redis_servers
 from tests.redis_servers import Server
 

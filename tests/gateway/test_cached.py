@@ -13,8 +13,8 @@ import msgspec
 import pytest
 
 from gateway import config
-from gateway.errors import ShuttingDown
-from gateway.keys.text import digest
+from gateway.access.keys.text import digest
+from gateway.http.errors import ShuttingDown
 from tests.gateway.harness import (
     ANSWER,
     CHAT,

@@ -6,11 +6,11 @@ from random import Random
 import pytest
 
 from backends.base import Call, Served
-from gateway import parse
-from gateway.catalog import Catalog
 from gateway.config import Config, Deployment, Model
-from gateway.errors import InvalidRequest, ModelNotFound, Unavailable
+from gateway.http.errors import InvalidRequest, ModelNotFound, Unavailable
+from gateway.proxy import parse
 from gateway.routing import plan, plan_path
+from gateway.upstream.catalog_tmp import Catalog
 from tests.gateway.harness import checked
 
 

@@ -12,7 +12,7 @@ from pathlib import Path
 import httpx
 import pytest
 
-from gateway.demo import free_port
+from gateway.cli.demo import free_port
 from tests.gateway.harness import CHAT
 
 

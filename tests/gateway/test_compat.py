@@ -13,12 +13,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 from rich.console import Console
 
-from gateway import compat
-from gateway.compat import lines
-from gateway.compat.facts import Verdict
-from gateway.compat.judge import EXAMPLES, MOST_MODELS, MOST_REASONS, Tally
-from gateway.compat.records import Unreadable, read
-from gateway.compat.show import document, status, tables
+from gateway.cli import compat
+from gateway.cli.compat import lines
+from gateway.cli.compat.facts import Verdict
+from gateway.cli.compat.judge import EXAMPLES, MOST_MODELS, MOST_REASONS, Tally
+from gateway.cli.compat.records import Unreadable, read
+from gateway.cli.compat.show import document, status, tables
 
 USER = {"role": "user", "content": "hi"}
 TOOL = {"type": "function", "function": {"name": "f", "parameters": {"type": "object", "properties": {}}}}

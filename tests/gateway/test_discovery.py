@@ -10,10 +10,11 @@ from pathlib import Path
 import aiohttp
 import pytest
 
-from gateway import discovery, services
-from gateway.catalog import Target
+from gateway import services
 from gateway.config import Breaker, Config, Deployment, Model
-from gateway.discovery import Discovery
+from gateway.upstream import discovery
+from gateway.upstream.catalog_tmp import Target
+from gateway.upstream.discovery import Discovery
 from tests.gateway.harness import CHAT, MODEL, Engine, Script, checked, gateway, until
 from tests.gateway.processes import answers, held
 

@@ -19,13 +19,13 @@ from rich.console import Console
 from backends.base import Served
 from backends.sim import SIMULATORS, Options, parse_fault
 from gateway import config
-from gateway.doctor import diagnose
-from gateway.doctor.aspects import Question
-from gateway.doctor.examine import Side
-from gateway.doctor.heard import Answer, Heard, read, tokens, words
-from gateway.doctor.judge import Finding, Severity, findings
-from gateway.doctor.questions import QUESTIONS
-from gateway.doctor.show import Report, document, status, tables
+from gateway.cli.doctor import diagnose
+from gateway.cli.doctor.aspects import Question
+from gateway.cli.doctor.examine import Side
+from gateway.cli.doctor.heard import Answer, Heard, read, tokens, words
+from gateway.cli.doctor.judge import Finding, Severity, findings
+from gateway.cli.doctor.questions import QUESTIONS
+from gateway.cli.doctor.show import Report, document, status, tables
 from tests.gateway.harness import Quiet, checked, configured, cuts, engine, hangs, head, says, until, whole
 
 PATIENCE = 0.8

@@ -5,11 +5,11 @@ from datetime import UTC, datetime
 import msgspec
 import pytest
 
-from gateway.errors import Unauthorized
-from gateway.keys import Keyring
-from gateway.keys.table import Key, write
-from gateway.keys.text import digest
-from gateway.principal import Principal
+from gateway.access.keys import Keyring
+from gateway.access.keys.table import Key, write
+from gateway.access.keys.text import digest
+from gateway.access.principal import Principal
+from gateway.http.errors import Unauthorized
 
 NOW = 1_800_000_000
 SECRET = "c2VjcmV0-c2VjcmV0_c2VjcmV0c2VjcmV0c2VjcmV0c2"

@@ -11,13 +11,14 @@ import pytest
 from click.testing import CliRunner, Result
 
 from gateway.__main__ import main
-from gateway.errors import Unauthorized
-from gateway.keys import Keyring, commands
-from gateway.keys.file import load
-from gateway.keys.table import read, write
-from gateway.keys.text import digest, fresh, id_of
-from gateway.principal import Principal
-from gateway.watched import WatchedFile
+from gateway.access.keys import Keyring
+from gateway.access.keys.file import load
+from gateway.access.keys.table import read, write
+from gateway.access.keys.text import digest, fresh, id_of
+from gateway.access.principal import Principal
+from gateway.cli import keys as commands
+from gateway.http.errors import Unauthorized
+from gateway.server.file_watcher import WatchedFile
 from tests.gateway.test_keys import GOOD, NOW, PLAIN, SECRET, at, changed
 from tests.gateway.test_keys_file import FAULTY
 

@@ -6,12 +6,12 @@ from pathlib import Path
 
 import pytest
 
+from gateway.access.keys import Keyring
+from gateway.access.keys.file import editing, load
+from gateway.access.keys.table import Key, read, write
 from gateway.config import ConfigError
-from gateway.errors import Unauthorized
-from gateway.keys import Keyring
-from gateway.keys.file import editing, load
-from gateway.keys.table import Key, read, write
-from gateway.watched import WatchedFile
+from gateway.http.errors import Unauthorized
+from gateway.server.file_watcher import WatchedFile
 from tests.gateway.test_keys import GOOD, HASH, NOW, PLAIN, SECRET, at, changed
 
 

@@ -14,15 +14,15 @@ import redis
 from hypothesis import given
 from hypothesis import strategies as st
 
+from gateway.access.limits import Limiter, Standing, make
+from gateway.access.limits import redis as in_redis
+from gateway.access.limits.headers import spelled
+from gateway.access.limits.memory import Memory
+from gateway.access.limits.quota import Quota
+from gateway.access.limits.redis import Redis
+from gateway.access.principal import Principal
 from gateway.config.tables import Limits
-from gateway.errors import RateLimited, Unavailable
-from gateway.limits import Limiter, Standing, make
-from gateway.limits import redis as in_redis
-from gateway.limits.headers import spelled
-from gateway.limits.memory import Memory
-from gateway.limits.quota import Quota
-from gateway.limits.redis import Redis
-from gateway.principal import Principal
+from gateway.http.errors import RateLimited, Unavailable
 from tests.gateway.harness import until
 from tests.gateway.redis_server import RedisServer
 

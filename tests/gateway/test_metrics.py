@@ -16,12 +16,12 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from backends.loads import Load
 from gateway import config
-from gateway.errors import ShuttingDown
-from gateway.observe.board import STALE, Board, Reading
+from gateway.http.errors import ShuttingDown
+from gateway.observe.access_recorder import MOMENT
+from gateway.observe.gauges import KINDS, Live
 from gateway.observe.labels import OPERATIONS, OUTCOMES, operation, outcome
-from gateway.observe.live import KINDS, Live
 from gateway.observe.metrics import Metrics
-from gateway.observe.records import MOMENT
+from gateway.observe.worker_snapshots import STALE, Board, Reading
 from tests.gateway.harness import (
     ANSWER,
     CHAT,

@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 
 from gateway import config
-from gateway.api.passing import JSON_PATHS
+from gateway.api.passthrough import JSON_PATHS
 from tests.gateway.harness import both, checked, engine, gateway, head, over, piece, says, whole
 from tests.gateway.test_bad_input import is_error
 

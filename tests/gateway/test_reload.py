@@ -11,8 +11,8 @@ import pytest
 
 from backends.base import Served as Serves
 from gateway import services
-from gateway.catalog import Catalog
 from gateway.config import Admission, Breaker, Config, Deployment, Health, Model, Retries, Timeouts
+from gateway.upstream.catalog_tmp import Catalog
 from tests.gateway.harness import Script, checked, engine
 from tests.gateway.processes import Served, answers, become, eventually, held, replace, served, streaming, written
 

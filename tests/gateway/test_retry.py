@@ -5,7 +5,7 @@ from random import Random
 import pytest
 
 from gateway import config
-from gateway.errors import (
+from gateway.http.errors import (
     ClientLeft,
     ContextExceeded,
     EngineFailed,
@@ -17,8 +17,8 @@ from gateway.errors import (
     RateLimited,
     Unavailable,
 )
-from gateway.retry import MOST_SAVED, Budget, wait
-from gateway.upstream import Unreachable
+from gateway.proxy.retry import MOST_SAVED, Budget, wait
+from gateway.upstream.connection import Unreachable
 
 RULES = config.Retries(attempts=3, backoff=0.05)
 CAUSES: list[type[Exception]] = [Unreachable, Unavailable, RateLimited, EngineFailed]

@@ -9,9 +9,9 @@ import pytest
 from backends.base import Call, Served
 from backends.loads import Load
 from gateway import config
-from gateway.catalog import Catalog, Entry, Offer, Target
-from gateway.errors import InvalidRequest, Unavailable
+from gateway.http.errors import InvalidRequest, Unavailable
 from gateway.routing import least_busy, plan, plan_path, prefix, round_robin, standing, weighted
+from gateway.upstream.catalog_tmp import Catalog, Entry, Offer, Target
 from tests.gateway.harness import checked
 from tests.gateway.test_catalog import call
 

@@ -6,9 +6,9 @@ from typing import Any
 
 import pytest
 
-from gateway import parse
-from gateway.pipeline import tier
-from gateway.principal import Principal
+from gateway.access.principal import Principal
+from gateway.proxy import parse
+from gateway.proxy.pipeline import tier
 
 
 @pytest.mark.parametrize(

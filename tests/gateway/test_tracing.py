@@ -20,10 +20,9 @@ from opentelemetry.sdk.trace.sampling import Decision, TraceIdRatioBased
 
 from backends.base import Call
 from backends.schema import Usage
-from gateway import parse
-from gateway.catalog import Offer, Target
 from gateway.config.tables import Breaker, Deployment, Telemetry
-from gateway.errors import (
+from gateway.http.context import Attempt, Exchange
+from gateway.http.errors import (
     ClientLeft,
     ContextExceeded,
     EngineFailed,
@@ -34,12 +33,13 @@ from gateway.errors import (
     Unauthorized,
     Unavailable,
 )
-from gateway.exchange import Attempt, Exchange
 from gateway.observe import trace_export, tracing
 from gateway.observe.trace_context import Trace, client_trace
 from gateway.observe.trace_spans import Spans
 from gateway.observe.trace_wire import encoded
-from gateway.upstream import Unreachable
+from gateway.proxy import parse
+from gateway.upstream.catalog_tmp import Offer, Target
+from gateway.upstream.connection import Unreachable
 from tests.gateway.collector import Collector, attributes, over_grpc, over_http
 from tests.gateway.harness import ANSWER, until
 

@@ -8,7 +8,7 @@ from unittest.mock import Mock
 import aiohttp
 import pytest
 
-from gateway.upstream import Drained
+from gateway.upstream.connection import Drained
 
 
 def reader(kind: Any) -> Any:

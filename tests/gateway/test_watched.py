@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from gateway.watched import WatchedFile
+from gateway.server.file_watcher import WatchedFile
 from tests.gateway.processes import eventually, replace
 
 

@@ -1,0 +1,1 @@
+"""Who asks, what for, and how much: keys, and their limits."""

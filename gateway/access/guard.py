@@ -1,0 +1,27 @@
+"""Steps 2b and 2c: who asks, and whether that key may ask now. It stands before every path but the operators' own."""
+
+from gateway.access.auth import authenticate
+from gateway.http.context import Exchange
+from gateway.http.door_tmp import Receive, Send
+from gateway.http.lifecycle import Handler
+from gateway.services import Services
+
+
+def guarded(services: Services, handler: Handler) -> Handler:
+    """Return the handler for those alone who may ask."""
+
+    async def handle(exchange: Exchange, receive: Receive, send: Send) -> None:
+        await admit(exchange, services)
+        await handler(exchange, receive, send)
+
+    return handle
+
+
+async def admit(exchange: Exchange, services: Services) -> None:
+    """Note who asks, and count the request. Raises Unauthorized, RateLimited, Unavailable."""
+    if services.keyring is None:
+        return
+    principal = exchange.principal = authenticate(exchange, services.keyring, services.wall())
+    if principal.limited:
+        exchange.standing = await services.limiter.enter(principal, services.clock())
+    exchange.passed("auth", services.clock())

@@ -1,0 +1,1 @@
+"""TGI's own API: what its clients send, answered by either engine."""

@@ -1,0 +1,186 @@
+"""TGI's own API: `/generate`, `/generate_stream`, `/` and `/info`, for clients that were written for TGI.
+
+They name no model: they speak for `[server] tgi_model`, or for the only one there is. A TGI behind gets the request
+as the client sent it, and its answer goes back as it came (`tgi_passed`). For a vLLM both are translated
+(`tgi_translated`). A request that the translation refuses is TGI's to judge where the model has one; so is what vLLM
+has no way to do.
+"""
+
+import asyncio
+from collections.abc import Awaitable, Callable
+
+from backends.inbound.tgi import serde as native_serde
+from backends.inbound.tgi import translate as native
+from backends.inbound.tgi.wire import Asked
+from gateway.access.auth import allow
+from gateway.access.guard import admit
+from gateway.api.tgi.client import Client
+from gateway.api.tgi.errors import Misread
+from gateway.api.tgi.passthrough import Passage
+from gateway.api.tgi.translate import Names, Translation
+from gateway.api.tgi.upstream import Line
+from gateway.http.context import NEVER, Attempt, Exchange
+from gateway.http.door_tmp import JSON, Receive, Send, read_json, watching
+from gateway.http.errors import RETRY_AFTER, InvalidRequest, MethodNotAllowed, PointsmanError, Unavailable
+from gateway.http.lifecycle import Handler
+from gateway.proxy.dispatch import first_good
+from gateway.proxy.pipeline import pin
+from gateway.routing import pinned, standing
+from gateway.services import Services
+from gateway.upstream.catalog_tmp import Entry, Offer
+from gateway.upstream.connection import Upstream
+
+PATHS = (native.WHOLE, native.STREAM, native.COMPAT_PATH)
+INFO = "/info"
+
+Vocabularies = dict[tuple[str, str], Names]  # of each deployment's models
+
+
+# --- handlers -------------------------------------------------------------------------------------------------
+
+
+def generation(services: Services) -> Handler:
+    """Return the handler of the three paths that generate."""
+    vocabularies: Vocabularies = {}
+
+    async def answer(exchange: Exchange, receive: Receive, client: Client) -> None:
+        _check_method(exchange, "POST")
+        await admit(exchange, services)
+        body = await read_json(exchange, receive, services.config.server.max_body_bytes)
+        exchange.since = services.clock()
+        with watching(exchange, receive):
+            await Turn(body, vocabularies, exchange, client, services).serve()
+
+    return _telling(services, answer)
+
+
+def info(services: Services) -> Handler:
+    """Return the handler of `/info`: a TGI's own words if there is one, else what is known of the vLLM."""
+
+    async def answer(exchange: Exchange, receive: Receive, client: Client) -> None:
+        _check_method(exchange, "GET", "HEAD")
+        await admit(exchange, services)
+        await client.respond(200, await _description(exchange, services), JSON)
+
+    return _telling(services, answer)
+
+
+def _telling(services: Services, answer: Callable[[Exchange, Receive, Client], Awaitable[None]]) -> Handler:
+    """Return a handler that tells of errors in TGI's words."""
+
+    async def handle(exchange: Exchange, receive: Receive, send: Send) -> None:
+        client = Client(exchange, send, services.clock)
+        try:
+            await answer(exchange, receive, client)
+        except (Exception, asyncio.CancelledError) as error:
+            failure = exchange.failure = exchange.ended_by(error)
+            if not isinstance(failure, PointsmanError):
+                raise failure from error
+            await client.tell(failure)
+
+    return handle
+
+
+def _check_method(exchange: Exchange, *methods: str) -> None:
+    if exchange.method not in methods:
+        raise MethodNotAllowed("", headers={"allow": ",".join(methods)})
+
+
+def spoken_for(services: Services) -> Entry:
+    """Return the model that TGI's paths speak for. Raises InvalidRequest if there are several, and Unavailable."""
+    catalog = services.catalog
+    name = services.config.server.tgi_model
+    if not name and len(catalog.entries) > 1:
+        there = ", ".join(catalog.entries)
+        raise InvalidRequest(f"this path names no model, and there are several: {there}; server.tgi_model chooses one")
+    return catalog.find(name)
+
+
+# --- what is known of the model -------------------------------------------------------------------------------
+
+
+async def _description(exchange: Exchange, services: Services) -> bytes:
+    """Return the answer to `/info`. Raises Unavailable before any engine has said how long its context is."""
+    offers = pinned(spoken_for(services), pin(exchange))
+    for offer in offers:
+        if offer.target.engine == "tgi" and (body := await _told_by(offer, services.upstream)):
+            exchange.answering = Attempt(offer, exchange.began)
+            return body
+    offer = next((offer for offer in offers if offer.max_model_len), offers[0])
+    if offer.max_model_len is None:
+        raise Unavailable("No engine has answered yet.", headers={"retry-after": RETRY_AFTER})
+    return native.info(offer.model, offer.max_model_len)
+
+
+async def _told_by(offer: Offer, upstream: Upstream) -> bytes:
+    """Return what a TGI says of itself; nothing if it cannot be asked."""
+    try:
+        reply = await upstream.get(offer.target, INFO)
+        body = await reply.read()
+    except PointsmanError:
+        return b""
+    return body if reply.status == 200 else b""
+
+
+# --- one request ----------------------------------------------------------------------------------------------
+
+
+class Turn:
+    """One request of a client's, from its body to its answer."""
+
+    def __init__(
+        self, body: bytes, vocabularies: Vocabularies, exchange: Exchange, client: Client, services: Services
+    ) -> None:
+        self._body = body
+        self._vocabularies = vocabularies
+        self._exchange = exchange
+        self._client = client
+        self._services = services
+        self._asked: Asked | None = None
+
+    async def serve(self) -> None:
+        """Read the request, choose the engine, answer. Raises PointsmanError."""
+        exchange, services = self._exchange, self._services
+        refusal = self._read()
+        exchange.passed("parse", services.clock())
+        if self._asked is not None and self._asked.stream:
+            self._client.stream()
+        entry = spoken_for(services)
+        exchange.model = entry.name
+        allow(exchange.principal, entry.name)
+        exchange.tier = exchange.principal.tier
+        offers = self._plan(entry, refusal)
+        exchange.passed("route", services.clock())
+        patience = services.config.timeouts.first_event if exchange.stream else NEVER
+        await first_good(offers, self._ask, exchange, services, patience)
+
+    def _read(self) -> InvalidRequest | None:
+        """Read the request; return what the translation has against it."""
+        try:
+            self._asked = native.read(self._exchange.path, self._body)
+        except native_serde.Rejected as rejected:
+            return Misread(rejected)
+        words = native.refusal(self._asked)
+        return InvalidRequest(words) if words else None
+
+    def _plan(self, entry: Entry, refusal: InvalidRequest | None) -> list[Offer]:
+        """Return the offers to try. Raises InvalidRequest if none can do what is asked."""
+        offers = pinned(entry, pin(self._exchange))
+        passing = [offer for offer in offers if offer.target.engine == "tgi"]
+        translated = [offer for offer in offers if offer.target.engine == "vllm"]
+        if not passing and not translated:
+            refusal = InvalidRequest(f"{offers[0].target.backend.label} has no way to answer here")
+        if refusal is not None and (not passing or (translated and not entry.routes)):
+            raise refusal
+        offers = passing if refusal else [*passing, *translated]
+        head = self._body[: entry.settings.prefix_bytes]
+        return standing(offers, entry, head, self._services.clock(), self._services.random)
+
+    async def _ask(self, attempt: Attempt) -> None:
+        offer = attempt.offer
+        line = Line(attempt, self._exchange, self._services)
+        if offer.target.engine == "tgi" or self._asked is None:
+            await Passage(self._body, self._asked, line, self._client).answer()
+        else:
+            names = self._vocabularies.setdefault((offer.target.name, offer.model), {})
+            await Translation(self._asked, names, line, self._client).answer(self._services.random)

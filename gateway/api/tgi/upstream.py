@@ -1,0 +1,65 @@
+"""The engine's side of TGI's own API: what one attempt sends to its engine, and how it hears of it."""
+
+from backends.base import BackendError, UpstreamRequest
+from backends.inbound.tgi import translate as native
+from gateway.http.context import Attempt, Exchange
+from gateway.http.errors import PointsmanError, from_backend
+from gateway.services import Services
+from gateway.upstream.connection import Reply
+
+
+class Line:
+    """The line to the engine of one attempt."""
+
+    def __init__(self, attempt: Attempt, exchange: Exchange, services: Services) -> None:
+        self.attempt = attempt
+        self.offer = attempt.offer
+        self.exchange = exchange
+        self.clock = services.clock
+        self._upstream = services.upstream
+        self._between_events = services.config.timeouts.between_events
+
+    async def post(self, request: UpstreamRequest) -> Reply:
+        """Send one request; return the head of its answer. Raises PointsmanError."""
+        exchange, target = self.exchange, self.offer.target
+        exchange.heard = self.clock()
+        exchange.asked = exchange.asked or exchange.heard
+        told = exchange.trace.headers(len(exchange.attempts) - 1, target.engine)  # it is never hedged
+        headers = {"x-request-id": exchange.id, **told}
+        reply = await self._upstream.post(target, request.path, request.body, headers)
+        exchange.heard = self.clock()
+        return reply
+
+    async def whole(self, reply: Reply) -> bytes:
+        """Return the whole of an answer. Raises PointsmanError."""
+        body = await reply.read()
+        self.exchange.heard = self.clock()
+        return body
+
+    async def chunk(self, reply: Reply) -> bytes:
+        """Return what has come of a stream since the last call; at the end, nothing. Raises PointsmanError."""
+        data = await reply.chunk()
+        exchange = self.exchange
+        exchange.heard = self.clock()
+        exchange.first = exchange.first or exchange.heard
+        exchange.patience = self._between_events
+        return data
+
+    async def read(self, request: UpstreamRequest) -> bytes:
+        """Return the answer to a question beside the request. Raises PointsmanError."""
+        reply = await self.post(request)
+        try:
+            body = await reply.read()
+        finally:
+            reply.close()
+        if reply.status != 200:
+            raise self.failure(reply, body)
+        return body
+
+    def failure(self, reply: Reply, body: bytes) -> PointsmanError:
+        """Return what an answer means whose status is not 200, in words that name TGI's parameters."""
+        failure = self.offer.target.backend.failure(None, None, reply.status, reply.headers, body)
+        if not isinstance(failure, BackendError):
+            raise TypeError(f"a request of TGI's was answered with {failure!r}")
+        failure.message = native.in_tgis_names(failure.message)
+        return from_backend(failure)

@@ -1,0 +1,83 @@
+"""Step 6b: an answer that is kept is played again; one that another request waits for is shared; a new one is kept."""
+
+import asyncio
+from collections.abc import Callable, Sequence
+from functools import partial
+
+from backends.base import Call, Event
+from backends.schema import Usage
+from gateway.cache import entry as kept_answer
+from gateway.cache.coalesce import Flown, Followed, Open
+from gateway.cache.entry import Entry
+from gateway.cache.policy import Asked, Cache
+from gateway.http.context import Exchange
+from gateway.http.door_tmp import JSON, Send, respond
+from gateway.http.errors import PointsmanError
+from gateway.http.sse import EVENTS, UNBUFFERED, PassedStream
+from gateway.proxy.sources import Source, Through
+from gateway.services import Services
+
+
+async def played(kept: Entry, call: Call, exchange: Exchange, send: Send, cache: Cache, services: Services) -> bool:
+    """Answer with what is kept; return False if it has not the form that the call wants."""
+    body = kept_answer.stream(kept, call) if call.stream else kept_answer.whole(kept, call)
+    if body is None:
+        return False
+    exchange.cache, exchange.usage = "hit", kept.usage
+    exchange.age = kept.label.age(services.wall())
+    pace = cache.settings.pace
+    if not call.stream:
+        await respond(exchange, send, services.clock(), 200, body, JSON)
+    elif pace:
+        await _paced(body, pace, exchange, PassedStream(exchange, send, services.clock))
+    else:
+        await respond(exchange, send, services.clock(), 200, body, EVENTS, tuple(UNBUFFERED))
+    return True
+
+
+async def _paced(body: bytes, pace: float, exchange: Exchange, client: PassedStream) -> None:
+    """Play a stream event by event."""
+    *events, last, _ = body.split(b"\n\n")
+    try:
+        for event in events:
+            await client.pass_on(event + b"\n\n")
+            await asyncio.sleep(pace)
+    except asyncio.CancelledError as error:
+        failure = exchange.failure = exchange.ended_by(error)
+        if not isinstance(failure, PointsmanError):
+            raise failure from error
+        await client.fail(failure)
+    await client.finish(last + b"\n\n")
+
+
+async def shared(asked: Asked, call: Call, exchange: Exchange, open_: Open, cache: Cache, services: Services) -> Source:
+    """Return the answer's source, which keeps it at its end. Raises PointsmanError.
+
+    `open_` asks the engines; if an identical request is in flight, its answer is read along instead. Identical in its
+    tier, too, so that nobody waits for room in the queue of a lower one.
+    """
+    if not asked.words.share:
+        return Kept(await open_(exchange), partial(cache.keep, asked, call))
+    exchange.cache = "coalesced"  # until it leads
+    flown = Flown(asked, call, exchange, open_, cache, services)
+    key = asked.digest + (b"\1" if call.stream else b"\0") + exchange.tier.encode()
+    reader = await cache.flights.join(key, call, flown.open, flown.keep)
+    return Followed(reader, exchange, services.clock(), services.wall())
+
+
+class Kept(Through):
+    """A source that nobody shares, and whose answer is kept at its end."""
+
+    def __init__(self, source: Source, keep: Callable[[Sequence[Event], Usage | None], None]) -> None:
+        super().__init__(source)
+        self._keep = keep
+        self._log: list[Event] = []
+
+    async def read(self) -> Sequence[Event]:
+        """Return the next batch; behind the last, keep all of them."""
+        events = await super().read()
+        self._log += events
+        if self._log and (self.ended or not events):
+            self._keep(self._log, self.usage)
+            self._log = []
+        return events

@@ -1,0 +1,1 @@
+"""The commands, a file or a folder each; `gateway.__main__` reads their arguments. No server imports them."""

@@ -1,0 +1,67 @@
+"""`pointsman doctor`: asks the live engines the same things, and says where they differ and what is done about it.
+
+Every question goes to the engine itself and, pinned to it, through a gateway that runs in this process: so what
+the report says of the gateway is what the gateway does, not what a list says it should.
+
+    ask         the only file that opens a connection
+    questions   the table of what is asked
+    aspects     what is looked at in the answers
+    heard       answers, read leniently
+    examine     puts the questions to the engines
+    judge       from answers to findings; what counts as broken is said there
+    show        the table and the JSON document, and the exit status
+"""
+
+import asyncio
+import logging
+import sys
+from collections.abc import Callable
+
+import msgspec
+from rich.console import Console
+from rich.progress import Progress
+
+from gateway.cli.doctor import ask
+from gateway.cli.doctor.examine import examine
+from gateway.cli.doctor.judge import findings
+from gateway.cli.doctor.questions import QUESTIONS
+from gateway.cli.doctor.show import WIDTH, Report, document, status, tables
+from gateway.config import Config, Deployment
+
+__all__ = ["diagnose", "run"]
+
+
+def run(config: Config, as_json: bool, patience: float = ask.PATIENCE) -> int:
+    """Examine all engines, print the report, return the exit status."""
+    logging.getLogger("pointsman").setLevel(logging.CRITICAL)  # what the gateway would log is in the report
+    with Progress(console=Console(stderr=True), transient=True, disable=not sys.stderr.isatty()) as progress:
+        task = progress.add_task(
+            "Asking the engines", total=len(QUESTIONS) * sum(len(one) for _, one in groups(config))
+        )
+        try:
+            reports = asyncio.run(diagnose(config, lambda: progress.advance(task), patience))
+        except KeyboardInterrupt:
+            return 3
+    if as_json:
+        sys.stdout.write(msgspec.json.format(msgspec.json.encode(document(reports))).decode() + "\n")
+    else:
+        Console(width=None if sys.stdout.isatty() else WIDTH).print(tables(reports))
+    return status(reports)
+
+
+async def diagnose(
+    config: Config, tick: Callable[[], object] = lambda: None, patience: float = ask.PATIENCE
+) -> list[Report]:
+    """Return what is found about each model of a checked configuration."""
+    reports = []
+    for name, deployments in groups(config):
+        sides = await examine(deployments, tick, patience)
+        reports.append(Report(name, sides, findings(sides, bool(name))))
+    return reports
+
+
+def groups(config: Config) -> list[tuple[str, list[Deployment]]]:
+    """Return the engines to compare with each other: those of each named model, and all that have no name."""
+    named = [(model.name, model.deployments) for model in config.models if model.name]
+    unnamed = [deployment for model in config.models if not model.name for deployment in model.deployments]
+    return [*named, *([("", unnamed)] if unnamed else [])]

@@ -1,0 +1,185 @@
+"""Puts the questions to the engines, each directly and through a gateway, and notes what came.
+
+Engines are asked side by side, but each one thing at a time: a batch of our own making could change a greedy text.
+"""
+
+import asyncio
+from collections.abc import Callable
+from typing import Any
+
+from msgspec import Struct
+
+from backends import BACKENDS
+from backends.base import BackendError, Served
+from gateway.cli.doctor import ask
+from gateway.cli.doctor.aspects import Question
+from gateway.cli.doctor.heard import Answer, Heard, fields, read, tokens, words
+from gateway.cli.doctor.questions import HELLO, QUESTIONS
+from gateway.config import Deployment
+
+CHAT = "/v1/chat/completions"
+TEXT = "/v1/completions"
+COUNTERS = {"vllm": "/tokenize", "tgi": "/chat_tokenize"}
+PIN = "x-pointsman-engine"
+NOBODY = Answer(status=0, trouble="not asked")
+
+Tick = Callable[[], object]
+
+
+class Side(Struct):
+    """What one engine said: of itself, and for each question's place what it and the gateway answered.
+
+    `twins` are the measures that some questions have. `rest` is what the gateway did without a pin where it
+    refused the pinned request. `trouble` is why the engine could not be asked.
+    """
+
+    name: str
+    engine: str
+    url: str
+    trouble: str = ""
+    version: str = ""
+    served: list[Served] = []
+    facts: dict[str, Any] = {}
+    auth: str = "open"
+    raw: dict[int, Answer] = {}
+    via: dict[int, Answer] = {}
+    raw_twins: dict[int, Answer] = {}
+    via_twins: dict[int, Answer] = {}
+    rest: dict[int, Answer] = {}
+
+    @property
+    def model(self) -> str:
+        """What a request to the engine itself has to call its model."""
+        return self.served[0].model if self.served else ""
+
+
+async def examine(deployments: list[Deployment], tick: Tick, patience: float) -> list[Side]:
+    """Ask all engines of one model everything."""
+    sides = await asyncio.gather(*(_introduce(one, patience) for one in deployments))
+    there = [one for one, side in zip(deployments, sides, strict=True) if not side.trouble]
+    await asyncio.gather(
+        *(
+            _question(deployment, there, side, tick, patience)
+            for deployment, side in zip(deployments, sides, strict=True)
+            if not side.trouble
+        )
+    )
+    return sides
+
+
+# --- who is there ---------------------------------------------------------------------------------------------
+
+
+async def _introduce(deployment: Deployment, patience: float) -> Side:
+    """Ask an engine who it is, and whether it answers a chat at all."""
+    side = Side(name=deployment.name, engine=deployment.engine, url=deployment.url)
+    backend = BACKENDS[deployment.engine]
+    async with ask.direct(deployment, patience) as line:
+        heard = await line.get(backend.facts_path)
+        side.version = await _version(line, deployment.engine, heard)
+        try:
+            side.served = backend.served(heard.body) if heard.status == 200 else []
+        except BackendError:
+            side.served = []
+        if not side.served or (side.engine == "vllm" and not side.version):
+            side.trouble = await _stranger(line, deployment, heard)
+        if side.trouble:
+            return side
+        side.facts = fields(heard.body)
+        if deployment.model:
+            side.served = [one for one in side.served if deployment.model in (one.name, one.model)] or [
+                Served(deployment.model, deployment.model, side.served[0].max_model_len)
+            ]
+        side.trouble = await _first_words(line, side, bool(deployment.api_key))
+    return side
+
+
+async def _version(line: ask.Line, engine: str, facts: Heard) -> str:
+    if engine == "vllm":
+        return str(fields((await line.get("/version")).body).get("version") or "")
+    return str(fields(facts.body).get("version") or "")
+
+
+async def _stranger(line: ask.Line, deployment: Deployment, heard: Heard) -> str:
+    """Say why what is at the URL is not the engine that it should be."""
+    label = BACKENDS[deployment.engine].label
+    if heard.trouble:
+        return heard.trouble
+    if heard.status in (401, 403):
+        return _wants_key(deployment.engine, bool(deployment.api_key))
+    if deployment.engine != "tgi" and "max_total_tokens" in fields((await line.get("/info")).body):
+        return f"this is a TGI, not {label}: give it with --tgi"
+    if deployment.engine == "tgi" and "version" in fields((await line.get("/version")).body):
+        return "this is a vLLM, not TGI: give it with --vllm"
+    said = words(heard) if heard.status != 200 else "200, but not its protocol"
+    return f"this is no {label}: {BACKENDS[deployment.engine].facts_path} says {said}"
+
+
+async def _first_words(line: ask.Line, side: Side, has_key: bool) -> str:
+    """Ask for one token; an engine that does not give it cannot be asked anything. Note whether it wants a key."""
+    body = {"model": side.model, "messages": HELLO, "max_tokens": 1, "temperature": 0}
+    heard = await line.post(CHAT, body)
+    answer = read(heard)
+    if heard.status in (401, 403):
+        return _wants_key(side.engine, has_key)
+    if not answer.taken:
+        return answer.trouble or f"it does not answer a chat: {answer.error}"
+    if has_key:
+        without = await line.post(CHAT, body, {"authorization": ""})
+        side.auth = "a key" if without.status in (401, 403) else "open, the key is not looked at"
+    return ""
+
+
+def _wants_key(engine: str, has_key: bool) -> str:
+    if has_key:
+        return "it refuses the key"
+    return f"it wants a key: set POINTSMAN_{engine.upper()}_API_KEY, or api_key_env in the file"
+
+
+# --- the questions --------------------------------------------------------------------------------------------
+
+
+async def _question(deployment: Deployment, there: list[Deployment], side: Side, tick: Tick, patience: float) -> None:
+    """Ask one engine all questions, directly and through a gateway that has the other engines too."""
+    others = [one for one in there if one.engine != deployment.engine]
+    behind = [deployment, *others]
+    async with ask.direct(deployment, patience) as line, ask.fronted(behind, patience) as front:
+        for place, question in enumerate(QUESTIONS):
+            await _put(place, question, side, line, front)
+            tick()
+        side.trouble = line.given_up
+
+
+async def _put(place: int, question: Question, side: Side, line: ask.Line, front: ask.Line) -> None:
+    """Put one question both ways."""
+    own, pin = {"model": side.model}, {PIN: side.engine}
+    doctor = {"model": ask.MODEL}
+    body = question.body
+    if question.twin is not None:
+        side.raw_twins[place] = await _ask(line, question, own | question.twin, {})
+        side.via_twins[place] = side.raw_twins[place]
+        if not question.bare:
+            side.via_twins[place] = await _ask(front, question, doctor | question.twin, pin)
+    side.raw[place] = await _ask_engine(line, question, own | _body(question, side.raw_twins.get(place)), side.engine)
+    body = doctor | _body(question, side.via_twins.get(place))
+    side.via[place] = await _ask(front, question, body, pin)
+    if side.via[place].status == 400 and not question.refused:
+        side.rest[place] = await _ask(front, question, body, {})
+
+
+def _body(question: Question, twin: Answer | None) -> dict[str, Any]:
+    return question.then(twin) if question.then and twin is not None else question.body
+
+
+async def _ask_engine(line: ask.Line, question: Question, body: dict[str, Any], engine: str) -> Answer:
+    """Ask the engine itself; where it counts tokens without generating, that is asked of it."""
+    if question.counts and engine in COUNTERS:
+        answer = tokens(await line.post(COUNTERS[engine], body), engine)
+        if answer is not None:
+            return answer
+    return await _ask(line, question, body, {})
+
+
+async def _ask(line: ask.Line, question: Question, body: dict[str, Any], headers: dict[str, str]) -> Answer:
+    path = TEXT if question.text else CHAT
+    return read(await line.post(path, body, headers), bool(body.get("stream")))

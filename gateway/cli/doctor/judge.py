@@ -1,0 +1,245 @@
+"""From what the engines said to findings. Pure: every rule of what breaks a client is here.
+
+ok        the engines agree
+handled   they differ, and the gateway evens it out: it says how
+differs   a client would notice, and live with it
+broken    a request that OpenAI's API allows fails, or silently comes to mean something else
+"""
+
+from collections.abc import Iterator
+from enum import IntEnum
+
+import msgspec
+from msgspec import Struct
+
+from backends import BACKENDS
+from gateway.cli.doctor.aspects import Question
+from gateway.cli.doctor.examine import NOBODY, Side
+from gateway.cli.doctor.heard import Answer, short
+from gateway.cli.doctor.questions import QUESTIONS, SAME_TEXT
+from gateway.http.errors import PointsmanError
+from gateway.proxy import parse
+
+GENERATION_STOPS = 4  # what OpenAI's API allows
+
+
+class Severity(IntEnum):
+    """How bad it is; the order is the law's."""
+
+    OK = 0
+    HANDLED = 1
+    DIFFERS = 2
+    BROKEN = 3
+
+    @property
+    def word(self) -> str:
+        """The name that people and `--json` see."""
+        return self.name.lower()
+
+
+class Finding(Struct, frozen=True):
+    """One line of the report: what was looked at, what each engine said, and what the gateway does about it."""
+
+    severity: Severity
+    area: str
+    check: str
+    said: dict[str, str]
+    does: str = ""
+
+
+def findings(sides: list[Side], named: bool) -> list[Finding]:
+    """Return everything found about the engines of one model; `named` says that they are behind one name."""
+    there = [side for side in sides if side.served and side.raw]
+    found = list(_facts(there, named)) if there else []
+    for place, question in enumerate(QUESTIONS):
+        asked = [side for side in there if _answered(side, place)]
+        if asked and question not in SAME_TEXT:
+            found.append(_judge(place, question, asked))
+    if there:
+        found.append(_texts(there))
+    return sorted(found, key=lambda finding: AREAS.index(finding.area))
+
+
+AREAS = ["engine", "context", "prompt", "answers", "defaults", "parameters", "logprobs", "tools", "structured"]
+AREAS += ["limits", "errors"]
+
+
+# --- what the engines say of themselves -----------------------------------------------------------------------
+
+
+def _facts(sides: list[Side], named: bool) -> Iterator[Finding]:
+    yield Finding(Severity.OK, "engine", "version", {side.name: side.version or "not told" for side in sides})
+    yield _models(sides, named)
+    keys = {side.name: side.auth for side in sides}
+    yield Finding(Severity.OK, "engine", "auth", keys, "Engines get their own keys; a client's key never reaches them.")
+    yield _context(sides)
+    for side in sides:
+        if side.engine == "tgi":
+            yield from _limits(side)
+
+
+def _models(sides: list[Side], named: bool) -> Finding:
+    said = {side.name: ", ".join(one.name for one in side.served) for side in sides}
+    if len(set(said.values())) == 1:
+        return Finding(Severity.OK, "engine", "models", said)
+    if named:
+        return Finding(Severity.HANDLED, "engine", "models", said, "Both are behind one name; answers carry that.")
+    does = "Two models for clients: give --model NAME to serve, or [[models]] in the file, to put them behind one."
+    return Finding(Severity.DIFFERS, "engine", "models", said, does)
+
+
+def _context(sides: list[Side]) -> Finding:
+    lengths = {side.name: side.served[0].max_model_len for side in sides}
+    inputs = {side.name: side.facts.get("max_input_tokens") for side in sides}
+    said = {}
+    prompts = set()
+    for name, length in lengths.items():
+        most = inputs[name]
+        narrow = isinstance(most, int) and isinstance(length, int) and most < length - 1
+        said[name] = f"{length or 'not told'}" + (f", prompts up to {most}" if narrow else "")
+        prompts.add(most if narrow else (length or 0) - 1)
+    if len(set(lengths.values())) == 1 and len(prompts) == 1:
+        return Finding(Severity.OK, "context", "length in tokens", said, "max_tokens is capped by what is left.")
+    does = (
+        "What fits one fails on the other with 400. vLLM --max-model-len, TGI --max-total-tokens, --max-input-tokens."
+    )
+    return Finding(Severity.BROKEN, "context", "length in tokens", said, does)
+
+
+def _limits(side: Side) -> Iterator[Finding]:
+    """Look at the limits that TGI's `/info` tells."""
+    facts = side.facts
+    stops = facts.get("max_stop_sequences")
+    if isinstance(stops, int):
+        fits = stops >= GENERATION_STOPS
+        does = "" if fits else f"Launch TGI with --max-stop-sequences {GENERATION_STOPS}."
+        yield Finding(
+            Severity.OK if fits else Severity.BROKEN, "limits", "stop strings", {side.name: f"up to {stops}"}, does
+        )
+    batch = facts.get("max_client_batch_size")
+    if isinstance(batch, int):
+        does = "Each prompt is a request of its own."
+        yield Finding(Severity.HANDLED, "limits", "prompts a request", {side.name: f"up to {batch}"}, does)
+    permits = facts.get("max_concurrent_requests")
+    if isinstance(permits, int):
+        said = {side.name: f"{permits}, then 429"}
+        does = "503 with Retry-After, as for vLLM; --max-concurrent-requests is TGI's limit."
+        yield Finding(Severity.HANDLED, "limits", "requests at once", said, does)
+
+
+# --- the questions --------------------------------------------------------------------------------------------
+
+
+def _answered(side: Side, place: int) -> bool:
+    return not side.raw.get(place, NOBODY).trouble and not side.via.get(place, NOBODY).trouble
+
+
+def _judge(place: int, question: Question, sides: list[Side]) -> Finding:
+    """Judge one question: by refusals first, then by what is in the answers."""
+    raw = {side.name: _look(question, side.raw[place], side.raw_twins.get(place)) for side in sides}
+    via = {side.name: _look(question, side.via[place], side.via_twins.get(place)) for side in sides}
+
+    def finding(severity: Severity, does: str = "") -> Finding:
+        return Finding(severity, question.area, question.check, raw, does)
+
+    if question.refused:
+        return finding(*_refusal(question, [side.raw[place] for side in sides], [side.via[place] for side in sides]))
+    failed = [side for side in sides if not side.via[place].taken]
+    if failed:
+        return finding(*_failure(place, question, failed))
+    wrong = question.right and set(via.values()) != {question.right}
+    if wrong or len(set(via.values())) > 1:
+        return finding(_severity(question), f"{_through(via)} {question.note}")
+    if question.counts and (other := _other_tokens(place, sides)):
+        return finding(_severity(question), f"{other} {question.note}")
+    if all(side.raw[place].taken for side in sides) and set(raw.values()) == set(via.values()):
+        return finding(Severity.OK)
+    return finding(Severity.HANDLED, question.how or _adapted(place, sides))
+
+
+def _look(question: Question, answer: Answer, twin: Answer | None) -> str:
+    """Say what there is to see in an answer."""
+    if not answer.taken:
+        return short(answer.error or answer.trouble, 70)
+    if twin is not None and not twin.taken:
+        return "nothing to measure it by"
+    return question.aspect(answer, twin or answer)
+
+
+def _refusal(question: Question, raw: list[Answer], via: list[Answer]) -> tuple[Severity, str]:
+    """Judge a request that has to be refused: the same way for all, and by its status, never inside a 200."""
+    statuses = {answer.status for answer in via}
+    if 200 in statuses or len(statuses) > 1 or any(answer.status >= 500 for answer in via):
+        return Severity.BROKEN, "Through the gateway: " + ", ".join(answer.error or "taken" for answer in via)
+    alike = len({(answer.status, answer.taken) for answer in raw}) == 1 and raw[0].status == via[0].status
+    return (Severity.OK if alike and len(raw) > 1 else Severity.HANDLED), question.how
+
+
+def _failure(place: int, question: Question, failed: list[Side]) -> tuple[Severity, str]:
+    """Judge a request that fails through the gateway when it is pinned to an engine."""
+    first = failed[0]
+    answer = first.via[place]
+    lacking = unsupported(question, first.engine)
+    elsewhere = first.rest.get(place)
+    # Without a way on the engine the other is chosen always; otherwise it may have been drawn.
+    if lacking and elsewhere is not None and elsewhere.taken and elsewhere.engine and elsewhere.engine != first.engine:
+        return Severity.HANDLED, f"Sent to {elsewhere.engine}; pinned to {first.engine}: 400 {answer.param}."
+    if lacking:
+        return Severity.DIFFERS, f"{BACKENDS[first.engine].label} has no way: 400 that names {lacking}."
+    said = f"Through the gateway, {first.name}: {short(answer.error)}. "
+    return Severity.BROKEN, (said + _mend(question, failed)).strip()
+
+
+def unsupported(question: Question, engine: str) -> str | None:
+    """Return the parameter that the engine's dialect says it has no way for; a refusal of the parser's too."""
+    read = parse.completion if question.text else parse.chat
+    try:
+        call = read(msgspec.json.encode(question.body), "doctor", 0)
+    except PointsmanError as error:
+        return error.param
+    return BACKENDS[engine].unsupported(call)
+
+
+def _severity(question: Question) -> Severity:
+    return Severity.DIFFERS if question.loose else Severity.BROKEN
+
+
+def _through(via: dict[str, str]) -> str:
+    said = ", ".join(f"{name} {text}" for name, text in via.items())
+    return f"Through the gateway: {said}."
+
+
+def _mend(question: Question, sides: list[Side]) -> str:
+    found = [question.mend[side.engine] for side in sides if side.engine in question.mend]
+    return " ".join(dict.fromkeys(found))
+
+
+def _other_tokens(place: int, sides: list[Side]) -> str:
+    """Where as many tokens are other tokens, the count alone would hide it."""
+    answers = [side.raw[place] for side in sides]
+    if (
+        len({answer.prompt_tokens for answer in answers}) == 1
+        and len({answer.ids for answer in answers if answer.ids}) > 1
+    ):
+        return "As many tokens, but other ones."
+    return ""
+
+
+def _adapted(place: int, sides: list[Side]) -> str:
+    names = {name for side in sides for name in side.via[place].adapted.split(",") if name}
+    return f"Adapted: {', '.join(sorted(names))}." if names else "Evened out by the gateway."
+
+
+def _texts(sides: list[Side]) -> Finding:
+    """Compare greedy texts; only if none is the same is it a sign of other weights."""
+    places = [QUESTIONS.index(question) for question in SAME_TEXT]
+    answers = [[side.via.get(place, NOBODY) for side in sides] for place in places]
+    told = [row for row in answers if all(answer.taken for answer in row)]
+    said = {side.name: repr(short(row.texts[0], 30)) for side, row in zip(sides, told[0], strict=True)} if told else {}
+    same = sum(len({answer.texts for answer in row}) == 1 for row in told)
+    if len(sides) == 1 or not told:
+        return Finding(Severity.OK, "answers", "greedy texts", said, "Nothing to compare with.")
+    does = f"{same} of {len(told)} equal through the gateway."
+    if same:
+        return Finding(Severity.OK, "answers", "greedy texts", said, does)
+    return Finding(Severity.DIFFERS, "answers", "greedy texts", said, does + " The same weights and precision?")

@@ -1,0 +1,114 @@
+"""The door: a request's body in, an answer's head and body out, and an eye on whether the client is still there."""
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from time import monotonic
+from typing import Any
+
+from gateway.http.context import NEVER, Exchange
+from gateway.http.errors import BodyTooLarge, ClientLeft, PointsmanError, UnsupportedMedia
+
+Receive = Callable[[], Awaitable[Any]]
+Send = Callable[[Any], Awaitable[None]]
+
+PATIENCE = 60.0  # for a client that sends its body piece by piece
+JSON = b"application/json"
+
+
+async def read_json(exchange: Exchange, receive: Receive, limit: int) -> bytes:
+    """Return the body of a JSON request. Raises UnsupportedMedia, BodyTooLarge, RequestTimeout, ClientLeft."""
+    given = exchange.headers.get(b"content-type", JSON)
+    kind = given.split(b";", 1)[0].strip().lower()
+    if kind != JSON and not kind.endswith(b"+json"):
+        raise UnsupportedMedia(f"Content-Type must be application/json, not {given.decode('latin-1')}.")
+    return await read_body(exchange, receive, limit)
+
+
+async def read_body(exchange: Exchange, receive: Receive, limit: int) -> bytes:
+    """Return the body of a request, of any kind."""
+    coding = exchange.headers.get(b"content-encoding", b"identity")
+    if coding != b"identity":
+        raise UnsupportedMedia(f"Content-Encoding {coding.decode('latin-1')} is not supported.")
+    declared = exchange.headers.get(b"content-length", b"0")
+    if declared.isdigit() and int(declared) > limit:
+        raise _too_large(limit)
+    exchange.patience = PATIENCE
+    message = await receive()
+    body: bytes = message.get("body", b"")
+    if message.get("more_body"):
+        body = await _rest(exchange, receive, limit, body)
+    elif message["type"] == "http.disconnect":
+        raise ClientLeft
+    exchange.patience = NEVER
+    return body
+
+
+async def _rest(exchange: Exchange, receive: Receive, limit: int, first: bytes) -> bytes:
+    pieces, size, more = [first], len(first), True
+    while more:
+        message = await receive()
+        if message["type"] == "http.disconnect":
+            raise ClientLeft
+        exchange.heard = monotonic()
+        pieces.append(message.get("body", b""))
+        size += len(pieces[-1])
+        if size > limit:
+            raise _too_large(limit)
+        more = message.get("more_body", False)
+    return b"".join(pieces)
+
+
+def _too_large(limit: int) -> BodyTooLarge:
+    return BodyTooLarge(f"The body is larger than {limit} bytes, the most that is taken here.")
+
+
+class watching:
+    """Within it, the request ends as soon as its client leaves, whatever it is waiting for.
+
+    The watch begins when the request first waits: what is answered at once, from the cache, needs no task for it.
+    """
+
+    def __init__(self, exchange: Exchange, receive: Receive) -> None:
+        self._exchange = exchange
+        self._receive = receive
+        self._watch: asyncio.Task[None] | None = None
+        self._beginning = exchange.task.get_loop().call_soon(self._begin)
+
+    def _begin(self) -> None:
+        self._watch = self._exchange.task.get_loop().create_task(_left(self._exchange, self._receive))
+
+    def __enter__(self) -> None: ...
+
+    def __exit__(self, *error: object) -> None:
+        self._beginning.cancel()
+        if self._watch is not None:
+            self._watch.cancel()
+
+
+async def _left(exchange: Exchange, receive: Receive) -> None:
+    while (await receive())["type"] != "http.disconnect":
+        pass
+    exchange.stop(ClientLeft())
+
+
+async def respond(
+    exchange: Exchange,
+    send: Send,
+    now: float,
+    status: int,
+    body: bytes,
+    kind: bytes = JSON,
+    headers: tuple[tuple[bytes, bytes], ...] = (),
+) -> None:
+    """Send a whole answer."""
+    exchange.status = status
+    head = [(b"content-type", kind), (b"content-length", b"%d" % len(body)), *headers]
+    head += exchange.answer_headers(now)
+    await send({"type": "http.response.start", "status": status, "headers": head})
+    await send({"type": "http.response.body", "body": b"" if exchange.method == "HEAD" else body})
+
+
+async def respond_error(exchange: Exchange, send: Send, now: float, error: PointsmanError) -> None:
+    """Send an error in OpenAI's envelope."""
+    headers = tuple((name.encode(), value.encode()) for name, value in error.headers.items())
+    await respond(exchange, send, now, error.status, error.body(), headers=headers)

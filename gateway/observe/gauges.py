@@ -1,0 +1,136 @@
+"""What holds at this moment: requests in flight and waiting, the deployments' health, the engines' own figures.
+
+They are read where they are, when somebody asks, so that none is stale and a deployment that is gone has none.
+"""
+
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from typing import NamedTuple, Protocol
+
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
+from prometheus_client.registry import Collector
+
+from gateway.cache.policy import Cache
+from gateway.observe.worker_snapshots import Reading
+from gateway.proxy.admission import Admission
+from gateway.upstream.catalog_tmp import Catalog, Target
+
+DEPLOYMENT = ("deployment", "engine")
+
+
+class Redis(Protocol):
+    """Knows whether Redis answers."""
+
+    @property
+    def up(self) -> bool: ...  # noqa: D102
+
+
+class Spans(Protocol):
+    """Counts the spans that reached the collector, and those that did not."""
+
+    @property
+    def sent(self) -> int: ...  # noqa: D102
+
+    @property
+    def lost(self) -> int: ...  # noqa: D102
+
+
+class Kind(NamedTuple):
+    """A gauge: what it says, its labels, and how several workers' figures become one."""
+
+    help: str
+    labels: tuple[str, ...]
+    together: Callable[[Iterable[float]], float]
+
+
+# The engines' own have one name for all engines (vLLM and TGI call them differently: `backends.loads`). Each worker
+# asks the same engine, at times of its own, so theirs are not added up.
+KINDS: dict[str, Kind] = {
+    "pointsman_in_flight": Kind("Requests that have a place, retries counted once.", (), sum),
+    "pointsman_waiting": Kind("Requests that wait for a place.", (), sum),
+    "pointsman_deployment_in_flight": Kind("Tries under way at a deployment.", DEPLOYMENT, sum),
+    "pointsman_model_ready": Kind("Whether a model has a deployment that takes requests.", ("model",), max),
+    "pointsman_deployment_up": Kind("Whether a deployment answers.", DEPLOYMENT, max),
+    "pointsman_breaker_open": Kind("Whether a deployment is left alone, by any worker.", DEPLOYMENT, max),
+    "pointsman_spans_sent_total": Kind("Spans that the collector has taken.", (), sum),
+    "pointsman_spans_dropped_total": Kind("Spans that did not reach the collector.", (), sum),
+    "pointsman_cache_entries": Kind("Answers kept in memory.", (), sum),
+    "pointsman_cache_bytes": Kind("What they take.", (), sum),
+    "pointsman_cache_evicted_total": Kind("Answers that had to go for others, or were not let in.", (), sum),
+    "pointsman_cache_faults_total": Kind("Kept answers that could not be used, by what is wrong.", ("kind",), sum),
+    "pointsman_redis_up": Kind("Whether Redis answers, for what it is used for.", ("use",), min),
+    "pointsman_engine_running": Kind("Requests that run, as the engine says.", DEPLOYMENT, max),
+    "pointsman_engine_waiting": Kind("Requests that wait there, as the engine says.", DEPLOYMENT, max),
+    "pointsman_engine_kv_use_ratio": Kind("Share of the KV cache in use, as the engine says.", DEPLOYMENT, max),
+    "pointsman_engine_prefix_queries_total": Kind("Tokens looked up in the prefix cache.", DEPLOYMENT, max),
+    "pointsman_engine_prefix_hits_total": Kind("Tokens found in the prefix cache.", DEPLOYMENT, max),
+}
+
+
+def readings(
+    catalog: Catalog,
+    admission: Admission,
+    cache: Cache | None,
+    spans: Spans,
+    redis: Mapping[str, Redis],
+    clock: Callable[[], float],
+) -> Iterator[Reading]:
+    """Return this worker's figures; `redis` is who uses it, by what for, and `clock` monotonic."""
+    now = clock()
+    yield Reading("pointsman_in_flight", (), admission.in_flight)
+    yield Reading("pointsman_waiting", (), admission.waiting)
+    yield Reading("pointsman_spans_sent_total", (), spans.sent)
+    yield Reading("pointsman_spans_dropped_total", (), spans.lost)
+    if cache is not None:
+        yield from _of_cache(cache)
+    for name, entry in catalog.entries.items():
+        yield Reading("pointsman_model_ready", (name,), float(entry.ready(now)))
+    for use, user in redis.items():
+        yield Reading("pointsman_redis_up", (use,), float(user.up))
+    for target in catalog.targets:
+        yield from _of(target, now)
+
+
+def _of_cache(cache: Cache) -> Iterator[Reading]:
+    held = cache.store.held()
+    yield Reading("pointsman_cache_entries", (), held.entries)
+    yield Reading("pointsman_cache_bytes", (), held.bytes)
+    yield Reading("pointsman_cache_evicted_total", (), cache.store.memory.evicted)
+    for kind, count in cache.store.faults.items():
+        yield Reading("pointsman_cache_faults_total", (kind,), count)
+
+
+def _of(target: Target, now: float) -> Iterator[Reading]:
+    labels = (target.name, target.engine)
+    figures = target.figures
+    for name, value in (
+        ("pointsman_deployment_in_flight", target.in_flight),
+        ("pointsman_deployment_up", target.up),
+        ("pointsman_breaker_open", not target.breaker.allows(now)),
+        ("pointsman_engine_running", figures.running),
+        ("pointsman_engine_waiting", figures.waiting),
+        ("pointsman_engine_kv_use_ratio", figures.kv_use),
+        ("pointsman_engine_prefix_queries_total", figures.prefix_queries),
+        ("pointsman_engine_prefix_hits_total", figures.prefix_hits),
+    ):
+        if value is not None:
+            yield Reading(name, labels, float(value))
+
+
+class Live(Collector):
+    """Hands the figures of all workers to prometheus_client."""
+
+    def __init__(self) -> None:
+        self.readings: Sequence[Reading] = ()
+
+    def collect(self) -> Iterator[CounterMetricFamily | GaugeMetricFamily]:
+        """Return the gauges, each series once."""
+        found: dict[str, dict[tuple[str, ...], list[float]]] = {name: {} for name in KINDS}
+        for reading in self.readings:
+            found[reading.gauge].setdefault(reading.labels, []).append(reading.value)
+        for name, series in found.items():
+            kind = KINDS[name]
+            family = CounterMetricFamily if name.endswith("_total") else GaugeMetricFamily
+            made = family(name, kind.help, labels=kind.labels)
+            for labels, values in series.items():
+                made.add_metric(labels, kind.together(values))
+            yield made

@@ -1,0 +1,1 @@
+"""The steps of a request, from its parsed body to its answer."""

@@ -1,0 +1,124 @@
+"""Step 7a: how much is in flight, in all and at each deployment, and who waits for room.
+
+A request holds a place in all from its first try to its end, and a place at a deployment for each try: both are given
+back when the answer has ended, streams included. Who finds no room waits in one bounded queue, the better tier first,
+and is given the first place that frees up where it may go; nobody can overtake, as whoever waits could not go before.
+When the queue is full, or the wait too long, it is 503: the lower tier is shed first.
+"""
+
+import asyncio
+import bisect
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+from gateway.access.principal import Tier
+from gateway.config import Admission as Bounds
+from gateway.http.errors import RETRY_AFTER, Unavailable
+from gateway.upstream.catalog_tmp import Offer
+
+RANK: dict[Tier, int] = {"priority": 0, "flex": 1}
+
+
+@dataclass(slots=True, order=True)
+class Waiter:
+    """A request that waits: for a place in all if it is new, and for one at any of its deployments."""
+
+    rank: int
+    number: int
+    new: bool = field(compare=False)
+    offers: Sequence[Offer] = field(compare=False)
+    place: "asyncio.Future[Offer]" = field(compare=False)
+
+
+class Admission:
+    """The places of one worker."""
+
+    def __init__(self, bounds: Bounds) -> None:
+        self.bounds = bounds
+        self.in_flight = 0
+        self.shed = 0  # requests that were turned away
+        self._waiting: list[Waiter] = []
+        self._number = 0
+
+    @property
+    def waiting(self) -> int:
+        """How many requests wait."""
+        return len(self._waiting)
+
+    async def take(self, offers: Sequence[Offer], tier: Tier, new: bool) -> Offer:
+        """Take a place at the first of the deployments that has one, and if `new` one in all. Raises Unavailable."""
+        found = self._room(offers, new)
+        return self._seat(found, new) if found else await self._wait(offers, RANK[tier], new)
+
+    def take_now(self, offers: Sequence[Offer]) -> Offer | None:
+        """Take a place at one of the deployments for a request that has one already, if there is room now."""
+        found = self._room(offers, new=False)
+        return found and self._seat(found, new=False)
+
+    def give_back(self, offer: Offer) -> None:
+        """Give back a place at a deployment."""
+        offer.target.in_flight -= 1
+        if self._waiting:
+            self.call_up()
+
+    def leave(self) -> None:
+        """Give back a place in all."""
+        self.in_flight -= 1
+        if self._waiting:
+            self.call_up()
+
+    def call_up(self) -> None:
+        """Give places to those who wait, as far as there are any."""
+        for waiter in list(self._waiting):
+            found = None if waiter.place.done() else self._room(waiter.offers, waiter.new)
+            if found:
+                self._waiting.remove(waiter)
+                waiter.place.set_result(self._seat(found, waiter.new))
+
+    def _room(self, offers: Sequence[Offer], new: bool) -> Offer | None:
+        if new and self.in_flight >= self.bounds.max_in_flight:
+            return None
+        for offer in offers:
+            target = offer.target
+            if not target.max_in_flight or target.in_flight < target.max_in_flight:
+                return offer
+        return None
+
+    def _seat(self, offer: Offer, new: bool) -> Offer:
+        self.in_flight += new
+        offer.target.in_flight += 1
+        return offer
+
+    async def _wait(self, offers: Sequence[Offer], rank: int, new: bool) -> Offer:
+        self._number += 1
+        waiter = Waiter(rank, self._number, new, offers, asyncio.get_running_loop().create_future())
+        bisect.insort(self._waiting, waiter)
+        if len(self._waiting) > self.bounds.queue:
+            self._turn_away(self._waiting.pop())
+        try:
+            async with asyncio.timeout(self.bounds.queue_timeout):
+                return await waiter.place
+        except BaseException as error:
+            self._withdraw(waiter)
+            if isinstance(error, TimeoutError):
+                self.shed += 1
+                raise _no_room("There was no room for the request in time.") from error
+            raise
+
+    def _turn_away(self, waiter: Waiter) -> None:
+        self.shed += 1
+        if not waiter.place.done():  # it may have been cancelled in the same moment
+            waiter.place.set_exception(_no_room("There is no room for the request, and too many wait already."))
+
+    def _withdraw(self, waiter: Waiter) -> None:
+        """Take out a request that waits no longer; a place that it was given in the same moment goes to the next."""
+        place = waiter.place
+        if waiter in self._waiting:
+            self._waiting.remove(waiter)
+        elif not place.cancelled() and place.done() and place.exception() is None:
+            self.in_flight -= waiter.new
+            self.give_back(place.result())
+
+
+def _no_room(why: str) -> Unavailable:
+    return Unavailable(why, headers={"retry-after": RETRY_AFTER})

@@ -1,0 +1,201 @@
+"""Step 5: the body's bytes to a Call, or an error that names the field.
+
+One validation, before an engine is chosen: the engines disagree on types and ranges, and on what they drop in
+silence (contract section 0). The whole body is kept beside the typed view, so that unknown fields survive.
+"""
+
+from typing import Any, TypeVar
+
+import msgspec
+from msgspec import Raw
+
+from backends import functions
+from backends.base import Call
+from backends.parameters import refused
+from backends.schema import AllowedTools, ChatRequest, CompletionRequest, NamedTool, ResponseFormat
+from gateway.http.errors import InvalidRequest, from_validation
+
+FORMATS = ("text", "json_object", "json_schema", "structural_tag")
+TGI_FORMATS = ("json", "regex", "json_object", "json_schema")
+
+T = TypeVar("T")
+
+_fields = msgspec.json.Decoder(dict[str, Raw])
+_chat = msgspec.json.Decoder(ChatRequest)
+_text = msgspec.json.Decoder(CompletionRequest)
+
+
+def fields(body: bytes) -> dict[str, Raw]:
+    """Return the body's fields, unread. Raises InvalidRequest."""
+    try:
+        if not body.isascii():
+            body.decode()
+        return _fields.decode(body)
+    except UnicodeDecodeError as error:
+        raise InvalidRequest(f"The body is not valid UTF-8 at byte {error.start}.") from error
+    except msgspec.DecodeError as error:
+        raise from_validation(error) from error
+    except RecursionError as error:
+        raise InvalidRequest("The body is nested too deeply.") from error
+
+
+def chat(body: bytes, request_id: str, created: int) -> Call:
+    """Read a chat request. Raises InvalidRequest."""
+    raw = fields(body)
+    older = "functions" in raw and not is_null(raw["functions"])
+    if older or b'"function_call"' in body:
+        raw = _in_newer_words(raw, older)
+        body = msgspec.json.encode(raw)
+    view = _view(_chat, body)
+    if isinstance(view.tool_choice, NamedTool) and view.tool_choice.allowed_tools:
+        raw = _with_allowed_tools(raw, view, view.tool_choice.allowed_tools)
+        view = _view(_chat, msgspec.json.encode(raw))
+    _check_messages(view)
+    _check_chat(view)
+    _check_stream(view)
+    call = Call(
+        view=view,
+        body=raw,
+        id=f"chatcmpl-{request_id}",
+        created=created,
+        model=view.model or "",
+        request_id=request_id,
+        older=older,
+    )
+    _check_refused(call)
+    return call
+
+
+def is_null(value: Raw) -> bool:
+    """Whether a field is null."""
+    return bytes(value) == b"null"
+
+
+def _in_newer_words(raw: dict[str, Raw], older: bool) -> dict[str, Raw]:
+    """Return a chat with functions, or with calls of them in its history alone, as one with tools."""
+    if not older and not is_null(raw.get("function_call", Raw(b"null"))):
+        raise InvalidRequest("'function_call' is only allowed when 'functions' are given.", "function_call")
+    try:
+        changed = functions.as_tools(raw) if older else {name: raw[name] for name in raw if name != "function_call"}
+        if "messages" in raw:
+            messages = msgspec.json.decode(raw["messages"], type=list[dict[str, Any]])
+            newer = functions.history(messages)
+            if newer != messages:
+                changed["messages"] = Raw(msgspec.json.encode(newer))
+        return changed
+    except msgspec.DecodeError as error:
+        raise InvalidRequest("Invalid 'functions' or 'function_call'.", "functions") from error
+
+
+def _with_allowed_tools(raw: dict[str, Raw], view: ChatRequest, allowed: AllowedTools) -> dict[str, Raw]:
+    """Return a chat that offers the allowed tools alone."""
+    if not view.tools:
+        raise InvalidRequest("'tool_choice' is only allowed when 'tools' are given.", "tool_choice")
+    names = {tool.name for tool in allowed.tools}
+    missing = names - {tool.function.name for tool in view.tools or ()}
+    if missing:
+        raise InvalidRequest(f"'tool_choice' allows '{missing.pop()}', which is not a tool.", "tool_choice")
+    tools = msgspec.json.decode(raw["tools"], type=list[dict[str, Any]])
+    kept = [tool for tool in tools if tool["function"]["name"] in names]
+    return raw | {"tools": Raw(msgspec.json.encode(kept)), "tool_choice": Raw(msgspec.json.encode(allowed.mode))}
+
+
+def _check_refused(call: Call) -> None:
+    """Refuse what no engine is given: the table says which."""
+    for row in refused(call):
+        hint = f" ({row.note})" if row.note else ""
+        raise InvalidRequest(f"'{row.name}' is not supported{hint}.", row.name)
+
+
+def completion(body: bytes, request_id: str, created: int) -> Call:
+    """Read a legacy completion request. Raises InvalidRequest."""
+    raw = fields(body)
+    view = _view(_text, body)
+    _check_prompt(view.prompt)
+    _check_stream(view)
+    if view.best_of is not None and view.best_of > (view.n or 1):
+        raise InvalidRequest("'best_of' above 'n' is not supported.", "best_of")
+    if view.max_tokens == 0 and not view.echo:
+        raise InvalidRequest("Invalid 'max_tokens': expected at least 1.", "max_tokens")
+    call = Call(
+        view=view, body=raw, id=f"cmpl-{request_id}", created=created, model=view.model or "", request_id=request_id
+    )
+    _check_refused(call)
+    return call
+
+
+def _view(decoder: msgspec.json.Decoder[T], body: bytes) -> T:
+    try:
+        return decoder.decode(body)
+    except msgspec.DecodeError as error:
+        raise from_validation(error) from error
+    except (RecursionError, UnicodeError) as error:
+        raise InvalidRequest("The body cannot be read.") from error
+
+
+def _check_stream(view: ChatRequest | CompletionRequest) -> None:
+    if any(not key.isdecimal() for key in view.logit_bias or ()):
+        raise InvalidRequest("Invalid 'logit_bias': expected token ids as keys.", "logit_bias")
+    if view.stream_options is not None and not view.stream:
+        raise InvalidRequest("'stream_options' is only allowed when 'stream' is true.", "stream_options")
+
+
+def _check_messages(view: ChatRequest) -> None:
+    for place, message in enumerate(view.messages):
+        where = f"messages[{place}].content"
+        if message.content is None and message.role != "assistant":
+            raise InvalidRequest(f"Invalid '{where}': expected a string or a list of parts.", where)
+        if isinstance(message.content, list):
+            for part in message.content:
+                if part.type == "text" and part.text is None:
+                    raise InvalidRequest(f"Invalid '{where}': a text part needs its text.", where)
+
+
+def _check_chat(view: ChatRequest) -> None:
+    if view.top_logprobs is not None and not view.logprobs:
+        raise InvalidRequest("'top_logprobs' is only allowed when 'logprobs' is true.", "top_logprobs")
+    if view.response_format is not None:
+        _check_format(view.response_format)
+    if view.modalities not in (None, ["text"]):
+        raise InvalidRequest("Invalid 'modalities': only 'text' is supported.", "modalities")
+    for place, tool in enumerate(view.tools or ()):
+        if tool.type != "function":
+            raise InvalidRequest(f"Invalid 'tools[{place}].type': expected 'function'.", f"tools[{place}].type")
+    choice = view.tool_choice
+    if choice is None:
+        return
+    if not view.tools and (view.tools is None or choice not in ("auto", "none")):
+        raise InvalidRequest("'tool_choice' is only allowed when 'tools' are given.", "tool_choice")
+    if isinstance(choice, NamedTool):
+        if choice.function is None:
+            raise InvalidRequest("'tool_choice.function' is required.", "tool_choice.function")
+        if choice.name not in [tool.function.name for tool in view.tools or ()]:
+            raise InvalidRequest(f"'tool_choice' names '{choice.name}', which is not a tool.", "tool_choice")
+    elif choice not in ("none", "auto", "required"):
+        raise InvalidRequest(
+            "Invalid 'tool_choice': expected 'none', 'auto', 'required' or a named function.", "tool_choice"
+        )
+
+
+def _check_format(wanted: ResponseFormat) -> None:
+    if wanted.type not in (FORMATS if wanted.value is None else TGI_FORMATS):
+        raise InvalidRequest(
+            "Invalid 'response_format.type': expected 'text', 'json_object' or 'json_schema'.", "response_format.type"
+        )
+    if wanted.type == "json_schema" and wanted.value is None and wanted.json_schema is None:
+        raise InvalidRequest("'response_format.json_schema' is required.", "response_format.json_schema")
+
+
+def _check_prompt(prompt: object) -> None:
+    prompts = prompt if isinstance(prompt, list) else [prompt]
+    if not prompts or not all(_is_prompt(one) for one in prompts) or (len({type(one) for one in prompts}) > 1):
+        raise InvalidRequest(
+            "Invalid 'prompt': expected a text, a list of texts, token ids or lists of them, none of them empty.",
+            "prompt",
+        )
+
+
+def _is_prompt(one: object) -> bool:
+    if isinstance(one, list):
+        return bool(one) and all(type(token) is int and token >= 0 for token in one)
+    return type(one) is int or (isinstance(one, str) and one != "")

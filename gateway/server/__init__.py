@@ -1,0 +1,1 @@
+"""The process: run, drain, files that are read again."""

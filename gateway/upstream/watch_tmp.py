@@ -1,0 +1,130 @@
+"""Keeps watch beside the requests: over the engines, and over everything that takes too long.
+
+One coarse sweep over the open requests serves all deadlines and keep-alives; a timer set anew for every event
+would cost more than the event.
+"""
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable
+
+from backends.base import BackendError
+from gateway.config import Health, Timeouts
+from gateway.http.context import Exchange
+from gateway.http.errors import EngineFailed, PointsmanError
+from gateway.upstream.catalog_tmp import Catalog, Target
+from gateway.upstream.connection import Unreachable, Upstream
+
+WHEN_DOWN = 1.0
+PATIENCE = 10.0
+
+log = logging.getLogger("pointsman")
+
+
+class Sweep:
+    """The open requests. Each is ended when its time is over; each silent stream is kept alive."""
+
+    def __init__(self, timeouts: Timeouts, clock: Callable[[], float]) -> None:
+        self.keep_alive = timeouts.keep_alive
+        self._clock = clock
+        self._comments: set[asyncio.Task[None]] = set()
+        self.open: set[Exchange] = set()
+
+    async def run(self) -> None:
+        """Look over the open requests several times in each keep-alive, at least twice a second."""
+        while True:
+            await asyncio.sleep(min(0.5, self.keep_alive / 4))
+            self.look(self._clock())
+
+    def look(self, now: float) -> None:
+        """Look over the open requests once."""
+        for exchange in list(self.open):
+            exchange.check(now)
+            if exchange.silence is not None and now - exchange.wrote >= self.keep_alive:
+                exchange.wrote = now
+                self._spawn(exchange.silence())
+
+    def _spawn(self, comment: Awaitable[None]) -> None:
+        """Write in a task of its own: a client that does not read must not hold up the others."""
+        task = asyncio.ensure_future(comment)
+        self._comments.add(task)
+        task.add_done_callback(self._comments.discard)
+
+
+class Prober:
+    """Asks each engine how it is and what it serves: until it answers, and again and again after that.
+
+    Its own health check, what it serves, and its metrics: never a generation.
+    """
+
+    def __init__(self, catalog: Catalog, upstream: Upstream, health: Health, clock: Callable[[], float]) -> None:
+        self.health = health
+        self._catalog = catalog
+        self._upstream = upstream
+        self._clock = clock
+        self._asking: dict[Target, asyncio.Task[None]] = {}
+
+    def follow(self) -> None:
+        """Ask the engines that the catalog has now, and none that it has no more."""
+        for target in set(self._asking) - set(self._catalog.targets):
+            self._asking.pop(target).cancel()
+        for target in set(self._catalog.targets) - set(self._asking):
+            self._asking[target] = asyncio.ensure_future(self._ask_on(target))
+
+    async def close(self) -> None:
+        """Ask no more."""
+        for task in self._asking.values():
+            task.cancel()
+        await asyncio.gather(*self._asking.values(), return_exceptions=True)
+        self._asking.clear()
+
+    async def _ask_on(self, target: Target) -> None:
+        """Ask one engine for ever."""
+        while True:
+            try:
+                await self.ask(target)
+            except Exception:  # whatever it is, the next engine and the next time must not suffer
+                target.lost("it could not be asked: a fault of the gateway's")
+                log.exception("asking %s failed", target.name)
+            await asyncio.sleep(self.health.interval if target.up else min(WHEN_DOWN, self.health.interval))
+
+    async def ask(self, target: Target) -> None:
+        """Ask one engine once, and note what it says."""
+        backend = target.backend
+        path = backend.health_path
+        try:
+            async with asyncio.timeout(PATIENCE):
+                if path:
+                    await self._got(target, path)
+                path = backend.facts_path
+                served = backend.served(await self._got(target, path))
+        except Unreachable:
+            return  # which has been noted
+        except (PointsmanError, BackendError, TimeoutError) as error:
+            target.lost(f"{target.url}{path} does not say that all is well: {_words(error)}")
+            return
+        if target.heard(served, self._clock()):
+            self._catalog.refresh()
+        if backend.load.path:
+            await self._ask_load(target)
+
+    async def _ask_load(self, target: Target) -> None:
+        """Ask for the engine's own figures; one that keeps them to itself is not worse for it."""
+        try:
+            async with asyncio.timeout(PATIENCE):
+                body = await self._got(target, target.backend.load.path)
+        except (PointsmanError, BackendError, TimeoutError):
+            body = b""
+        target.figures = target.backend.load.read(body)
+
+    async def _got(self, target: Target, path: str) -> bytes:
+        reply = await self._upstream.get(target, path)
+        body = await reply.read()
+        if reply.status == 200:
+            return body
+        failure = target.backend.failure(None, None, reply.status, reply.headers, body)
+        raise EngineFailed(getattr(failure, "message", ""))
+
+
+def _words(error: Exception) -> str:
+    return error.message if isinstance(error, PointsmanError | BackendError) else f"no answer within {PATIENCE:.0f} s"
