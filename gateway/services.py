@@ -17,6 +17,7 @@ from gateway.access.limits import Limiter
 from gateway.cache import policy as cached
 from gateway.cache.policy import Cache
 from gateway.config import Config
+from gateway.http.deadlines import Sweep
 from gateway.http.errors import RETRY_AFTER, ShuttingDown
 from gateway.observe import tracing
 from gateway.observe.access_recorder import Records
@@ -27,10 +28,10 @@ from gateway.observe.tracing import Tracer
 from gateway.proxy.admission import Admission
 from gateway.proxy.retry import Budget
 from gateway.server.file_watcher import WatchedFile
-from gateway.upstream.catalog_tmp import Catalog
 from gateway.upstream.connection import Upstream
 from gateway.upstream.discovery import Discovery, resolve
-from gateway.upstream.watch_tmp import Prober, Sweep
+from gateway.upstream.health import Prober
+from gateway.upstream.models import Catalog
 
 log = logging.getLogger("pointsman")
 

@@ -1,9 +1,10 @@
 """Steps 2b and 2c: who asks, and whether that key may ask now. It stands before every path but the operators' own."""
 
 from gateway.access.auth import authenticate
+from gateway.http.body import Receive
 from gateway.http.context import Exchange
-from gateway.http.door_tmp import Receive, Send
 from gateway.http.lifecycle import Handler
+from gateway.http.respond import Send
 from gateway.services import Services
 
 

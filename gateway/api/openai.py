@@ -7,14 +7,15 @@ import msgspec
 
 from backends.base import Call
 from gateway.access.auth import allow
+from gateway.http.body import Receive, read_json, watching
 from gateway.http.context import Exchange
-from gateway.http.door_tmp import Receive, Send, read_json, respond, watching
 from gateway.http.errors import ModelNotFound
 from gateway.http.lifecycle import Handler
+from gateway.http.respond import Send, respond
 from gateway.proxy import parse
 from gateway.proxy.pipeline import serve
 from gateway.services import Services
-from gateway.upstream.catalog_tmp import Catalog, Entry
+from gateway.upstream.models import Catalog, Entry
 
 MODELS = "/v1/models"
 

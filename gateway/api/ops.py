@@ -2,9 +2,10 @@
 
 import msgspec
 
+from gateway.http.body import Receive
 from gateway.http.context import Exchange
-from gateway.http.door_tmp import Receive, Send, respond
 from gateway.http.lifecycle import Handler
+from gateway.http.respond import Send, respond
 from gateway.observe.metrics import CONTENT_TYPE
 from gateway.services import Services
 

@@ -16,18 +16,19 @@ from msgspec import Raw
 from backends.base import BackendError, Cause
 from backends.openai import raw
 from gateway.access.auth import allow
+from gateway.http.body import Receive, read_body, read_json, watching
 from gateway.http.context import NEVER, Attempt, Exchange
-from gateway.http.door_tmp import Receive, Send, read_body, read_json, respond, watching
 from gateway.http.errors import InvalidRequest, OwnWords, PointsmanError, from_backend
 from gateway.http.lifecycle import Handler
+from gateway.http.respond import Send, respond
 from gateway.http.sse import PassedStream
 from gateway.proxy import parse
 from gateway.proxy.dispatch import first_good
 from gateway.proxy.pipeline import pin, tier
 from gateway.routing import plan_path
 from gateway.services import Services
-from gateway.upstream.catalog_tmp import Offer
 from gateway.upstream.connection import Reply
+from gateway.upstream.models import Offer
 
 JSON_PATHS = (
     "/v1/embeddings",

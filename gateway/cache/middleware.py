@@ -10,9 +10,10 @@ from gateway.cache import entry as kept_answer
 from gateway.cache.coalesce import Flown, Followed, Open
 from gateway.cache.entry import Entry
 from gateway.cache.policy import Asked, Cache
+from gateway.http.body import JSON
 from gateway.http.context import Exchange
-from gateway.http.door_tmp import JSON, Send, respond
 from gateway.http.errors import PointsmanError
+from gateway.http.respond import Send, respond
 from gateway.http.sse import EVENTS, UNBUFFERED, PassedStream
 from gateway.proxy.sources import Source, Through
 from gateway.services import Services

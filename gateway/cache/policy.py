@@ -16,7 +16,7 @@ from gateway.cache.names import name_of
 from gateway.cache.single_flight import Flights
 from gateway.config.tables import Cache as Settings
 from gateway.config.tables import duration, size
-from gateway.upstream.catalog_tmp import Entry as Model
+from gateway.upstream.models import Entry as Model
 
 if TYPE_CHECKING:
     from gateway.cache.lease import Lease, Leases

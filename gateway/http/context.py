@@ -14,7 +14,8 @@ from gateway.access.limits.lease import Standing
 from gateway.access.principal import ANYBODY, Principal, Tier
 from gateway.http.errors import ClientLeft, EngineSilent, EngineTimeout, Internal, PointsmanError, RequestTimeout
 from gateway.observe.trace_context import UNTRACED, Trace
-from gateway.upstream.catalog_tmp import Offer, Target
+from gateway.upstream.endpoints import Target
+from gateway.upstream.models import Offer
 
 NEVER = float("inf")
 

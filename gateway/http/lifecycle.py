@@ -9,9 +9,10 @@ import asyncio
 from collections.abc import Awaitable, Callable
 from typing import Any
 
+from gateway.http.body import Receive
 from gateway.http.context import Exchange
-from gateway.http.door_tmp import Receive, Send, respond_error
 from gateway.http.errors import ClientLeft, MethodNotAllowed, PointsmanError
+from gateway.http.respond import Send, respond_error
 from gateway.proxy.dispatch import finish
 from gateway.services import Services
 

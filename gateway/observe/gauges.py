@@ -12,7 +12,8 @@ from prometheus_client.registry import Collector
 from gateway.cache.policy import Cache
 from gateway.observe.worker_snapshots import Reading
 from gateway.proxy.admission import Admission
-from gateway.upstream.catalog_tmp import Catalog, Target
+from gateway.upstream.endpoints import Target
+from gateway.upstream.models import Catalog
 
 DEPLOYMENT = ("deployment", "engine")
 

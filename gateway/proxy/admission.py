@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from gateway.access.principal import Tier
 from gateway.config import Admission as Bounds
 from gateway.http.errors import RETRY_AFTER, Unavailable
-from gateway.upstream.catalog_tmp import Offer
+from gateway.upstream.models import Offer
 
 RANK: dict[Tier, int] = {"priority": 0, "flex": 1}
 

@@ -8,7 +8,7 @@ from backends.schema import CompletionRequest
 from gateway.http.context import Exchange
 from gateway.http.errors import InvalidRequest, PointsmanError
 from gateway.services import Services
-from gateway.upstream.catalog_tmp import Entry, Offer
+from gateway.upstream.models import Entry, Offer
 
 PATH = "/detokenize"
 

@@ -13,8 +13,8 @@ from gateway.http.context import NEVER, Attempt, Exchange
 from gateway.http.errors import RETRY_AFTER, EngineFailed, EngineSilent, ModelFailed, Unavailable
 from gateway.proxy.retry import wait
 from gateway.services import Services
-from gateway.upstream.catalog_tmp import Offer
 from gateway.upstream.connection import Unreachable
+from gateway.upstream.models import Offer
 
 T = TypeVar("T")
 Ask = Callable[[Attempt], Coroutine[Any, Any, T]]

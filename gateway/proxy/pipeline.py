@@ -17,8 +17,8 @@ from gateway.access.principal import Tier
 from gateway.cache.middleware import played, shared
 from gateway.cache.policy import Asked
 from gateway.http.context import Exchange
-from gateway.http.door_tmp import Send, respond
 from gateway.http.errors import PointsmanError
+from gateway.http.respond import Send, respond
 from gateway.http.sse import ClientStream
 from gateway.proxy.detokenize import as_text
 from gateway.proxy.dispatch import first_good
@@ -26,7 +26,7 @@ from gateway.proxy.engine_client import Asker, MergedSource, Older
 from gateway.proxy.sources import Ready, Source
 from gateway.routing import plan
 from gateway.services import Services
-from gateway.upstream.catalog_tmp import Entry, Offer
+from gateway.upstream.models import Entry, Offer
 
 PIN = b"x-pointsman-engine"
 FLEX = b'"flex"'

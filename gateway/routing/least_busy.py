@@ -6,7 +6,7 @@ choices spread the load almost as well as looking at all, and several gateways d
 
 from random import Random
 
-from gateway.upstream.catalog_tmp import Offer
+from gateway.upstream.models import Offer
 
 
 def order(offers: list[Offer], head: bytes, now: float, random: Random) -> list[Offer]:

@@ -13,7 +13,7 @@ from backends import BACKENDS
 from backends.base import Call
 from gateway.http.errors import RETRY_AFTER, InvalidRequest, Unavailable
 from gateway.routing import least_busy, prefix, round_robin, weighted
-from gateway.upstream.catalog_tmp import Entry, Offer
+from gateway.upstream.models import Entry, Offer
 
 Policy = Callable[[list[Offer], bytes, float, Random], list[Offer]]
 

@@ -9,7 +9,7 @@ import math
 from hashlib import blake2b
 from random import Random
 
-from gateway.upstream.catalog_tmp import Offer
+from gateway.upstream.models import Offer
 
 BOUND = 1.25
 

@@ -2,7 +2,7 @@
 
 from random import Random
 
-from gateway.upstream.catalog_tmp import Offer
+from gateway.upstream.models import Offer
 
 
 def order(offers: list[Offer], head: bytes, now: float, random: Random) -> list[Offer]:

@@ -15,7 +15,7 @@ from multidict import CIMultiDictProxy
 
 from gateway.config import Timeouts
 from gateway.http.errors import RETRY_AFTER, EngineFailed, Unavailable
-from gateway.upstream.catalog_tmp import Target
+from gateway.upstream.endpoints import Target
 
 # uvicorn, and so vLLM, closes an idle connection after 5 s: one that old must not be used again.
 IDLE = 4.0

@@ -10,7 +10,8 @@ from gateway import config
 from gateway.access.principal import Tier
 from gateway.http.errors import Unavailable
 from gateway.proxy.admission import Admission
-from gateway.upstream.catalog_tmp import Offer, Target
+from gateway.upstream.endpoints import Target
+from gateway.upstream.models import Offer
 
 Taking = asyncio.Task[Offer]
 

@@ -12,7 +12,7 @@ import pytest
 
 from gateway import config
 from gateway.upstream.breaker import Breaker
-from gateway.upstream.catalog_tmp import Target
+from gateway.upstream.endpoints import Target
 from tests.gateway.harness import (
     ANSWER,
     CHAT,

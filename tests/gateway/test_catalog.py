@@ -10,7 +10,7 @@ from gateway.config import Config, Deployment, Model
 from gateway.http.errors import InvalidRequest, ModelNotFound, Unavailable
 from gateway.proxy import parse
 from gateway.routing import plan, plan_path
-from gateway.upstream.catalog_tmp import Catalog
+from gateway.upstream.models import Catalog
 from tests.gateway.harness import checked
 
 

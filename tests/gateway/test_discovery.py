@@ -13,8 +13,8 @@ import pytest
 from gateway import services
 from gateway.config import Breaker, Config, Deployment, Model
 from gateway.upstream import discovery
-from gateway.upstream.catalog_tmp import Target
 from gateway.upstream.discovery import Discovery
+from gateway.upstream.endpoints import Target
 from tests.gateway.harness import CHAT, MODEL, Engine, Script, checked, gateway, until
 from tests.gateway.processes import answers, held
 

@@ -12,7 +12,7 @@ import pytest
 from backends.base import Served as Serves
 from gateway import services
 from gateway.config import Admission, Breaker, Config, Deployment, Health, Model, Retries, Timeouts
-from gateway.upstream.catalog_tmp import Catalog
+from gateway.upstream.models import Catalog
 from tests.gateway.harness import Script, checked, engine
 from tests.gateway.processes import Served, answers, become, eventually, held, replace, served, streaming, written
 

@@ -11,7 +11,8 @@ from backends.loads import Load
 from gateway import config
 from gateway.http.errors import InvalidRequest, Unavailable
 from gateway.routing import least_busy, plan, plan_path, prefix, round_robin, standing, weighted
-from gateway.upstream.catalog_tmp import Catalog, Entry, Offer, Target
+from gateway.upstream.endpoints import Target
+from gateway.upstream.models import Catalog, Entry, Offer
 from tests.gateway.harness import checked
 from tests.gateway.test_catalog import call
 

@@ -9,7 +9,7 @@ import msgspec
 import pytest
 
 from gateway import config
-from gateway.upstream.watch_tmp import Prober
+from gateway.upstream.health import Prober
 from tests.gateway.harness import (
     ANSWER,
     CHAT,

@@ -38,8 +38,9 @@ from gateway.observe.trace_context import Trace, client_trace
 from gateway.observe.trace_spans import Spans
 from gateway.observe.trace_wire import encoded
 from gateway.proxy import parse
-from gateway.upstream.catalog_tmp import Offer, Target
 from gateway.upstream.connection import Unreachable
+from gateway.upstream.endpoints import Target
+from gateway.upstream.models import Offer
 from tests.gateway.collector import Collector, attributes, over_grpc, over_http
 from tests.gateway.harness import ANSWER, until
 

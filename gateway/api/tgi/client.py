@@ -6,8 +6,8 @@ from contextlib import suppress
 
 from gateway.api.tgi.errors import told
 from gateway.http.context import Exchange
-from gateway.http.door_tmp import Send, respond
 from gateway.http.errors import PointsmanError
+from gateway.http.respond import Send, respond
 from gateway.http.sse import MOST_FAREWELL, PassedStream
 
 EVENTS = "text/event-stream"

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from backends.inbound.tgi import serde as native_serde
 from backends.inbound.tgi import translate as native
 from backends.sse import event
-from gateway.http.door_tmp import JSON
+from gateway.http.body import JSON
 from gateway.http.errors import (
     BodyTooLarge,
     EngineFailed,

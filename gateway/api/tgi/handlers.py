@@ -19,16 +19,17 @@ from gateway.api.tgi.errors import Misread
 from gateway.api.tgi.passthrough import Passage
 from gateway.api.tgi.translate import Names, Translation
 from gateway.api.tgi.upstream import Line
+from gateway.http.body import JSON, Receive, read_json, watching
 from gateway.http.context import NEVER, Attempt, Exchange
-from gateway.http.door_tmp import JSON, Receive, Send, read_json, watching
 from gateway.http.errors import RETRY_AFTER, InvalidRequest, MethodNotAllowed, PointsmanError, Unavailable
 from gateway.http.lifecycle import Handler
+from gateway.http.respond import Send
 from gateway.proxy.dispatch import first_good
 from gateway.proxy.pipeline import pin
 from gateway.routing import pinned, standing
 from gateway.services import Services
-from gateway.upstream.catalog_tmp import Entry, Offer
 from gateway.upstream.connection import Upstream
+from gateway.upstream.models import Entry, Offer
 
 PATHS = (native.WHOLE, native.STREAM, native.COMPAT_PATH)
 INFO = "/info"

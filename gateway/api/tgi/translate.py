@@ -13,7 +13,7 @@ from backends.inbound.tgi.passthrough import usage
 from backends.inbound.tgi.wire import Asked
 from gateway.api.tgi.client import Client
 from gateway.api.tgi.upstream import Line
-from gateway.http.door_tmp import JSON
+from gateway.http.body import JSON
 from gateway.http.errors import InvalidRequest, from_backend
 from gateway.upstream.connection import Reply
 

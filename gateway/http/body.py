@@ -1,4 +1,4 @@
-"""The door: a request's body in, an answer's head and body out, and an eye on whether the client is still there."""
+"""A request's body in, and an eye on whether its client is still there."""
 
 import asyncio
 from collections.abc import Awaitable, Callable
@@ -6,10 +6,9 @@ from time import monotonic
 from typing import Any
 
 from gateway.http.context import NEVER, Exchange
-from gateway.http.errors import BodyTooLarge, ClientLeft, PointsmanError, UnsupportedMedia
+from gateway.http.errors import BodyTooLarge, ClientLeft, UnsupportedMedia
 
 Receive = Callable[[], Awaitable[Any]]
-Send = Callable[[Any], Awaitable[None]]
 
 PATIENCE = 60.0  # for a client that sends its body piece by piece
 JSON = b"application/json"
@@ -89,26 +88,3 @@ async def _left(exchange: Exchange, receive: Receive) -> None:
     while (await receive())["type"] != "http.disconnect":
         pass
     exchange.stop(ClientLeft())
-
-
-async def respond(
-    exchange: Exchange,
-    send: Send,
-    now: float,
-    status: int,
-    body: bytes,
-    kind: bytes = JSON,
-    headers: tuple[tuple[bytes, bytes], ...] = (),
-) -> None:
-    """Send a whole answer."""
-    exchange.status = status
-    head = [(b"content-type", kind), (b"content-length", b"%d" % len(body)), *headers]
-    head += exchange.answer_headers(now)
-    await send({"type": "http.response.start", "status": status, "headers": head})
-    await send({"type": "http.response.body", "body": b"" if exchange.method == "HEAD" else body})
-
-
-async def respond_error(exchange: Exchange, send: Send, now: float, error: PointsmanError) -> None:
-    """Send an error in OpenAI's envelope."""
-    headers = tuple((name.encode(), value.encode()) for name, value in error.headers.items())
-    await respond(exchange, send, now, error.status, error.body(), headers=headers)

@@ -1,54 +1,20 @@
-"""Keeps watch beside the requests: over the engines, and over everything that takes too long.
-
-One coarse sweep over the open requests serves all deadlines and keep-alives; a timer set anew for every event
-would cost more than the event.
-"""
+"""Engine health: each is asked for its own health check, what it serves and its metrics, never a generation."""
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable
 
 from backends.base import BackendError
-from gateway.config import Health, Timeouts
-from gateway.http.context import Exchange
+from gateway.config import Health
 from gateway.http.errors import EngineFailed, PointsmanError
-from gateway.upstream.catalog_tmp import Catalog, Target
 from gateway.upstream.connection import Unreachable, Upstream
+from gateway.upstream.endpoints import Target
+from gateway.upstream.models import Catalog
 
 WHEN_DOWN = 1.0
 PATIENCE = 10.0
 
 log = logging.getLogger("pointsman")
-
-
-class Sweep:
-    """The open requests. Each is ended when its time is over; each silent stream is kept alive."""
-
-    def __init__(self, timeouts: Timeouts, clock: Callable[[], float]) -> None:
-        self.keep_alive = timeouts.keep_alive
-        self._clock = clock
-        self._comments: set[asyncio.Task[None]] = set()
-        self.open: set[Exchange] = set()
-
-    async def run(self) -> None:
-        """Look over the open requests several times in each keep-alive, at least twice a second."""
-        while True:
-            await asyncio.sleep(min(0.5, self.keep_alive / 4))
-            self.look(self._clock())
-
-    def look(self, now: float) -> None:
-        """Look over the open requests once."""
-        for exchange in list(self.open):
-            exchange.check(now)
-            if exchange.silence is not None and now - exchange.wrote >= self.keep_alive:
-                exchange.wrote = now
-                self._spawn(exchange.silence())
-
-    def _spawn(self, comment: Awaitable[None]) -> None:
-        """Write in a task of its own: a client that does not read must not hold up the others."""
-        task = asyncio.ensure_future(comment)
-        self._comments.add(task)
-        task.add_done_callback(self._comments.discard)
 
 
 class Prober:

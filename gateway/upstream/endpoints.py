@@ -1,0 +1,113 @@
+"""One deployment as it is known now: is it up, what it serves, what it has in flight, how its breaker stands."""
+
+import logging
+
+from yarl import URL
+
+from backends import BACKENDS
+from backends.base import Backend, Served
+from backends.loads import Load
+from gateway.config import Breaker, Deployment
+from gateway.upstream.breaker import Breaker as CircuitBreaker
+
+log = logging.getLogger("pointsman")
+
+
+class Target:
+    """One deployment, as it is known now. Times are monotonic, in seconds."""
+
+    def __init__(self, deployment: Deployment, rules: Breaker, slow_start: float) -> None:
+        self.name = deployment.name
+        self.engine = deployment.engine
+        self.url = deployment.url
+        self.backend: Backend = BACKENDS[deployment.engine]
+        self.headers = {"content-type": "application/json"}
+        if deployment.api_key:
+            self.headers["authorization"] = f"Bearer {deployment.api_key}"
+        self.answer_headers = [
+            (b"x-pointsman-engine", deployment.engine.encode()),
+            (b"x-pointsman-deployment", deployment.name.encode()),
+        ]
+        self.served: list[Served] = []
+        self.up = False
+        self.trouble = "it has not been asked yet"
+        self.breaker = CircuitBreaker(rules)
+        self.in_flight = 0
+        self.figures = Load()  # the engine's own, as it said last
+        self.asked_at = 0.0
+        self._warm_at = 0.0
+        self._base = URL(deployment.url)
+        self.server_name: str | None = None  # for TLS, where the URL has a number in the place of the name
+        if deployment.address:
+            self.headers["host"] = self._base.host_port_subcomponent or ""  # a usual port is not named in it
+            self.server_name = self._base.host
+            self._base = self._base.with_host(deployment.address)
+        self._urls: dict[str, URL] = {}
+        self.adopt(deployment, rules, slow_start)
+
+    def adopt(self, deployment: Deployment, rules: Breaker, slow_start: float) -> None:
+        """Take over what a changed configuration says, where it is still the same engine."""
+        self.deployment = deployment
+        self.breaker.rules = rules
+        self._slow_start = slow_start
+        self.model = deployment.model
+        self.weight = deployment.weight
+        self.vision = deployment.vision
+        self.max_in_flight = deployment.max_in_flight
+
+    def is_for(self, deployment: Deployment) -> bool:
+        """Whether it is the engine that a configuration names: what differs can be adopted."""
+        mine = self.deployment
+        return all(getattr(mine, name) == getattr(deployment, name) for name in ("name", "engine", "url", "api_key"))
+
+    def at(self, path: str) -> URL:
+        """Return the URL of a path; made once, as taking a text apart costs each request."""
+        if path not in self._urls:
+            self._urls[path] = URL(str(self._base).rstrip("/") + path)
+        return self._urls[path]
+
+    def ready(self, now: float) -> bool:
+        """Whether it is there, and its breaker lets requests through."""
+        return self.up and self.breaker.allows(now)
+
+    def lacks(self, now: float) -> str:
+        """Return why it is not ready."""
+        left = self.breaker.opened_until - now
+        return self.trouble if self.breaker.allows(now) else f"it failed too often, and is left alone for {left:.1f} s"
+
+    @property
+    def load(self) -> float:
+        """How many requests it has: those sent from here, and those that it says wait there."""
+        return self.in_flight + (self.figures.waiting or 0.0)
+
+    def share(self, now: float) -> float:
+        """Return its weight; one that has just come (back) begins with a tenth, to fill its caches gently."""
+        left = self._warm_at - now
+        return self.weight if left <= 0 else self.weight * max(0.1, 1 - left / self._slow_start)
+
+    def begins(self, now: float) -> bool:
+        """Note that a request goes there; return whether it is a trial."""
+        self.asked_at = now
+        return self.breaker.began(now)
+
+    def returned(self, now: float) -> None:
+        """Note that it has recovered."""
+        self._warm_at = now + self._slow_start
+        log.info("%s is back", self.name)
+
+    def heard(self, served: list[Served], now: float) -> bool:
+        """Note what the engine serves; return whether that is news."""
+        news = not self.up or served != self.served
+        if news:
+            names = ", ".join(f"{one.name} ({one.max_model_len or '?'} tokens)" for one in served) or "nothing"
+            log.info("%s at %s serves %s", self.name, self.url, names)
+        if not self.up:
+            self._warm_at = now + self._slow_start
+        self.up, self.served, self.trouble = True, served, ""
+        return news
+
+    def lost(self, why: str) -> None:
+        """Note that the engine does not answer."""
+        if self.trouble != why:
+            log.warning("%s: %s", self.name, why)
+        self.up, self.trouble, self.figures = False, why, Load()
