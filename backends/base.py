@@ -53,7 +53,7 @@ class Call(Struct, frozen=True, kw_only=True):
         return options is not None and options.continuous_usage_stats is True
 
 
-class Before(Struct, frozen=True, kw_only=True):
+class Continuation(Struct, frozen=True, kw_only=True):
     """What earlier requests for the same answer have come to: an answer may take several.
 
     `held` is the end of the text that may be the beginning of a stop string. Once `ended`, only the prompt's tokens
@@ -84,7 +84,7 @@ class UpstreamRequest(Struct, frozen=True, kw_only=True):
     choices: tuple[int, ...] = ()
     prompt: int = 0
     adapted: tuple[str, ...] = ()
-    before: Before = Before()
+    before: Continuation = Continuation()
 
 
 class Cause(Enum):
@@ -111,7 +111,7 @@ class BackendError(Exception):
         self.param = param
 
 
-class Again(Struct, frozen=True):
+class FollowUp(Struct, frozen=True):
     """The engine's answer is no answer yet: send this request, too, and take its answer instead."""
 
     request: UpstreamRequest
@@ -149,7 +149,7 @@ class Decoder(Protocol):
 
     usage: Usage | None
     finished: bool  # the stream has said all it had to, and said so
-    failure: BackendError | Again | Completion | None  # nothing that follows is of use
+    failure: BackendError | FollowUp | Completion | None  # nothing that follows is of use
 
     def feed(self, data: bytes) -> Sequence[Event]:
         """Take one read of the engine's body, cut anywhere; return the chunks for the client."""
@@ -185,7 +185,7 @@ class Backend(Protocol):
         """Return what to send, for the engine's own name of the model. Raises BackendError (INVALID)."""
         ...
 
-    def decode(self, call: Call, request: UpstreamRequest, headers: Headers, body: bytes) -> Completion | Again:
+    def decode(self, call: Call, request: UpstreamRequest, headers: Headers, body: bytes) -> Completion | FollowUp:
         """Read a whole answer of status 200. Raises BackendError."""
         ...
 
@@ -195,6 +195,6 @@ class Backend(Protocol):
 
     def failure(
         self, call: Call | None, request: UpstreamRequest | None, status: int, headers: Headers, body: bytes
-    ) -> BackendError | Again | Completion:
+    ) -> BackendError | FollowUp | Completion:
         """Read an answer whose status is not 200. Some are answers all the same."""
         ...

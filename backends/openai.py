@@ -13,13 +13,13 @@ from msgspec import Raw
 
 from backends import problem
 from backends.base import (
-    Again,
     BackendError,
     Call,
     Cause,
     Completion,
     Decoder,
     Event,
+    FollowUp,
     Headers,
     Served,
     UpstreamRequest,
@@ -119,7 +119,7 @@ class OpenAI:
         """Change what this engine takes differently; return the names of the parameters changed."""
         return []
 
-    def decode(self, call: Call, request: UpstreamRequest, headers: Headers, body: bytes) -> Completion | Again:
+    def decode(self, call: Call, request: UpstreamRequest, headers: Headers, body: bytes) -> Completion | FollowUp:
         """Read a whole answer."""
         chat = isinstance(call.view, ChatRequest)
         try:
@@ -150,7 +150,7 @@ class OpenAI:
 
     def failure(
         self, call: Call | None, request: UpstreamRequest | None, status: int, headers: Headers, body: bytes
-    ) -> BackendError | Again | Completion:
+    ) -> BackendError | FollowUp | Completion:
         """Read an answer whose status is not 200: none of these is an answer."""
         return classify(status, problem.read(body), call)
 
@@ -166,7 +166,7 @@ class StreamDecoder:
     def __init__(self, call: Call, request: UpstreamRequest) -> None:
         self.usage: Usage | None = None
         self.finished = False
-        self.failure: BackendError | Again | Completion | None = None
+        self.failure: BackendError | FollowUp | Completion | None = None
         self._call = call
         self._copies = (call.view.n or 1) if request.choices else 0
         self._events = EventReader()

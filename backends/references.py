@@ -4,8 +4,8 @@ from itertools import count
 from typing import Any
 from urllib.parse import unquote
 
-MOST_DEPTH = 32
-MOST_VALUES = 20_000  # in what it comes to: a few references to a few references are soon very many
+MAX_DEPTH = 32
+MAX_VALUES = 20_000  # in what it comes to: a few references to a few references are soon very many
 
 
 class Unresolvable(ValueError):
@@ -25,7 +25,7 @@ class _Resolver:
         self._values = count(1)
 
     def resolve(self, value: Any, depth: int) -> Any:
-        if depth > MOST_DEPTH or next(self._values) > MOST_VALUES:
+        if depth > MAX_DEPTH or next(self._values) > MAX_VALUES:
             raise Unresolvable("the schema refers to itself, or is too large")
         if isinstance(value, list):
             return [self.resolve(item, depth + 1) for item in value]

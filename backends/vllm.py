@@ -9,7 +9,7 @@ from backends.openai import OpenAI, raw
 from backends.schema import ChatRequest
 from backends.tgi.grammars import for_vllm
 
-MOST_LOGPROBS = 20  # what a vLLM gives unless it was started with --max-logprobs
+MAX_LOGPROBS = 20  # what a vLLM gives unless it was started with --max-logprobs
 CONTINUES = {"continue_final_message", "add_generation_prompt"}
 
 
@@ -69,7 +69,7 @@ def _adapt_chat(call: Call, view: ChatRequest, body: dict[str, Raw]) -> list[str
         name, value = for_vllm(view.response_format)
         body[name] = raw(msgspec.json.decode(body[name]) | value if name in body else value)  # two: vLLM refuses that
         adapted.append("response_format")
-    if view.top_logprobs and view.top_logprobs < MOST_LOGPROBS and not view.greedy:
+    if view.top_logprobs and view.top_logprobs < MAX_LOGPROBS and not view.greedy:
         # The sampled token takes the first place: one more is asked for, so that the likeliest are all there.
         body["top_logprobs"] = raw(view.top_logprobs + 1)
         adapted.append("top_logprobs")

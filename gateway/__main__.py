@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 import click
 
 if TYPE_CHECKING:
-    from gateway.config import Config, Given
+    from gateway.config import Config, ConfigSource
 
 WRONG = 2
 
@@ -78,11 +78,11 @@ def meeting_place(workers: int) -> Iterator[Path | None]:
 
 def given(
     path: str | None, urls: dict[str, list[str]], model: str, flags: dict[str, Any], allow_anonymous: bool
-) -> "Given":
+) -> "ConfigSource":
     """Return what the command line and the environment say."""
-    from gateway.config import Given
+    from gateway.config import ConfigSource
 
-    return Given(
+    return ConfigSource(
         path=Path(path) if path else None,
         urls={engine: some for engine, some in urls.items() if some},
         model=model,
@@ -92,7 +92,7 @@ def given(
     )
 
 
-def configured(asked: "Given", status: int = WRONG) -> "Config":
+def configured(asked: "ConfigSource", status: int = WRONG) -> "Config":
     """Return the configuration of a file and flags, or say every fault of it and of its keys, and leave."""
     from gateway.access.keys import Keyring
     from gateway.config import ConfigError

@@ -17,20 +17,20 @@ from gateway.access.limits import Limiter
 from gateway.cache import policy as cached
 from gateway.cache.policy import Cache
 from gateway.config import Config
-from gateway.http.deadlines import Sweep
+from gateway.http.deadlines import DeadlineSweeper
 from gateway.http.errors import RETRY_AFTER, ShuttingDown
 from gateway.observe import tracing
-from gateway.observe.access_recorder import Records
+from gateway.observe.access_recorder import AccessRecorder
 from gateway.observe.gauges import Redis, readings
 from gateway.observe.logs import RequestLog
 from gateway.observe.metrics import Metrics
 from gateway.observe.tracing import Tracer
 from gateway.proxy.admission import Admission
 from gateway.proxy.retry import Budget
-from gateway.server.file_watcher import WatchedFile
+from gateway.server.file_watcher import FileWatcher
 from gateway.upstream.connection import Upstream
 from gateway.upstream.discovery import Discovery, resolve
-from gateway.upstream.health import Prober
+from gateway.upstream.health import HealthChecker
 from gateway.upstream.models import Catalog
 
 log = logging.getLogger("pointsman")
@@ -48,19 +48,19 @@ class Services:
     upstream: Upstream
     admission: Admission
     budget: Budget
-    sweep: Sweep
-    prober: Prober
+    sweep: DeadlineSweeper
+    prober: HealthChecker
     limiter: Limiter
     cache: Cache | None
     metrics: Metrics
-    records: Records
+    records: AccessRecorder
     tracer: Tracer
     random: Random
     clock: Callable[[], float]
     wall: Callable[[], float]
     discovery: Discovery = field(init=False)
     keyring: Keyring | None = None  # none: anybody may ask
-    files: list[WatchedFile] = field(default_factory=list)
+    files: list[FileWatcher] = field(default_factory=list)
     draining: bool = False
     loop: asyncio.AbstractEventLoop | None = None  # while it runs; finding it anew costs a system call
 
@@ -112,8 +112,8 @@ class Services:
 
     def stop(self) -> None:
         """End what is in flight: its time is over."""
-        for exchange in list(self.sweep.open):
-            exchange.stop(ShuttingDown("The gateway is shutting down.", headers={"retry-after": RETRY_AFTER}))
+        for context in list(self.sweep.open):
+            context.stop(ShuttingDown("The gateway is shutting down.", headers={"retry-after": RETRY_AFTER}))
 
 
 def lasting(config: Config) -> dict[str, object]:
@@ -151,12 +151,12 @@ def make(
         upstream=upstream,
         admission=admission,
         budget=Budget(config.retries.budget),
-        sweep=Sweep(config.timeouts, clock),
-        prober=Prober(catalog, upstream, config.health, clock),
+        sweep=DeadlineSweeper(config.timeouts, clock),
+        prober=HealthChecker(catalog, upstream, config.health, clock),
         limiter=limiter,
         cache=cache,
         metrics=metrics,
-        records=Records(metrics, tracer, RequestLog(sys.stderr.buffer), config.logging.requests),
+        records=AccessRecorder(metrics, tracer, RequestLog(sys.stderr.buffer), config.logging.requests),
         tracer=tracer,
         random=random,
         clock=clock,

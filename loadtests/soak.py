@@ -30,8 +30,8 @@ EVERY = 10.0  # seconds
 VISITORS = 40
 SEED = 6
 # What the second half of a run may seem to grow by, in an hour; short runs are given `NOISE` as well.
-MOST_MIB = 6.0
-MOST_HANDLES = 20.0
+MAX_MIB = 6.0
+MAX_HANDLES = 20.0
 NOISE_MIB = 2.0
 NOISE_HANDLES = 30.0
 HOUR = 3600.0
@@ -76,8 +76,8 @@ class Verdict:
     @property
     def grows(self) -> bool:
         """Whether memory or handles grow by more than chance."""
-        memory = self.rss_slope > MOST_MIB and self.rss_grown > NOISE_MIB
-        return memory or (self.handles_slope > MOST_HANDLES and self.handles_grown > NOISE_HANDLES)
+        memory = self.rss_slope > MAX_MIB and self.rss_grown > NOISE_MIB
+        return memory or (self.handles_slope > MAX_HANDLES and self.handles_grown > NOISE_HANDLES)
 
 
 def slope(points: Sequence[tuple[float, float]]) -> float:

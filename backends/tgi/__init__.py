@@ -13,12 +13,12 @@ from msgspec import Struct
 
 from backends import parameters, problem
 from backends.base import (
-    Again,
     BackendError,
     Call,
     Cause,
     Completion,
     Decoder,
+    FollowUp,
     Headers,
     Served,
     UpstreamRequest,
@@ -29,7 +29,7 @@ from backends.schema import ChatRequest, CompletionRequest, Message, Part
 from backends.tgi import grammars
 from backends.tgi.answers import chat_completion, counted, prompt_tokens, text_completion
 from backends.tgi.errors import by_status
-from backends.tgi.requests import MOST_CHOICES, chat_requests, parameters_of, text_requests
+from backends.tgi.requests import MAX_CHOICES, chat_requests, parameters_of, text_requests
 from backends.tgi.streams import ChatDecoder, GenerateDecoder
 
 SEES = "image-text-to-text"
@@ -72,7 +72,7 @@ class TGI:
             return chat_requests(call, call.view, model)
         return text_requests(call, call.view)
 
-    def decode(self, call: Call, request: UpstreamRequest, headers: Headers, body: bytes) -> Completion | Again:
+    def decode(self, call: Call, request: UpstreamRequest, headers: Headers, body: bytes) -> Completion | FollowUp:
         """Read a whole answer."""
         try:
             if request.before.ended:
@@ -91,7 +91,7 @@ class TGI:
 
     def failure(
         self, call: Call | None, request: UpstreamRequest | None, status: int, headers: Headers, body: bytes
-    ) -> BackendError | Again | Completion:
+    ) -> BackendError | FollowUp | Completion:
         """Read an answer whose status is not 200."""
         return by_status(call, request, status, body)
 
@@ -99,7 +99,7 @@ class TGI:
 def _unsupported(call: Call, sees: bool) -> Iterator[str]:
     view = call.view
     yield from parameters.unsupported_by_tgi(call)
-    if (view.n or 1) > MOST_CHOICES:
+    if (view.n or 1) > MAX_CHOICES:
         yield "n"
     if isinstance(view, ChatRequest):
         yield from _unsupported_chat(view, sees)

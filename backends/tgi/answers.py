@@ -7,7 +7,7 @@ from typing import Any
 
 import msgspec
 
-from backends.base import Again, Before, Call, Completion, Headers, UpstreamRequest
+from backends.base import Call, Completion, Continuation, FollowUp, Headers, UpstreamRequest
 from backends.finishing import FINISH, dress, finish_tool, multiply, repeat
 from backends.schema import (
     Answer,
@@ -31,7 +31,7 @@ from backends.tgi.wire import TGIToolCall, read_chat, read_generated
 
 def chat_completion(
     call: Call, view: ChatRequest, request: UpstreamRequest, headers: Headers, body: bytes
-) -> Completion | Again:
+) -> Completion | FollowUp:
     """Read a whole chat answer. Raises msgspec.DecodeError and IndexError if it is none."""
     answer = read_chat(body)
     given = answer.choices[0]
@@ -48,7 +48,7 @@ def chat_completion(
         usage, finish = _second_generation(view, usage, headers)
         logprobs = None
         if in_pieces(call) and usage.completion_tokens >= PIECE:  # there is more to it than TGI gives at a time
-            return Again(without_tools(call, request, Before()))
+            return FollowUp(without_tools(call, request, Continuation()))
     text, stopped = cut(message.content or "", view.stops)
     if stopped:
         message.content, finish = text, "stop"

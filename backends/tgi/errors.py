@@ -9,15 +9,15 @@ import re
 import msgspec
 
 from backends import problem
-from backends.base import Again, BackendError, Before, Call, Cause, Completion, UpstreamRequest
+from backends.base import BackendError, Call, Cause, Completion, Continuation, FollowUp, UpstreamRequest
 from backends.failures import FAILED, prompt_param, too_long
 from backends.schema import ChatRequest
 from backends.tgi import pieces
 from backends.tgi.answers import context_full, counted
-from backends.tgi.requests import MOST_CHOICES
+from backends.tgi.requests import MAX_CHOICES
 
 FRUITLESS = "The model did not write a tool call that can be read."
-MOST_ATTEMPTS = 2  # beside the first, at a tool call that must be made
+MAX_ATTEMPTS = 2  # beside the first, at a tool call that must be made
 
 _encode = msgspec.json.Encoder().encode
 _ROOM = re.compile(r"tokens \+ `max_new_tokens` must be <= (\d+)\. Given: (\d+)")
@@ -37,7 +37,7 @@ _BY_STATUS = {
 
 def failed(
     call: Call | None, request: UpstreamRequest | None, found: problem.Problem
-) -> BackendError | Again | Completion:
+) -> BackendError | FollowUp | Completion:
     """Sort an error by what it says: in a stream TGI's status is 200, and its code always 422."""
     message = found.message.removeprefix("Input validation error: ")
     kind = found.kind or _kind(found.message)
@@ -76,7 +76,7 @@ def _kind(message: str) -> str:
     return "tool_error" if message.startswith("Tool error") else ""
 
 
-def _too_long(call: Call, request: UpstreamRequest, context: int, prompt: int) -> BackendError | Again | Completion:
+def _too_long(call: Call, request: UpstreamRequest, context: int, prompt: int) -> BackendError | FollowUp | Completion:
     """Cap what is to be generated at what the context has left, as vLLM does by itself."""
     limit = call.view.limit
     if prompt >= context and request.before.tokens:
@@ -91,29 +91,29 @@ def _too_long(call: Call, request: UpstreamRequest, context: int, prompt: int) -
         body["parameters"]["max_new_tokens"] = context - prompt
     else:
         body["max_tokens"] = context - prompt
-    return Again(msgspec.structs.replace(request, body=_encode(body)))
+    return FollowUp(msgspec.structs.replace(request, body=_encode(body)))
 
 
-def _tool_error(call: Call, request: UpstreamRequest, message: str) -> BackendError | Again | Completion:
+def _tool_error(call: Call, request: UpstreamRequest, message: str) -> BackendError | FollowUp | Completion:
     """Read what became of a tool call that TGI could not parse (contract section 3.5)."""
     attempt = request.before.attempt + 1
     body = msgspec.json.decode(request.body)
     if "EOF while parsing" in message:  # cut by the limit; TGI counts nothing then
-        return Again(pieces.counting(request, body.get("max_tokens", 0), cut=True))
+        return FollowUp(pieces.counting(request, body.get("max_tokens", 0), cut=True))
     if "missing field `function`" not in message:
         return BackendError(Cause.INVALID, message.removeprefix("Tool error: "), "tools")
     if body.get("tool_choice") == "auto":  # `{ }`: the model chose to call none
-        return Again(pieces.without_tools(call, request, Before(attempt=attempt)))
-    if call.view.greedy or attempt > MOST_ATTEMPTS:  # greedy, the same again would come to the same
+        return FollowUp(pieces.without_tools(call, request, Continuation(attempt=attempt)))
+    if call.view.greedy or attempt > MAX_ATTEMPTS:  # greedy, the same again would come to the same
         return BackendError(Cause.FRUITLESS, FRUITLESS)
     if "seed" in body:
-        body["seed"] += MOST_CHOICES
-    return Again(msgspec.structs.replace(request, body=_encode(body), before=Before(attempt=attempt)))
+        body["seed"] += MAX_CHOICES
+    return FollowUp(msgspec.structs.replace(request, body=_encode(body), before=Continuation(attempt=attempt)))
 
 
 def by_status(
     call: Call | None, request: UpstreamRequest | None, status: int, body: bytes
-) -> BackendError | Again | Completion:
+) -> BackendError | FollowUp | Completion:
     """Sort an answer whose status is not 200."""
     if status in (401, 403):
         return BackendError(Cause.REFUSED, "The engine refused the gateway's credentials.")

@@ -9,7 +9,7 @@ from typing import Any
 
 import msgspec
 
-from backends.base import Before, Call, UpstreamRequest
+from backends.base import Call, Continuation, UpstreamRequest
 from backends.schema import ChatRequest
 
 PIECE = 1024
@@ -35,7 +35,7 @@ def _bound(call: Call) -> bool:
     return bool(call.view.structured_outputs) or (wanted is not None and wanted.type != "text")
 
 
-def following(request: UpstreamRequest, limit: int | None, piece: str, before: Before) -> UpstreamRequest:
+def following(request: UpstreamRequest, limit: int | None, piece: str, before: Continuation) -> UpstreamRequest:
     """Return the request that continues `request`, whose text was `piece`; `before` is all there is by now."""
     body: dict[str, Any] = msgspec.json.decode(request.body)
     room = first(None if limit is None else limit - before.tokens)
@@ -52,7 +52,7 @@ def following(request: UpstreamRequest, limit: int | None, piece: str, before: B
     return msgspec.structs.replace(request, body=_encode(body), before=before)
 
 
-def without_tools(call: Call, request: UpstreamRequest, before: Before) -> UpstreamRequest:
+def without_tools(call: Call, request: UpstreamRequest, before: Continuation) -> UpstreamRequest:
     """Return a request for the text that a model writes which calls none of its tools; TGI has no logprobs of it."""
     body: dict[str, Any] = msgspec.json.decode(request.body)
     for name in ("tools", "tool_choice", "logprobs", "top_logprobs"):
@@ -76,7 +76,7 @@ def counting(request: UpstreamRequest, tokens: int, cut: bool = False) -> Upstre
     else:
         kept = {"model", "messages"}
         body = {name: value for name, value in body.items() if name in kept} | {"max_tokens": 1, "temperature": 0.0}
-    before = Before(tokens=tokens, ended=True, cut=cut)
+    before = Continuation(tokens=tokens, ended=True, cut=cut)
     return msgspec.structs.replace(request, path=path, body=_encode(body), stream=False, before=before)
 
 

@@ -15,7 +15,7 @@ from backends.tgi import grammars, pieces
 CHAT = "/v1/chat/completions"
 WHOLE = "/generate"
 STREAM = "/generate_stream"
-MOST_CHOICES = 16
+MAX_CHOICES = 16
 GREEDY = {"temperature": 0.0}
 
 _encode = msgspec.json.Encoder().encode

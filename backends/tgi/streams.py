@@ -5,7 +5,7 @@ from typing import Any
 import msgspec
 
 from backends import problem
-from backends.base import Again, BackendError, Before, Call, Cause, Completion, Event, UpstreamRequest
+from backends.base import BackendError, Call, Cause, Completion, Continuation, Event, FollowUp, UpstreamRequest
 from backends.failures import CUT, FAILED, NOT_THE_PROTOCOL
 from backends.finishing import FINISH, multiply, repeat
 from backends.schema import Answer, ChatRequest, ChunkChoice, CompletionRequest, Delta, TextChoice, Usage
@@ -17,7 +17,7 @@ from backends.tgi.pieces import counting, following, in_pieces
 from backends.tgi.wire import GenerateEvent, TGIChunkChoice, read_chunk, read_generate_event
 
 SORTED = ("Input validation error", "Model is overloaded", "Template error", "Tool error")  # the rest are failures
-Failure = BackendError | Again | Completion | None
+Failure = BackendError | FollowUp | Completion | None
 
 
 class _Stream:
@@ -97,7 +97,7 @@ class _Stream:
             usage = multiply(usage_of(self._before.prompt_tokens, tokens), len(self._request.choices))
             self.failure = Completion(Answer(choices=[], usage=usage))
         else:
-            self.failure = Again(counting(self._request, tokens))
+            self.failure = FollowUp(counting(self._request, tokens))
 
     def _finish(self, read: int, written: int) -> None:
         """Note the counts of a request that has come to its end, and whether another has to follow."""
@@ -107,8 +107,8 @@ class _Stream:
         if self._full:
             piece = "".join(self._piece or ())
             held = self._scanner.held if self._scanner else ""
-            done = Before(text=before.text + piece, held=held, tokens=tokens, prompt_tokens=read)
-            self.failure = Again(following(self._request, self._call.view.limit, piece, done))
+            done = Continuation(text=before.text + piece, held=held, tokens=tokens, prompt_tokens=read)
+            self.failure = FollowUp(following(self._request, self._call.view.limit, piece, done))
         else:
             self.usage = multiply(usage_of(read, tokens), len(self._request.choices))
 

@@ -5,7 +5,7 @@ The key goes no further than this: what an engine is sent is made anew, with the
 
 from gateway.access.keys import Keyring
 from gateway.access.principal import ANYBODY, Principal
-from gateway.http.context import Exchange
+from gateway.http.context import RequestContext
 from gateway.http.errors import Forbidden, Unauthorized
 
 MISSING = (
@@ -14,14 +14,14 @@ MISSING = (
 )
 
 
-def authenticate(exchange: Exchange, keyring: Keyring | None, now: float) -> Principal:
+def authenticate(context: RequestContext, keyring: Keyring | None, now: float) -> Principal:
     """Return who asks, at a time in Unix seconds; anybody if there are no keys.
 
     Raises Unauthorized if there is no key with the request (RFC 6750, 3.1: then no error is named), or no good one.
     """
     if keyring is None:
         return ANYBODY
-    presented = _presented(exchange.headers)
+    presented = _presented(context.headers)
     if not presented:
         raise Unauthorized(MISSING, headers={"www-authenticate": "Bearer"})
     return keyring.check(presented, now)

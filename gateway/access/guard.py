@@ -2,7 +2,7 @@
 
 from gateway.access.auth import authenticate
 from gateway.http.body import Receive
-from gateway.http.context import Exchange
+from gateway.http.context import RequestContext
 from gateway.http.lifecycle import Handler
 from gateway.http.respond import Send
 from gateway.services import Services
@@ -11,18 +11,18 @@ from gateway.services import Services
 def guarded(services: Services, handler: Handler) -> Handler:
     """Return the handler for those alone who may ask."""
 
-    async def handle(exchange: Exchange, receive: Receive, send: Send) -> None:
-        await admit(exchange, services)
-        await handler(exchange, receive, send)
+    async def handle(context: RequestContext, receive: Receive, send: Send) -> None:
+        await admit(context, services)
+        await handler(context, receive, send)
 
     return handle
 
 
-async def admit(exchange: Exchange, services: Services) -> None:
+async def admit(context: RequestContext, services: Services) -> None:
     """Note who asks, and count the request. Raises Unauthorized, RateLimited, Unavailable."""
     if services.keyring is None:
         return
-    principal = exchange.principal = authenticate(exchange, services.keyring, services.wall())
+    principal = context.principal = authenticate(context, services.keyring, services.wall())
     if principal.limited:
-        exchange.standing = await services.limiter.enter(principal, services.clock())
-    exchange.passed("auth", services.clock())
+        context.standing = await services.limiter.enter(principal, services.clock())
+    context.passed("auth", services.clock())

@@ -8,7 +8,7 @@ import msgspec
 from backends.base import Call
 from gateway.access.auth import allow
 from gateway.http.body import Receive, read_json, watching
-from gateway.http.context import Exchange
+from gateway.http.context import RequestContext
 from gateway.http.errors import ModelNotFound
 from gateway.http.lifecycle import Handler
 from gateway.http.respond import Send, respond
@@ -33,13 +33,13 @@ class Card(msgspec.Struct, omit_defaults=True, kw_only=True):
 def generation(services: Services, read: Callable[[bytes, str, int], Call]) -> Handler:
     """Return the handler of a path that generates; `read` is the parser of its requests."""
 
-    async def handle(exchange: Exchange, receive: Receive, send: Send) -> None:
-        body = await read_json(exchange, receive, services.config.server.max_body_bytes)
-        exchange.since = services.clock()
-        with watching(exchange, receive):
-            call = read(body, exchange.id, int(services.wall()))
-            exchange.passed("parse", services.clock())
-            await serve(call, exchange, send, services)
+    async def handle(context: RequestContext, receive: Receive, send: Send) -> None:
+        body = await read_json(context, receive, services.config.server.max_body_bytes)
+        context.since = services.clock()
+        with watching(context, receive):
+            call = read(body, context.id, int(services.wall()))
+            context.passed("parse", services.clock())
+            await serve(call, context, send, services)
 
     return handle
 
@@ -57,12 +57,12 @@ def completions(services: Services) -> Handler:
 def models(services: Services) -> Handler:
     """Return the handler of `GET /v1/models`."""
 
-    async def handle(exchange: Exchange, receive: Receive, send: Send) -> None:
+    async def handle(context: RequestContext, receive: Receive, send: Send) -> None:
         catalog = services.catalog
-        entries = [entry for entry in catalog.entries.values() if exchange.principal.may_ask(entry.name)]
+        entries = [entry for entry in catalog.entries.values() if context.principal.may_ask(entry.name)]
         cards = [_card(entry, entry.name, catalog) for entry in entries]
         body = msgspec.json.encode({"object": "list", "data": cards})
-        await respond(exchange, send, services.clock(), 200, body)
+        await respond(context, send, services.clock(), 200, body)
 
     return handle
 
@@ -70,15 +70,15 @@ def models(services: Services) -> Handler:
 def model(services: Services) -> Handler:
     """Return the handler of `GET /v1/models/{id}`. Ids may hold slashes, raw and as `%2F`."""
 
-    async def handle(exchange: Exchange, receive: Receive, send: Send) -> None:
+    async def handle(context: RequestContext, receive: Receive, send: Send) -> None:
         # The routed path has its repeated slashes folded.
-        name = unquote(exchange.raw_path.decode("latin-1")).removeprefix(MODELS + "/")
+        name = unquote(context.raw_path.decode("latin-1")).removeprefix(MODELS + "/")
         if not name:
             raise ModelNotFound("The path needs the name of a model.", "model")
         entry = services.catalog.find(name)
-        allow(exchange.principal, entry.name)
+        allow(context.principal, entry.name)
         body = msgspec.json.encode(_card(entry, name, services.catalog))
-        await respond(exchange, send, services.clock(), 200, body)
+        await respond(context, send, services.clock(), 200, body)
 
     return handle
 

@@ -3,7 +3,7 @@
 import msgspec
 
 from gateway.http.body import Receive
-from gateway.http.context import Exchange
+from gateway.http.context import RequestContext
 from gateway.http.lifecycle import Handler
 from gateway.http.respond import Send, respond
 from gateway.observe.metrics import CONTENT_TYPE
@@ -13,8 +13,8 @@ from gateway.services import Services
 def alive(services: Services) -> Handler:
     """Return the handler of `/healthz`: whoever can answer is alive."""
 
-    async def handle(exchange: Exchange, receive: Receive, send: Send) -> None:
-        await respond(exchange, send, services.clock(), 200, b'{"status":"ok"}')
+    async def handle(context: RequestContext, receive: Receive, send: Send) -> None:
+        await respond(context, send, services.clock(), 200, b'{"status":"ok"}')
 
     return handle
 
@@ -22,7 +22,7 @@ def alive(services: Services) -> Handler:
 def ready(services: Services) -> Handler:
     """Return the handler of `/readyz`: 200 when each model has an engine, else 503 and who is missing."""
 
-    async def handle(exchange: Exchange, receive: Receive, send: Send) -> None:
+    async def handle(context: RequestContext, receive: Receive, send: Send) -> None:
         entries = services.catalog.entries
         now = services.clock()
         lacking = [name for name, entry in entries.items() if not entry.ready(now)]
@@ -32,7 +32,7 @@ def ready(services: Services) -> Handler:
             "models": {name: name not in lacking for name in entries},
             "missing": {target.name: target.lacks(now) for target in services.catalog.targets if not target.ready(now)},
         }
-        await respond(exchange, send, services.clock(), 200 if is_ready else 503, msgspec.json.encode(report))
+        await respond(context, send, services.clock(), 200 if is_ready else 503, msgspec.json.encode(report))
 
     return handle
 
@@ -40,8 +40,8 @@ def ready(services: Services) -> Handler:
 def metrics(services: Services) -> Handler:
     """Return the handler of `/metrics`: those of all workers, whichever is asked."""
 
-    async def handle(exchange: Exchange, receive: Receive, send: Send) -> None:
+    async def handle(context: RequestContext, receive: Receive, send: Send) -> None:
         services.records.flush()
-        await respond(exchange, send, services.clock(), 200, await services.metrics.text(), CONTENT_TYPE)
+        await respond(context, send, services.clock(), 200, await services.metrics.text(), CONTENT_TYPE)
 
     return handle

@@ -17,18 +17,18 @@ from backends.base import BackendError, Cause
 from backends.openai import raw
 from gateway.access.auth import allow
 from gateway.http.body import Receive, read_body, read_json, watching
-from gateway.http.context import NEVER, Attempt, Exchange
-from gateway.http.errors import InvalidRequest, OwnWords, PointsmanError, from_backend
+from gateway.http.context import NEVER, Attempt, RequestContext
+from gateway.http.errors import InvalidRequest, PointsmanError, UpstreamErrorBody, from_backend
 from gateway.http.lifecycle import Handler
 from gateway.http.respond import Send, respond
-from gateway.http.sse import PassedStream
+from gateway.http.sse import RawEventStream
 from gateway.proxy import parse
 from gateway.proxy.dispatch import first_good
 from gateway.proxy.pipeline import pin, tier
 from gateway.routing import plan_path
 from gateway.services import Services
 from gateway.upstream.connection import Reply
-from gateway.upstream.models import Offer
+from gateway.upstream.models import Candidate
 
 JSON_PATHS = (
     "/v1/embeddings",
@@ -47,46 +47,46 @@ _encode = msgspec.json.Encoder().encode
 _fields = msgspec.json.Decoder(dict[str, Raw])
 
 
-Write = Callable[[Offer], bytes]
+Write = Callable[[Candidate], bytes]
 
 
 def json_path(services: Services) -> Handler:
     """Return the handler of a path whose body is JSON."""
 
-    async def handle(exchange: Exchange, receive: Receive, send: Send) -> None:
-        body = await read_json(exchange, receive, services.config.server.max_body_bytes)
-        exchange.since = services.clock()
-        with watching(exchange, receive):
+    async def handle(context: RequestContext, receive: Receive, send: Send) -> None:
+        body = await read_json(context, receive, services.config.server.max_body_bytes)
+        context.since = services.clock()
+        with watching(context, receive):
             fields = parse.fields(body)
-            if exchange.path == "/v1/embeddings":  # vLLM refuses these nulls, which some clients send
+            if context.path == "/v1/embeddings":  # vLLM refuses these nulls, which some clients send
                 fields = {field: value for field, value in fields.items() if not parse.is_null(value)}
             name = _name(fields.get("model"))
-            exchange.passed("parse", services.clock())
-            exchange.tier = tier(fields.get("service_tier"), exchange)
-            exchange.stream = bytes(fields.get("stream", b"")) == b"true"
-            await _pass(name, body, partial(_with_model, fields), exchange, send, services)
+            context.passed("parse", services.clock())
+            context.tier = tier(fields.get("service_tier"), context)
+            context.stream = bytes(fields.get("stream", b"")) == b"true"
+            await _pass(name, body, partial(_with_model, fields), context, send, services)
 
     return handle
 
 
-def _with_model(fields: dict[str, Raw], offer: Offer) -> bytes:
+def _with_model(fields: dict[str, Raw], offer: Candidate) -> bytes:
     return _encode(fields | {"model": raw(offer.model)})
 
 
 def form_path(services: Services) -> Handler:
     """Return the handler of a path whose body is a multipart form (RFC 7578)."""
 
-    async def handle(exchange: Exchange, receive: Receive, send: Send) -> None:
-        body = await read_body(exchange, receive, services.config.server.max_body_bytes)
-        exchange.since = services.clock()
-        with watching(exchange, receive):
-            boundary = _BOUNDARY.search(exchange.headers.get(b"content-type", b""))
+    async def handle(context: RequestContext, receive: Receive, send: Send) -> None:
+        body = await read_body(context, receive, services.config.server.max_body_bytes)
+        context.since = services.clock()
+        with watching(context, receive):
+            boundary = _BOUNDARY.search(context.headers.get(b"content-type", b""))
             if not boundary:
                 raise InvalidRequest("Content-Type must be multipart/form-data with its boundary.", "content-type")
             form = Form(body, boundary[1])
-            exchange.tier = exchange.principal.tier
-            exchange.passed("parse", services.clock())
-            await _pass(form.model, b"", lambda offer: form.written(offer.model), exchange, send, services)
+            context.tier = context.principal.tier
+            context.passed("parse", services.clock())
+            await _pass(form.model, b"", lambda offer: form.written(offer.model), context, send, services)
 
     return handle
 
@@ -123,54 +123,54 @@ def _name(value: Raw | None) -> str:
         raise InvalidRequest("Invalid 'model': expected a string.", "model") from error
 
 
-async def _pass(name: str, head: bytes, write: Write, exchange: Exchange, send: Send, services: Services) -> None:
+async def _pass(name: str, head: bytes, write: Write, context: RequestContext, send: Send, services: Services) -> None:
     entry = services.catalog.find(name)
-    exchange.model = name or entry.name
-    allow(exchange.principal, entry.name)
-    offers = plan_path(exchange.path, head, entry, pin(exchange), services.clock(), services.random)
-    exchange.passed("route", services.clock())
+    context.model = name or entry.name
+    allow(context.principal, entry.name)
+    offers = plan_path(context.path, head, entry, pin(context), services.clock(), services.random)
+    context.passed("route", services.clock())
     try:
         reply = await first_good(
             offers,
-            lambda attempt: _ask(attempt, write(attempt.offer), exchange, services),
-            exchange,
+            lambda attempt: _ask(attempt, write(attempt.offer), context, services),
+            context,
             services,
-            services.config.timeouts.first_event if exchange.stream else NEVER,
+            services.config.timeouts.first_event if context.stream else NEVER,
         )
     except PointsmanError as error:
-        if error.own is None or exchange.status:
+        if error.own is None or context.status:
             raise
-        exchange.failure = error
-        return await respond(exchange, send, services.clock(), error.own.status, error.own.body, error.own.kind)
+        context.failure = error
+        return await respond(context, send, services.clock(), error.own.status, error.own.body, error.own.kind)
     try:
         if reply.headers.get("content-type", "").startswith("text/event-stream"):
-            await _pass_stream(reply, exchange, send, services)
+            await _pass_stream(reply, context, send, services)
         else:
-            await _pass_whole(reply, exchange, send, services)
+            await _pass_whole(reply, context, send, services)
     finally:
         reply.close()
 
 
-async def _ask(attempt: Attempt, body: bytes, exchange: Exchange, services: Services) -> Reply:
+async def _ask(attempt: Attempt, body: bytes, context: RequestContext, services: Services) -> Reply:
     """Return the answer, if it is one. Raises PointsmanError."""
-    place = exchange.attempts.index(attempt)
-    headers = {"x-request-id": exchange.id, **exchange.trace.headers(place, attempt.offer.target.engine)}
-    kind = exchange.headers.get(b"content-type")
+    place = context.attempts.index(attempt)
+    headers = {"x-request-id": context.id, **context.trace.headers(place, attempt.offer.target.engine)}
+    kind = context.headers.get(b"content-type")
     if kind is not None:
         headers["content-type"] = kind.decode("latin-1")
-    exchange.heard = services.clock()
-    exchange.asked = exchange.asked or exchange.heard
-    reply = await services.upstream.post(attempt.offer.target, exchange.path, body, headers)
-    exchange.heard = services.clock()
+    context.heard = services.clock()
+    context.asked = context.asked or context.heard
+    reply = await services.upstream.post(attempt.offer.target, context.path, body, headers)
+    context.heard = services.clock()
     if reply.status == 200:
         return reply
     try:
         said = await reply.read()
     finally:
         reply.close()
-    failure = _failure(reply, said, attempt.offer, exchange)
-    if _is_anthropics(reply, said, exchange):
-        failure.own = OwnWords(reply.status, said, _kind(reply))
+    failure = _failure(reply, said, attempt.offer, context)
+    if _is_anthropics(reply, said, context):
+        failure.own = UpstreamErrorBody(reply.status, said, _kind(reply))
     raise failure
 
 
@@ -178,19 +178,19 @@ def _kind(reply: Reply) -> bytes:
     return reply.headers.get("content-type", "application/json").encode("latin-1", "replace")
 
 
-async def _pass_whole(reply: Reply, exchange: Exchange, send: Send, services: Services) -> None:
-    exchange.patience = NEVER
+async def _pass_whole(reply: Reply, context: RequestContext, send: Send, services: Services) -> None:
+    context.patience = NEVER
     body = await reply.read()
-    exchange.heard = services.clock()
+    context.heard = services.clock()
     kind = _kind(reply)
     if kind.startswith(b"application/json"):
-        body = _renamed(body, exchange.model)
-    await respond(exchange, send, services.clock(), 200, body, kind)
+        body = _renamed(body, context.model)
+    await respond(context, send, services.clock(), 200, body, kind)
 
 
-def _is_anthropics(reply: Reply, body: bytes, exchange: Exchange) -> bool:
+def _is_anthropics(reply: Reply, body: bytes, context: RequestContext) -> bool:
     """Whether an error is one that a client of Anthropic's API reads: on its paths, and in its envelope."""
-    if not exchange.path.startswith("/v1/messages") or reply.status in (401, 403):
+    if not context.path.startswith("/v1/messages") or reply.status in (401, 403):
         return False
     try:
         return bool(msgspec.json.decode(body, type=dict[str, Any]).get("type") == "error")
@@ -198,12 +198,12 @@ def _is_anthropics(reply: Reply, body: bytes, exchange: Exchange) -> bool:
         return False
 
 
-def _failure(reply: Reply, body: bytes, offer: Offer, exchange: Exchange) -> PointsmanError:
+def _failure(reply: Reply, body: bytes, offer: Candidate, context: RequestContext) -> PointsmanError:
     failure = offer.target.backend.failure(None, None, reply.status, reply.headers, body)
     if not isinstance(failure, BackendError):
         raise TypeError(f"a passed request was answered with {failure!r}")
     if failure.cause is Cause.MISSING:
-        return InvalidRequest(f"The model '{exchange.model}' does not support {exchange.path}.", "model")
+        return InvalidRequest(f"The model '{context.model}' does not support {context.path}.", "model")
     return from_backend(failure)
 
 
@@ -224,21 +224,21 @@ def _renamed(body: bytes, name: str) -> bytes:
     return _encode(fields)
 
 
-async def _pass_stream(reply: Reply, exchange: Exchange, send: Send, services: Services) -> None:
-    exchange.stream = True
-    client = PassedStream(exchange, send, services.clock, _kind(reply))
+async def _pass_stream(reply: Reply, context: RequestContext, send: Send, services: Services) -> None:
+    context.stream = True
+    client = RawEventStream(context, send, services.clock, _kind(reply))
     lines = b""
     try:
         while data := await reply.chunk():
-            exchange.heard = services.clock()
-            exchange.first = exchange.first or exchange.heard
-            exchange.patience = services.config.timeouts.between_events
+            context.heard = services.clock()
+            context.first = context.first or context.heard
+            context.patience = services.config.timeouts.between_events
             *whole, lines = (lines + data).split(b"\n")
             if whole:
-                await client.pass_on(b"".join(_line(line, exchange.model) + b"\n" for line in whole))
+                await client.pass_on(b"".join(_line(line, context.model) + b"\n" for line in whole))
         await client.finish(lines)
     except (Exception, asyncio.CancelledError) as error:
-        failure = exchange.failure = exchange.ended_by(error)
+        failure = context.failure = context.ended_by(error)
         if not client.begun or not isinstance(failure, PointsmanError):
             client.close()
             raise failure from error

@@ -15,23 +15,23 @@ from gateway.cache.entry import Entry
 from gateway.cache.lease import Lease
 from gateway.cache.policy import Asked, Cache
 from gateway.cache.single_flight import Reader
-from gateway.http.context import NEVER, Exchange
-from gateway.http.errors import ClientLeft
+from gateway.http.context import NEVER, RequestContext
+from gateway.http.errors import ClientDisconnected
 from gateway.proxy.dispatch import finish
 from gateway.proxy.sources import Ready, Source, Through
 from gateway.services import Services
 
-Open = Callable[[Exchange], Awaitable[Source]]
+Open = Callable[[RequestContext], Awaitable[Source]]
 
 
-class Flown(Through):
+class SharedUpstream(Through):
     """The engines' answer, or what another gateway has come to meanwhile: then `kept` is there.
 
     It is made for each request that may share an answer, and opened by the one that leads.
     """
 
     def __init__(
-        self, asked: Asked, call: Call, leader: Exchange, open_: Open, cache: Cache, services: Services
+        self, asked: Asked, call: Call, leader: RequestContext, open_: Open, cache: Cache, services: Services
     ) -> None:
         super().__init__(Ready([], None))  # until it is open
         self.own = leader
@@ -44,7 +44,7 @@ class Flown(Through):
         self._cache = cache
         self._services = services
 
-    async def open(self) -> "Flown":
+    async def open(self) -> "SharedUpstream":
         """Ask the engines, on an account of the flight's own. Raises PointsmanError."""
         task = asyncio.current_task()
         assert task is not None, "a flight has a task of its own"
@@ -82,7 +82,7 @@ class Flown(Through):
     def _failed(self, error: BaseException) -> BaseException:
         """Note why the flight ended; a cancellation that is not the gateway's doing: its last reader has left."""
         failure = self.own.ended_by(error)
-        self.own.failure = ClientLeft() if isinstance(failure, asyncio.CancelledError) else failure
+        self.own.failure = ClientDisconnected() if isinstance(failure, asyncio.CancelledError) else failure
         return failure
 
     def keep(self, events: Sequence[Event], usage: Usage | None) -> None:
@@ -108,23 +108,23 @@ def _ready(kept: Entry, call: Call) -> Ready | None:
     return Ready([laid(completion)], kept.usage) if completion else None
 
 
-class Followed:
+class Subscriber:
     """One request's part in a flight. The one that leads is answered by the flight's engine; for others the cache is.
 
     `now` is of the monotonic clock, `wall` Unix time, both in seconds.
     """
 
-    def __init__(self, reader: Reader[Flown], exchange: Exchange, now: float, wall: float) -> None:
+    def __init__(self, reader: Reader[SharedUpstream], context: RequestContext, now: float, wall: float) -> None:
         self._reader = reader
-        self._exchange = exchange
+        self._exchange = context
         flown = reader.source
-        exchange.heard = now
+        context.heard = now
         if not reader.led:
-            exchange.cache = "coalesced"
+            context.cache = "coalesced"
         elif flown.kept is not None:
-            exchange.cache, exchange.age = "hit", flown.kept.label.age(wall)
+            context.cache, context.age = "hit", flown.kept.label.age(wall)
         else:
-            exchange.led(flown.own)
+            context.led(flown.own)
 
     @property
     def usage(self) -> Usage | None:
@@ -138,10 +138,10 @@ class Followed:
 
     async def read(self) -> Sequence[Event]:
         """Return the next batch. Raises PointsmanError."""
-        exchange = self._exchange
-        exchange.patience = NEVER  # it is the flight that the engine keeps waiting
+        context = self._exchange
+        context.patience = NEVER  # it is the flight that the engine keeps waiting
         events = await self._reader.read()
-        exchange.heard = self._reader.source.own.heard
+        context.heard = self._reader.source.own.heard
         return events
 
     def close(self) -> None:

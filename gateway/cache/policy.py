@@ -46,7 +46,7 @@ class Cache:
         self.settings = settings
         self.store = store
         self.leases = leases
-        self.flights: Flights[Any] = Flights()  # of gateway.cache.coalesce.Flown
+        self.flights: Flights[Any] = Flights()  # of gateway.cache.coalesce.SharedUpstream
         self._wall = wall
 
     def asked(

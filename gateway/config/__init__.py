@@ -7,7 +7,7 @@ from collections.abc import Mapping
 
 from gateway.config.checks import check, notes
 from gateway.config.load import from_urls, read, with_flags
-from gateway.config.source import Given
+from gateway.config.source import ConfigSource
 from gateway.config.tables import (
     Admission,
     Auth,
@@ -35,8 +35,8 @@ __all__ = [
     "Cache",
     "Config",
     "ConfigError",
+    "ConfigSource",
     "Deployment",
-    "Given",
     "Health",
     "Limits",
     "Logging",

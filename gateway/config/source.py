@@ -11,7 +11,7 @@ from gateway.config.load import from_urls, read, with_flags
 from gateway.config.tables import Auth, Config, ConfigError
 
 
-class Given(Struct, frozen=True, kw_only=True):
+class ConfigSource(Struct, frozen=True, kw_only=True):
     """Where the configuration comes from, so that it can be read once more when the file has changed.
 
     `urls` are engines by kind, `flags` such as `--port` with their values, `environ` the environment.

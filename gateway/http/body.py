@@ -5,8 +5,8 @@ from collections.abc import Awaitable, Callable
 from time import monotonic
 from typing import Any
 
-from gateway.http.context import NEVER, Exchange
-from gateway.http.errors import BodyTooLarge, ClientLeft, UnsupportedMedia
+from gateway.http.context import NEVER, RequestContext
+from gateway.http.errors import BodyTooLarge, ClientDisconnected, UnsupportedMedia
 
 Receive = Callable[[], Awaitable[Any]]
 
@@ -14,41 +14,41 @@ PATIENCE = 60.0  # for a client that sends its body piece by piece
 JSON = b"application/json"
 
 
-async def read_json(exchange: Exchange, receive: Receive, limit: int) -> bytes:
-    """Return the body of a JSON request. Raises UnsupportedMedia, BodyTooLarge, RequestTimeout, ClientLeft."""
-    given = exchange.headers.get(b"content-type", JSON)
+async def read_json(context: RequestContext, receive: Receive, limit: int) -> bytes:
+    """Return the body of a JSON request. Raises UnsupportedMedia, BodyTooLarge, RequestTimeout, ClientDisconnected."""
+    given = context.headers.get(b"content-type", JSON)
     kind = given.split(b";", 1)[0].strip().lower()
     if kind != JSON and not kind.endswith(b"+json"):
         raise UnsupportedMedia(f"Content-Type must be application/json, not {given.decode('latin-1')}.")
-    return await read_body(exchange, receive, limit)
+    return await read_body(context, receive, limit)
 
 
-async def read_body(exchange: Exchange, receive: Receive, limit: int) -> bytes:
+async def read_body(context: RequestContext, receive: Receive, limit: int) -> bytes:
     """Return the body of a request, of any kind."""
-    coding = exchange.headers.get(b"content-encoding", b"identity")
+    coding = context.headers.get(b"content-encoding", b"identity")
     if coding != b"identity":
         raise UnsupportedMedia(f"Content-Encoding {coding.decode('latin-1')} is not supported.")
-    declared = exchange.headers.get(b"content-length", b"0")
+    declared = context.headers.get(b"content-length", b"0")
     if declared.isdigit() and int(declared) > limit:
         raise _too_large(limit)
-    exchange.patience = PATIENCE
+    context.patience = PATIENCE
     message = await receive()
     body: bytes = message.get("body", b"")
     if message.get("more_body"):
-        body = await _rest(exchange, receive, limit, body)
+        body = await _rest(context, receive, limit, body)
     elif message["type"] == "http.disconnect":
-        raise ClientLeft
-    exchange.patience = NEVER
+        raise ClientDisconnected
+    context.patience = NEVER
     return body
 
 
-async def _rest(exchange: Exchange, receive: Receive, limit: int, first: bytes) -> bytes:
+async def _rest(context: RequestContext, receive: Receive, limit: int, first: bytes) -> bytes:
     pieces, size, more = [first], len(first), True
     while more:
         message = await receive()
         if message["type"] == "http.disconnect":
-            raise ClientLeft
-        exchange.heard = monotonic()
+            raise ClientDisconnected
+        context.heard = monotonic()
         pieces.append(message.get("body", b""))
         size += len(pieces[-1])
         if size > limit:
@@ -67,11 +67,11 @@ class watching:
     The watch begins when the request first waits: what is answered at once, from the cache, needs no task for it.
     """
 
-    def __init__(self, exchange: Exchange, receive: Receive) -> None:
-        self._exchange = exchange
+    def __init__(self, context: RequestContext, receive: Receive) -> None:
+        self._exchange = context
         self._receive = receive
         self._watch: asyncio.Task[None] | None = None
-        self._beginning = exchange.task.get_loop().call_soon(self._begin)
+        self._beginning = context.task.get_loop().call_soon(self._begin)
 
     def _begin(self) -> None:
         self._watch = self._exchange.task.get_loop().create_task(_left(self._exchange, self._receive))
@@ -84,7 +84,7 @@ class watching:
             self._watch.cancel()
 
 
-async def _left(exchange: Exchange, receive: Receive) -> None:
+async def _left(context: RequestContext, receive: Receive) -> None:
     while (await receive())["type"] != "http.disconnect":
         pass
-    exchange.stop(ClientLeft())
+    context.stop(ClientDisconnected())

@@ -1,4 +1,4 @@
-"""Exchange: the one typed account of a request, from the door to the record.
+"""RequestContext: the one typed account of a request, from the door to the record.
 
 Each step writes into it what it learns; whoever counts, traces or answers reads it from here.
 """
@@ -10,12 +10,19 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from backends.schema import Usage
-from gateway.access.limits.lease import Standing
+from gateway.access.limits.lease import RateLimitLease
 from gateway.access.principal import ANYBODY, Principal, Tier
-from gateway.http.errors import ClientLeft, EngineSilent, EngineTimeout, Internal, PointsmanError, RequestTimeout
+from gateway.http.errors import (
+    ClientDisconnected,
+    EngineTimeout,
+    Internal,
+    PointsmanError,
+    RequestTimeout,
+    UpstreamIdleTimeout,
+)
 from gateway.observe.trace_context import UNTRACED, Trace
-from gateway.upstream.endpoints import Target
-from gateway.upstream.models import Offer
+from gateway.upstream.endpoints import Endpoint
+from gateway.upstream.models import Candidate
 
 NEVER = float("inf")
 
@@ -28,16 +35,16 @@ log = logging.getLogger("pointsman")
 class Attempt:
     """One deployment asked. Times are of the monotonic clock, in seconds; `ended` is 0 before."""
 
-    offer: Offer
+    offer: Candidate
     began: float
-    trial: bool = False  # by whose end the breaker decides
+    half_open_probe: bool = False  # by whose end the breaker decides
     adapted: tuple[str, ...] = ()
     ended: float = 0.0
     failure: BaseException | None = None
 
 
 @dataclass(slots=True, eq=False)
-class Exchange:
+class RequestContext:
     """One request. Times are of the monotonic clock, in seconds.
 
     `patience` is how long the other side may be silent after `heard`; `ends` is when the request is over at the
@@ -68,7 +75,7 @@ class Exchange:
     overhead: float = 0.0
     principal: Principal = ANYBODY
     trace: Trace = UNTRACED
-    standing: Standing | None = None  # with the key's limits
+    standing: RateLimitLease | None = None  # with the key's limits
     tier: Tier = "priority"
     model: str = ""
     hedge_after: float = 0.0
@@ -80,7 +87,7 @@ class Exchange:
     answering: Attempt | None = None
     usage: Usage | None = None
     status: int = 0  # 0: no answer has begun
-    stopped: PointsmanError | ClientLeft | None = None
+    stopped: PointsmanError | ClientDisconnected | None = None
     failure: BaseException | None = None
     silence: Callable[[], Awaitable[None]] | None = None
 
@@ -88,7 +95,7 @@ class Exchange:
         self.heard = self.wrote = self.since = self.began
 
     @property
-    def target(self) -> Target | None:
+    def target(self) -> Endpoint | None:
         """The deployment that answers."""
         return self.answering.offer.target if self.answering else None
 
@@ -110,9 +117,9 @@ class Exchange:
         self.stages.append((stage, now - self.since))
         self.since = now
 
-    def apart(self, task: "asyncio.Task[object]", now: float) -> "Exchange":
+    def apart(self, task: "asyncio.Task[object]", now: float) -> "RequestContext":
         """Return the account of what goes on in another task on this request's behalf, and perhaps longer than it."""
-        return Exchange(
+        return RequestContext(
             id=self.id,
             method=self.method,
             path=self.path,
@@ -129,12 +136,12 @@ class Exchange:
             stream=self.stream,
         )
 
-    def led(self, other: "Exchange") -> None:
+    def led(self, other: "RequestContext") -> None:
         """Take over what the account of its flight says of the engines, once one has begun to answer."""
         self.answering, self.asked, self.heard = other.answering, other.asked, other.heard
         self.stages += other.stages
 
-    def stop(self, why: PointsmanError | ClientLeft) -> None:
+    def stop(self, why: PointsmanError | ClientDisconnected) -> None:
         """End the request from outside: its task is cancelled, and with it whatever it waits for."""
         if self.stopped is None:
             self.stopped = why
@@ -149,7 +156,7 @@ class Exchange:
                 self.stop(RequestTimeout("The request did not come in time."))
             else:
                 name = self.attempts[-1].offer.target.name
-                self.stop(EngineSilent(f"The engine {name} was silent for {self.patience:g} s."))
+                self.stop(UpstreamIdleTimeout(f"The engine {name} was silent for {self.patience:g} s."))
 
     def answer_headers(self, now: float) -> list[tuple[bytes, bytes]]:
         """Return the headers that say who answered, and how long the gateway itself took."""
@@ -177,7 +184,7 @@ class Exchange:
         if isinstance(error, asyncio.CancelledError) and self.stopped is not None:
             self.task.uncancel()
             return self.stopped
-        if isinstance(error, PointsmanError | ClientLeft | asyncio.CancelledError):
+        if isinstance(error, PointsmanError | ClientDisconnected | asyncio.CancelledError):
             return error
         log.error("request %s to %s failed in the gateway", self.id, self.path, exc_info=error)
         return Internal("The gateway failed to handle this request; its log says why.")

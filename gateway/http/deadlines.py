@@ -8,17 +8,17 @@ import asyncio
 from collections.abc import Awaitable, Callable
 
 from gateway.config import Timeouts
-from gateway.http.context import Exchange
+from gateway.http.context import RequestContext
 
 
-class Sweep:
+class DeadlineSweeper:
     """The open requests. Each is ended when its time is over; each silent stream is kept alive."""
 
     def __init__(self, timeouts: Timeouts, clock: Callable[[], float]) -> None:
         self.keep_alive = timeouts.keep_alive
         self._clock = clock
         self._comments: set[asyncio.Task[None]] = set()
-        self.open: set[Exchange] = set()
+        self.open: set[RequestContext] = set()
 
     async def run(self) -> None:
         """Look over the open requests several times in each keep-alive, at least twice a second."""
@@ -28,11 +28,11 @@ class Sweep:
 
     def look(self, now: float) -> None:
         """Look over the open requests once."""
-        for exchange in list(self.open):
-            exchange.check(now)
-            if exchange.silence is not None and now - exchange.wrote >= self.keep_alive:
-                exchange.wrote = now
-                self._spawn(exchange.silence())
+        for context in list(self.open):
+            context.check(now)
+            if context.silence is not None and now - context.wrote >= self.keep_alive:
+                context.wrote = now
+                self._spawn(context.silence())
 
     def _spawn(self, comment: Awaitable[None]) -> None:
         """Write in a task of its own: a client that does not read must not hold up the others."""

@@ -18,8 +18,8 @@
     ├── Unavailable           503   no engine, or none with room
     │   └── ShuttingDown      503   the gateway ends before the answer did
     └── EngineTimeout         504   the answer was not complete in time
-        └── EngineSilent      504   an engine said nothing for too long
-    ClientLeft                —     nobody is there to be told
+        └── UpstreamIdleTimeout      504   an engine said nothing for too long
+    ClientDisconnected                —     nobody is there to be told
 
 Statuses are those that OpenAI's SDKs act on: they retry 408, 409, 429 and 5xx, and wait for Retry-After.
 """
@@ -33,7 +33,7 @@ from backends.base import BackendError, Cause
 RETRY_AFTER = "1"
 
 
-class OwnWords(msgspec.Struct, frozen=True):
+class UpstreamErrorBody(msgspec.Struct, frozen=True):
     """How an engine told of a failure, for those who speak its own API: status, body and content type."""
 
     status: int
@@ -56,7 +56,7 @@ class PointsmanError(Exception):
         self.message = message
         self.param = param
         self.headers = headers or {}
-        self.own: OwnWords | None = None
+        self.own: UpstreamErrorBody | None = None
 
     def body(self) -> bytes:
         """Return OpenAI's error object as JSON."""
@@ -179,11 +179,11 @@ class EngineTimeout(PointsmanError):
     code = "engine_timeout"
 
 
-class EngineSilent(EngineTimeout):
+class UpstreamIdleTimeout(EngineTimeout):
     """The engine said nothing for too long; another may be asked, if the client has heard nothing yet."""
 
 
-class ClientLeft(Exception):
+class ClientDisconnected(Exception):
     """The client closed its connection before it had its answer."""
 
 

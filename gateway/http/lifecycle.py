@@ -10,13 +10,13 @@ from collections.abc import Awaitable, Callable
 from typing import Any
 
 from gateway.http.body import Receive
-from gateway.http.context import Exchange
-from gateway.http.errors import ClientLeft, MethodNotAllowed, PointsmanError
+from gateway.http.context import RequestContext
+from gateway.http.errors import ClientDisconnected, MethodNotAllowed, PointsmanError
 from gateway.http.respond import Send, respond_error
 from gateway.proxy.dispatch import finish
 from gateway.services import Services
 
-Handler = Callable[[Exchange, Receive, Send], Awaitable[None]]
+Handler = Callable[[RequestContext, Receive, Send], Awaitable[None]]
 ASGI = Callable[[Any, Receive, Send], Awaitable[None]]
 
 
@@ -25,43 +25,43 @@ def account(services: Services, handler: Handler, *methods: str) -> ASGI:
     allowed = ", ".join(methods)
 
     async def app(scope: Any, receive: Receive, send: Send) -> None:
-        exchange = _open(scope, services)
-        services.sweep.open.add(exchange)
+        context = _open(scope, services)
+        services.sweep.open.add(context)
         try:
-            if methods and exchange.method not in methods:
-                message = f"{exchange.path} takes {allowed}, not {exchange.method}."
+            if methods and context.method not in methods:
+                message = f"{context.path} takes {allowed}, not {context.method}."
                 raise MethodNotAllowed(message, headers={"allow": allowed})
-            await handler(exchange, receive, send)
+            await handler(context, receive, send)
         except (Exception, asyncio.CancelledError) as error:
-            exchange.failure = exchange.ended_by(error)
-            await _close(exchange.failure, exchange, send, services)
+            context.failure = context.ended_by(error)
+            await _close(context.failure, context, send, services)
         finally:
-            finish(exchange, services)
-            if exchange.standing is not None:
-                tokens = exchange.usage.total_tokens if exchange.usage else 0
-                services.limiter.leave(exchange.standing, tokens, services.clock())
-            services.sweep.open.discard(exchange)
-            services.records.add(exchange, services.clock(), services.wall(), services.loop)
+            finish(context, services)
+            if context.standing is not None:
+                tokens = context.usage.total_tokens if context.usage else 0
+                services.limiter.leave(context.standing, tokens, services.clock())
+            services.sweep.open.discard(context)
+            services.records.add(context, services.clock(), services.wall(), services.loop)
 
     return app
 
 
-async def _close(error: BaseException, exchange: Exchange, send: Send, services: Services) -> None:
+async def _close(error: BaseException, context: RequestContext, send: Send, services: Services) -> None:
     """Tell the client of an error, if there is a client and it has not been told anything else."""
-    if isinstance(error, PointsmanError) and not exchange.status:
-        await respond_error(exchange, send, services.clock(), error)
-    elif isinstance(error, ClientLeft):
-        exchange.status = exchange.status or 499
+    if isinstance(error, PointsmanError) and not context.status:
+        await respond_error(context, send, services.clock(), error)
+    elif isinstance(error, ClientDisconnected):
+        context.status = context.status or 499
     elif not isinstance(error, PointsmanError):
         raise error  # the server is going down
 
 
-def _open(scope: Any, services: Services) -> Exchange:
+def _open(scope: Any, services: Services) -> RequestContext:
     task = asyncio.current_task(services.loop)
     assert task is not None, "a server runs each request in a task"
     now = services.clock()
     own, headers, path = f"{services.random.getrandbits(128):032x}", dict(scope["headers"]), scope["path"]
-    return Exchange(
+    return RequestContext(
         id=own,
         method=scope["method"],
         path=path,

@@ -4,14 +4,14 @@ from collections.abc import Awaitable, Callable
 from typing import Any
 
 from gateway.http.body import JSON
-from gateway.http.context import Exchange
+from gateway.http.context import RequestContext
 from gateway.http.errors import PointsmanError
 
 Send = Callable[[Any], Awaitable[None]]
 
 
 async def respond(
-    exchange: Exchange,
+    context: RequestContext,
     send: Send,
     now: float,
     status: int,
@@ -20,14 +20,14 @@ async def respond(
     headers: tuple[tuple[bytes, bytes], ...] = (),
 ) -> None:
     """Send a whole answer."""
-    exchange.status = status
+    context.status = status
     head = [(b"content-type", kind), (b"content-length", b"%d" % len(body)), *headers]
-    head += exchange.answer_headers(now)
+    head += context.answer_headers(now)
     await send({"type": "http.response.start", "status": status, "headers": head})
-    await send({"type": "http.response.body", "body": b"" if exchange.method == "HEAD" else body})
+    await send({"type": "http.response.body", "body": b"" if context.method == "HEAD" else body})
 
 
-async def respond_error(exchange: Exchange, send: Send, now: float, error: PointsmanError) -> None:
+async def respond_error(context: RequestContext, send: Send, now: float, error: PointsmanError) -> None:
     """Send an error in OpenAI's envelope."""
     headers = tuple((name.encode(), value.encode()) for name, value in error.headers.items())
-    await respond(exchange, send, now, error.status, error.body(), headers=headers)
+    await respond(context, send, now, error.status, error.body(), headers=headers)

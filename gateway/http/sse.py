@@ -15,14 +15,14 @@ import msgspec
 from backends import sse
 from backends.base import Call, Event
 from backends.schema import Answer, ChatRequest, Usage
-from gateway.http.context import Exchange
+from gateway.http.context import RequestContext
 from gateway.http.errors import PointsmanError
 
 Send = Callable[[Any], Awaitable[None]]
 
 EVENTS = b"text/event-stream; charset=utf-8"
 UNBUFFERED = [(b"cache-control", b"no-cache"), (b"x-accel-buffering", b"no")]
-MOST_FAREWELL = 1.0  # seconds
+MAX_FAREWELL = 1.0  # seconds
 END = b"data: [DONE]\n\n"
 
 _encoder = msgspec.json.Encoder()
@@ -34,16 +34,16 @@ class EventStream:
 
     keep_alive: ClassVar[bytes] = b": keep-alive\n\n"
 
-    def __init__(self, exchange: Exchange, send: Send, clock: Callable[[], float], kind: bytes = EVENTS) -> None:
+    def __init__(self, context: RequestContext, send: Send, clock: Callable[[], float], kind: bytes = EVENTS) -> None:
         self._kind = kind
         self.begun = False
         self._ended = False
-        self._exchange = exchange
+        self._exchange = context
         self._send = send
         self._clock = clock
         self._comment: asyncio.Future[None] | None = None  # that is being sent
-        exchange.wrote = clock()
-        exchange.silence = self.comment
+        context.wrote = clock()
+        context.silence = self.comment
 
     async def comment(self) -> None:
         """Tell a client that waits that the connection lives, unless something is being sent just now."""
@@ -59,7 +59,7 @@ class EventStream:
     async def fail(self, error: PointsmanError) -> None:
         """End the stream with an error event and without `[DONE]`, if the client takes it within a moment."""
         with suppress(TimeoutError):
-            async with asyncio.timeout(MOST_FAREWELL):
+            async with asyncio.timeout(MAX_FAREWELL):
                 await self._say(sse.event(error.body()), self._clock(), more=False)
 
     async def _say(self, data: bytes, now: float, more: bool = True) -> None:
@@ -71,16 +71,16 @@ class EventStream:
     async def _send_now(self, data: bytes, now: float, more: bool = True) -> None:
         if self._ended:
             return
-        exchange = self._exchange
-        exchange.writing = True  # while the client does not take it, the engine is not the one who is slow
+        context = self._exchange
+        context.writing = True  # while the client does not take it, the engine is not the one who is slow
         self._ended = not more
         if not self.begun:
             self.begun = True
-            headers = [(b"content-type", self._kind), *UNBUFFERED, *exchange.answer_headers(now)]
+            headers = [(b"content-type", self._kind), *UNBUFFERED, *context.answer_headers(now)]
             await self._send({"type": "http.response.start", "status": 200, "headers": headers})
-            exchange.status = 200
+            context.status = 200
         await self._send({"type": "http.response.body", "body": data, "more_body": more})
-        exchange.writing = False
+        context.writing = False
 
 
 class ClientStream(EventStream):
@@ -99,7 +99,7 @@ class ClientStream(EventStream):
         await self._say(last + END, self._clock(), more=False)
 
 
-class PassedStream(EventStream):
+class RawEventStream(EventStream):
     """A stream that is passed on as it comes."""
 
     async def pass_on(self, data: bytes) -> None:

@@ -6,7 +6,7 @@ another, for a moment.
 
 import asyncio
 
-from gateway.http.context import Exchange
+from gateway.http.context import RequestContext
 from gateway.observe.logs import RequestLog
 from gateway.observe.metrics import Metrics
 from gateway.observe.tracing import Tracer
@@ -15,7 +15,7 @@ MOMENT = 0.02  # seconds
 MOST = 32  # requests
 
 
-class Records:
+class AccessRecorder:
     """Counts, traces and logs requests. `logging` is whether each has its line."""
 
     def __init__(self, metrics: Metrics, tracer: Tracer, log: RequestLog, logging: bool) -> None:
@@ -23,11 +23,11 @@ class Records:
         self.logging = logging
         self._metrics = metrics
         self._tracer = tracer
-        self._waiting: list[tuple[Exchange, float, float]] = []
+        self._waiting: list[tuple[RequestContext, float, float]] = []
 
-    def add(self, exchange: Exchange, now: float, wall: float, loop: asyncio.AbstractEventLoop | None) -> None:
+    def add(self, context: RequestContext, now: float, wall: float, loop: asyncio.AbstractEventLoop | None) -> None:
         """Take a request that ended at a monotonic time, which was `wall` in Unix time."""
-        self._waiting.append((exchange, now, wall))
+        self._waiting.append((context, now, wall))
         if len(self._waiting) >= MOST or loop is None:
             self.flush()
         elif len(self._waiting) == 1:
@@ -36,8 +36,8 @@ class Records:
     def flush(self) -> None:
         """Say what there is to say."""
         ended, self._waiting = self._waiting, []
-        for exchange, now, wall in ended:
-            self._metrics.record(exchange, now)
-            self._tracer.record(exchange, exchange.trace, now, wall)
+        for context, now, wall in ended:
+            self._metrics.record(context, now)
+            self._tracer.record(context, context.trace, now, wall)
         if self.logging:
             self.log.write(ended)

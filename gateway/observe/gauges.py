@@ -10,9 +10,9 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
 from prometheus_client.registry import Collector
 
 from gateway.cache.policy import Cache
-from gateway.observe.worker_snapshots import Reading
+from gateway.observe.worker_snapshots import GaugeReading
 from gateway.proxy.admission import Admission
-from gateway.upstream.endpoints import Target
+from gateway.upstream.endpoints import Endpoint
 from gateway.upstream.models import Catalog
 
 DEPLOYMENT = ("deployment", "engine")
@@ -74,33 +74,33 @@ def readings(
     spans: Spans,
     redis: Mapping[str, Redis],
     clock: Callable[[], float],
-) -> Iterator[Reading]:
+) -> Iterator[GaugeReading]:
     """Return this worker's figures; `redis` is who uses it, by what for, and `clock` monotonic."""
     now = clock()
-    yield Reading("pointsman_in_flight", (), admission.in_flight)
-    yield Reading("pointsman_waiting", (), admission.waiting)
-    yield Reading("pointsman_spans_sent_total", (), spans.sent)
-    yield Reading("pointsman_spans_dropped_total", (), spans.lost)
+    yield GaugeReading("pointsman_in_flight", (), admission.in_flight)
+    yield GaugeReading("pointsman_waiting", (), admission.waiting)
+    yield GaugeReading("pointsman_spans_sent_total", (), spans.sent)
+    yield GaugeReading("pointsman_spans_dropped_total", (), spans.lost)
     if cache is not None:
         yield from _of_cache(cache)
     for name, entry in catalog.entries.items():
-        yield Reading("pointsman_model_ready", (name,), float(entry.ready(now)))
+        yield GaugeReading("pointsman_model_ready", (name,), float(entry.ready(now)))
     for use, user in redis.items():
-        yield Reading("pointsman_redis_up", (use,), float(user.up))
+        yield GaugeReading("pointsman_redis_up", (use,), float(user.up))
     for target in catalog.targets:
         yield from _of(target, now)
 
 
-def _of_cache(cache: Cache) -> Iterator[Reading]:
+def _of_cache(cache: Cache) -> Iterator[GaugeReading]:
     held = cache.store.held()
-    yield Reading("pointsman_cache_entries", (), held.entries)
-    yield Reading("pointsman_cache_bytes", (), held.bytes)
-    yield Reading("pointsman_cache_evicted_total", (), cache.store.memory.evicted)
+    yield GaugeReading("pointsman_cache_entries", (), held.entries)
+    yield GaugeReading("pointsman_cache_bytes", (), held.bytes)
+    yield GaugeReading("pointsman_cache_evicted_total", (), cache.store.memory.evicted)
     for kind, count in cache.store.faults.items():
-        yield Reading("pointsman_cache_faults_total", (kind,), count)
+        yield GaugeReading("pointsman_cache_faults_total", (kind,), count)
 
 
-def _of(target: Target, now: float) -> Iterator[Reading]:
+def _of(target: Endpoint, now: float) -> Iterator[GaugeReading]:
     labels = (target.name, target.engine)
     figures = target.figures
     for name, value in (
@@ -114,14 +114,14 @@ def _of(target: Target, now: float) -> Iterator[Reading]:
         ("pointsman_engine_prefix_hits_total", figures.prefix_hits),
     ):
         if value is not None:
-            yield Reading(name, labels, float(value))
+            yield GaugeReading(name, labels, float(value))
 
 
-class Live(Collector):
+class GaugeCollector(Collector):
     """Hands the figures of all workers to prometheus_client."""
 
     def __init__(self) -> None:
-        self.readings: Sequence[Reading] = ()
+        self.readings: Sequence[GaugeReading] = ()
 
     def collect(self) -> Iterator[CounterMetricFamily | GaugeMetricFamily]:
         """Return the gauges, each series once."""

@@ -5,7 +5,7 @@ from functools import cache
 from typing import Any, Literal
 
 from gateway.http.errors import (
-    ClientLeft,
+    ClientDisconnected,
     EngineFailed,
     EngineTimeout,
     Internal,
@@ -14,7 +14,7 @@ from gateway.http.errors import (
     ShuttingDown,
     Unavailable,
 )
-from gateway.upstream.connection import Unreachable
+from gateway.upstream.connection import UpstreamConnectError
 
 Outcome = Literal[
     "ok",
@@ -31,9 +31,9 @@ Outcome = Literal[
 
 # The first that fits: a class stands before the one that it is of.
 OUTCOMES: tuple[tuple[type[BaseException], Outcome], ...] = (
-    (ClientLeft, "client_left"),
+    (ClientDisconnected, "client_left"),
     (RateLimited, "rate_limited"),
-    (Unreachable, "unreachable"),
+    (UpstreamConnectError, "unreachable"),
     (ShuttingDown, "aborted"),
     (Unavailable, "overloaded"),
     (EngineTimeout, "timeout"),

@@ -14,7 +14,7 @@ import msgspec
 import structlog
 from structlog.typing import Processor
 
-from gateway.http.context import Exchange
+from gateway.http.context import RequestContext
 from gateway.http.errors import PointsmanError
 from gateway.observe.labels import Outcome, operation, outcome
 
@@ -78,7 +78,7 @@ class RequestLog:
         self._write = structlog.BytesLogger(out).msg
         self._render = as_text if out.isatty() else _encode
 
-    def write(self, ended: Sequence[tuple[Exchange, float, float]]) -> None:
+    def write(self, ended: Sequence[tuple[RequestContext, float, float]]) -> None:
         """Write of requests that ended at a monotonic time, which was the other one in Unix time; not of operators'."""
         lines = [self._render(_line(*one)) for one in ended if operation(one[0].path)]
         if lines:
@@ -86,32 +86,32 @@ class RequestLog:
                 self._write(b"\n".join(lines))
 
 
-def _line(exchange: Exchange, now: float, wall: float) -> Line:
-    ended = outcome(exchange.failure)
-    usage, failure = exchange.usage, exchange.failure
-    engine, deployment = exchange.served_by
+def _line(context: RequestContext, now: float, wall: float) -> Line:
+    ended = outcome(context.failure)
+    usage, failure = context.usage, context.failure
+    engine, deployment = context.served_by
     return Line(
         time=datetime.fromtimestamp(wall, UTC),
         level=LEVELS.get(ended, "info"),
-        request_id=exchange.id,
-        trace_id=exchange.trace.hex,
-        method=exchange.method,
-        path=exchange.path,
-        model=exchange.model,
+        request_id=context.id,
+        trace_id=context.trace.hex,
+        method=context.method,
+        path=context.path,
+        model=context.model,
         engine=engine,
         deployment=deployment,
-        attempts=len(exchange.attempts),
-        status=exchange.status,
+        attempts=len(context.attempts),
+        status=context.status,
         outcome=ended,
-        stream=exchange.stream,
+        stream=context.stream,
         prompt_tokens=usage.prompt_tokens if usage else None,
         completion_tokens=usage.completion_tokens if usage and usage.completion_tokens >= 0 else None,
-        total_ms=_ms(now - exchange.began),
-        ttft_ms=_ms(exchange.first - exchange.began) if exchange.first else None,
-        overhead_ms=_ms(exchange.overhead) if exchange.answered else None,
-        key=exchange.principal.id,
-        cache=exchange.cache,
-        adapted=exchange.adapted,
+        total_ms=_ms(now - context.began),
+        ttft_ms=_ms(context.first - context.began) if context.first else None,
+        overhead_ms=_ms(context.overhead) if context.answered else None,
+        key=context.principal.id,
+        cache=context.cache,
+        adapted=context.adapted,
         error={"type": failure.type, "code": failure.code} if isinstance(failure, PointsmanError) else None,
     )
 

@@ -1,4 +1,4 @@
-"""Prometheus metrics: each request is counted here once, when it has ended, from its Exchange.
+"""Prometheus metrics: each request is counted here once, when it has ended, from its RequestContext.
 
 The series of a set of labels are looked up once and kept, as a look-up costs more than the counting.
 With several workers the library keeps counters in files (in `PROMETHEUS_MULTIPROC_DIR`, which it reads when it is
@@ -19,11 +19,11 @@ from prometheus_client import (
 )
 from prometheus_client.multiprocess import MultiProcessCollector
 
-from gateway.http.context import Exchange
-from gateway.observe.gauges import Live
+from gateway.http.context import RequestContext
+from gateway.observe.gauges import GaugeCollector
 from gateway.observe.instruments import Generated, Instruments, Request
 from gateway.observe.labels import error_type, operation, outcome
-from gateway.observe.worker_snapshots import Board, Reading
+from gateway.observe.worker_snapshots import GaugeReading, WorkerSnapshots
 
 CONTENT_TYPE = CONTENT_TYPE_PLAIN_0_0_4.encode()
 INTERVAL = 1.0  # seconds, in which a worker tells the others how it is doing
@@ -49,7 +49,7 @@ class Metrics:
 
     def __init__(
         self,
-        read: Callable[[], Iterable[Reading]],
+        read: Callable[[], Iterable[GaugeReading]],
         admission: Shedding,
         limiter: Limiting,
         wall: Callable[[], float],
@@ -61,7 +61,7 @@ class Metrics:
         self._admission = admission
         self._limiter = limiter
         self._wall = wall
-        self._board = Board(shared) if shared else None
+        self._board = WorkerSnapshots(shared) if shared else None
         self._instruments = Instruments(registry)
         self._known: dict[Request, tuple[Counter, Generated | None]] = {}
         self._cached: dict[tuple[str, str], Counter] = {}
@@ -69,31 +69,31 @@ class Metrics:
         if shared:
             registry = CollectorRegistry()
             MultiProcessCollector(registry, str(shared))  # type: ignore[no-untyped-call]
-        self._live = Live()
+        self._live = GaugeCollector()
         registry.register(self._live)
         self._shown = registry
 
     # --- one request ----------------------------------------------------------------------------------------------
 
-    def record(self, exchange: Exchange, now: float) -> None:
+    def record(self, context: RequestContext, now: float) -> None:
         """Count a request that ended at a monotonic time, unless it is an operator's."""
-        doing = operation(exchange.path)
+        doing = operation(context.path)
         if not doing:
             return
-        engine, deployment = exchange.served_by
-        failure = exchange.failure
-        request = Request(doing, engine, exchange.model, deployment, outcome(failure), error_type(failure))
+        engine, deployment = context.served_by
+        failure = context.failure
+        request = Request(doing, engine, context.model, deployment, outcome(failure), error_type(failure))
         requests, generated = self._known.get(request) or self._new(request)
         requests.inc()
-        if exchange.cache:
-            self._of_cache(exchange.model, exchange.cache).inc()
+        if context.cache:
+            self._of_cache(context.model, context.cache).inc()
         stages = self._instruments.stages
-        for stage, took in exchange.stages:
+        for stage, took in context.stages:
             stages[stage].observe(took)
         if generated is not None:
-            self._generated(exchange, generated, now)
-        if request.outcome != "ok" or len(exchange.attempts) > 1:
-            self._troubles(exchange, request)
+            self._generated(context, generated, now)
+        if request.outcome != "ok" or len(context.attempts) > 1:
+            self._troubles(context, request)
 
     def connected(self, took: float) -> None:
         """Count a new connection to an engine, which took so many seconds; most requests need none."""
@@ -112,35 +112,35 @@ class Metrics:
         )
         return found
 
-    def _generated(self, exchange: Exchange, series: Generated, now: float) -> None:
-        series.duration.observe(now - exchange.began)
-        usage = exchange.usage
+    def _generated(self, context: RequestContext, series: Generated, now: float) -> None:
+        series.duration.observe(now - context.began)
+        usage = context.usage
         if usage is not None and series.tokens_in is not None and series.tokens_out is not None:
             series.tokens_in.observe(usage.prompt_tokens)
             if usage.completion_tokens >= 0:
                 series.tokens_out.observe(usage.completion_tokens)
-        if exchange.failure is not None or not exchange.asked:
+        if context.failure is not None or not context.asked:
             return
-        first = exchange.first or exchange.heard
-        self._instruments.stages["first_byte"].observe(first - exchange.asked)
-        if exchange.answered >= first:  # else the answer was begun before, to keep the connection alive
-            before = exchange.asked - exchange.attempts[0].began
-            self._instruments.stages["translate"].observe(before + exchange.answered - first)
-        if exchange.first and series.first_token is not None and series.per_token is not None:
-            series.first_token.observe(first - exchange.began)
+        first = context.first or context.heard
+        self._instruments.stages["first_byte"].observe(first - context.asked)
+        if context.answered >= first:  # else the answer was begun before, to keep the connection alive
+            before = context.asked - context.attempts[0].began
+            self._instruments.stages["translate"].observe(before + context.answered - first)
+        if context.first and series.first_token is not None and series.per_token is not None:
+            series.first_token.observe(first - context.began)
             if usage is not None and usage.completion_tokens > 1:
-                series.per_token.observe((exchange.heard - first) / (usage.completion_tokens - 1))
+                series.per_token.observe((context.heard - first) / (usage.completion_tokens - 1))
 
-    def _troubles(self, exchange: Exchange, request: Request) -> None:
-        last = exchange.answering or (exchange.attempts[-1] if exchange.attempts else None)
-        for attempt in exchange.attempts:
+    def _troubles(self, context: RequestContext, request: Request) -> None:
+        last = context.answering or (context.attempts[-1] if context.attempts else None)
+        for attempt in context.attempts:
             if attempt is not last:
                 cause = outcome(attempt.failure)
                 self._instruments.retries.labels(
                     attempt.offer.target.name, "hedged" if cause == "aborted" else cause
                 ).inc()
-        if request.outcome == "rate_limited" and not exchange.attempts:
-            self._instruments.limited.labels(getattr(exchange.failure, "type", "")).inc()
+        if request.outcome == "rate_limited" and not context.attempts:
+            self._instruments.limited.labels(getattr(context.failure, "type", "")).inc()
 
     # --- all of them ----------------------------------------------------------------------------------------------
 

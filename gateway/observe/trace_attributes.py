@@ -8,7 +8,7 @@ from typing import Any
 
 from backends.base import Call
 from backends.schema import ChatRequest, Usage
-from gateway.http.context import Attempt, Exchange
+from gateway.http.context import Attempt, RequestContext
 from gateway.observe.labels import error_type, operation
 from gateway.observe.trace_notes import Notes
 
@@ -25,15 +25,15 @@ ASKED = {  # of a request's fields, those that are said as they are
 }
 
 
-def request_name(exchange: Exchange) -> str:
+def request_name(context: RequestContext) -> str:
     """Return the name of the server's span."""
-    method = exchange.method if exchange.method in METHODS else "HTTP"
-    return f"{method} {route(exchange.path)}"
+    method = context.method if context.method in METHODS else "HTTP"
+    return f"{method} {route(context.path)}"
 
 
-def try_name(exchange: Exchange) -> str:
+def try_name(context: RequestContext) -> str:
     """Return the name of a try's span."""
-    return f"{operation(exchange.path)} {exchange.model}"
+    return f"{operation(context.path)} {context.model}"
 
 
 def route(path: str) -> str:
@@ -41,44 +41,44 @@ def route(path: str) -> str:
     return MODELS + "{model}" if path.startswith(MODELS) else path
 
 
-def of_request(exchange: Exchange, parented: bool) -> Attributes:
+def of_request(context: RequestContext, parented: bool) -> Attributes:
     """Return the attributes of the server's span."""
     said: Attributes = {
-        "http.request.method": exchange.method if exchange.method in METHODS else "_OTHER",
-        "http.route": route(exchange.path),
-        "url.path": exchange.path,
+        "http.request.method": context.method if context.method in METHODS else "_OTHER",
+        "http.route": route(context.path),
+        "url.path": context.path,
         "url.scheme": "http",
     }
     if parented:  # else it is the trace's id
-        said["pointsman.request.id"] = exchange.id
-    if exchange.status and exchange.status != CLIENT_CLOSED:
-        said["http.response.status_code"] = exchange.status
-    if b"user-agent" in exchange.headers:
-        said["user_agent.original"] = exchange.headers[b"user-agent"].decode("latin-1")
-    if exchange.model:
-        said["pointsman.model"] = exchange.model
-    if exchange.principal.id:
-        said["pointsman.key.id"] = exchange.principal.id
-    if exchange.cache:
-        said["pointsman.cache"] = exchange.cache
-    if exchange.failure is not None:
-        said["error.type"] = error_type(exchange.failure)
+        said["pointsman.request.id"] = context.id
+    if context.status and context.status != CLIENT_CLOSED:
+        said["http.response.status_code"] = context.status
+    if b"user-agent" in context.headers:
+        said["user_agent.original"] = context.headers[b"user-agent"].decode("latin-1")
+    if context.model:
+        said["pointsman.model"] = context.model
+    if context.principal.id:
+        said["pointsman.key.id"] = context.principal.id
+    if context.cache:
+        said["pointsman.cache"] = context.cache
+    if context.failure is not None:
+        said["error.type"] = error_type(context.failure)
     return said
 
 
-def of_try(exchange: Exchange, attempt: Attempt, place: int, notes: Notes) -> Attributes:
+def of_try(context: RequestContext, attempt: Attempt, place: int, notes: Notes) -> Attributes:
     """Return the attributes of a try's span."""
     target = attempt.offer.target
     url = target.at("")
     said: Attributes = {
-        "gen_ai.operation.name": operation(exchange.path),
+        "gen_ai.operation.name": operation(context.path),
         "gen_ai.provider.name": target.engine,
-        "gen_ai.request.model": exchange.model,
+        "gen_ai.request.model": context.model,
         "server.address": url.host,
         "server.port": url.port,
         "pointsman.deployment": target.name,
     }
-    if exchange.stream:
+    if context.stream:
         said["gen_ai.request.stream"] = True
     if place:
         said["http.request.resend_count"] = place
@@ -86,8 +86,8 @@ def of_try(exchange: Exchange, attempt: Attempt, place: int, notes: Notes) -> At
         said |= of_call(notes.call)
     if attempt.failure is not None:
         said["error.type"] = error_type(attempt.failure)
-    if attempt is exchange.answering:
-        said |= of_answer(exchange, attempt, notes)
+    if attempt is context.answering:
+        said |= of_answer(context, attempt, notes)
     return said
 
 
@@ -109,16 +109,16 @@ def of_call(call: Call) -> Attributes:
     return said
 
 
-def of_answer(exchange: Exchange, attempt: Attempt, notes: Notes) -> Attributes:
+def of_answer(context: RequestContext, attempt: Attempt, notes: Notes) -> Attributes:
     """Return what came of it."""
-    said: Attributes = {"gen_ai.response.model": attempt.offer.model or exchange.model}
+    said: Attributes = {"gen_ai.response.model": attempt.offer.model or context.model}
     if notes.call is not None:
         said["gen_ai.response.id"] = notes.call.id
-    if exchange.first:
-        said["gen_ai.response.time_to_first_chunk"] = exchange.first - attempt.began
+    if context.first:
+        said["gen_ai.response.time_to_first_chunk"] = context.first - attempt.began
     if notes.reasons:
         said["gen_ai.response.finish_reasons"] = notes.finish_reasons
-    return said | of_usage(exchange.usage) if exchange.usage is not None else said
+    return said | of_usage(context.usage) if context.usage is not None else said
 
 
 def of_usage(usage: Usage) -> Attributes:

@@ -14,7 +14,7 @@ from gateway.observe.trace_notes import Notes
 
 TRACEPARENT = b"traceparent"
 TRACESTATE = b"tracestate"
-MOST_STATE = 512  # characters; more need not be passed on (3.3.1.5)
+MAX_STATE = 512  # characters; more need not be passed on (3.3.1.5)
 NO_TRACE, NO_SPAN, NO_VERSION = b"0" * 32, b"0" * 16, b"ff"
 
 _parent = re.compile(rb"([0-9a-f]{2})-([0-9a-f]{32})-([0-9a-f]{16})-([0-9a-f]{2})(-.*)?")
@@ -59,7 +59,7 @@ class Trace:
 
 
 @dataclass(slots=True, eq=False)
-class PassingTrace(Trace):
+class PropagatedTrace(Trace):
     """A trace that the gateway has no part in: the engine hears of it what the client said, word for word."""
 
     said: str = ""
@@ -71,7 +71,7 @@ class PassingTrace(Trace):
         return {"traceparent": self.said, "tracestate": self.state} if self.state else {"traceparent": self.said}
 
 
-UNTRACED = PassingTrace()
+UNTRACED = PropagatedTrace()
 
 
 def client_trace(headers: Mapping[bytes, bytes]) -> tuple[int, int, bool, str] | None:
@@ -91,5 +91,5 @@ def client_trace(headers: Mapping[bytes, bytes]) -> tuple[int, int, bool, str] |
 
 def _tracestate(headers: Mapping[bytes, bytes]) -> str:
     given = headers.get(TRACESTATE, b"")
-    good = given and len(given) <= MOST_STATE and _state.fullmatch(given)
+    good = given and len(given) <= MAX_STATE and _state.fullmatch(given)
     return given.decode("ascii") if good else ""

@@ -1,6 +1,6 @@
 """The way of spans to the collector: in batches, over OTLP, on a thread of the SDK's.
 
-A collector that is slow or gone costs the requests nothing: no more than `MOST_WAITING` spans wait, and what finds no
+A collector that is slow or gone costs the requests nothing: no more than `MAX_WAITING` spans wait, and what finds no
 room, or cannot be sent, is lost, counted, and told of once.
 """
 
@@ -17,7 +17,7 @@ from opentelemetry.sdk.trace.export import BatchSpanProcessor, SpanExporter, Spa
 from gateway.config.tables import Telemetry
 from gateway.observe.trace_wire import quicken
 
-MOST_WAITING = 2048  # spans
+MAX_WAITING = 2048  # spans
 BATCH = 512
 YIELD = 64  # spans, which take two milliseconds to write
 PERIOD = 1.0  # seconds; how long a span may wait for others
@@ -27,12 +27,12 @@ FAREWELL = 3.0  # seconds, for what is left at the end
 log = logging.getLogger("pointsman")
 
 
-class Outbox:
+class SpanQueue:
     """Takes spans and has them sent. `sent` and `lost` count them."""
 
     def __init__(self, exporter: SpanExporter, where: str) -> None:
         self._sender = _Sender(exporter, where)
-        self._sends: SpanProcessor = BatchSpanProcessor(self._sender, MOST_WAITING, PERIOD * 1000, BATCH)
+        self._sends: SpanProcessor = BatchSpanProcessor(self._sender, MAX_WAITING, PERIOD * 1000, BATCH)
         self._given = 0
         self._refused = 0
 
@@ -48,7 +48,7 @@ class Outbox:
 
     def put(self, spans: Sequence[ReadableSpan]) -> None:
         """Have spans sent, all of them or none: half a trace misleads."""
-        if self._given + len(spans) - self._sender.taken > MOST_WAITING:
+        if self._given + len(spans) - self._sender.taken > MAX_WAITING:
             self._refused += len(spans)
             return
         self._given += len(spans)

@@ -12,7 +12,7 @@ from opentelemetry.sdk.trace import Event, ReadableSpan
 from opentelemetry.sdk.util.instrumentation import InstrumentationScope
 from opentelemetry.trace import SpanContext, SpanKind, Status, StatusCode, TraceFlags, TraceState
 
-from gateway.http.context import Attempt, Exchange
+from gateway.http.context import Attempt, RequestContext
 from gateway.http.errors import Internal, PointsmanError
 from gateway.observe import trace_attributes
 from gateway.observe.trace_context import Trace
@@ -34,35 +34,35 @@ class Spans:
         self._resource = Resource.create(service).merge(OTELResourceDetector().detect())
         self._scope = InstrumentationScope("pointsman", version)
 
-    def made(self, exchange: Exchange, trace: Trace, notes: Notes, now: float, wall: float) -> list[ReadableSpan]:
+    def made(self, context: RequestContext, trace: Trace, notes: Notes, now: float, wall: float) -> list[ReadableSpan]:
         """Return the span of a request and those of its tries; `now` is both on the monotonic clock and `wall`."""
-        one = _Request(exchange, trace, notes, round(wall * NANOSECONDS) - round(now * NANOSECONDS), now)
-        tries = [self._try(one, attempt, place) for place, attempt in enumerate(exchange.attempts)]
+        one = _Request(context, trace, notes, round(wall * NANOSECONDS) - round(now * NANOSECONDS), now)
+        tries = [self._try(one, attempt, place) for place, attempt in enumerate(context.attempts)]
         return [self._request(one), *tries]
 
     def _request(self, one: "_Request") -> ReadableSpan:
-        exchange = one.exchange
+        context = one.request
         return ReadableSpan(
-            name=trace_attributes.request_name(exchange),
+            name=trace_attributes.request_name(context),
             context=one.own,
             parent=one.parent,
             resource=self._resource,
-            attributes=trace_attributes.of_request(exchange, one.parent is not None),
+            attributes=trace_attributes.of_request(context, one.parent is not None),
             events=one.events(),
             kind=SpanKind.SERVER,
-            status=_server_status(exchange.failure),
-            start_time=one.at(exchange.began),
+            status=_server_status(context.failure),
+            start_time=one.at(context.began),
             end_time=one.at(one.now),
             instrumentation_scope=self._scope,
         )
 
     def _try(self, one: "_Request", attempt: Attempt, place: int) -> ReadableSpan:
-        exchange = one.exchange
-        attributes = trace_attributes.of_try(exchange, attempt, place, one.notes)
-        if attempt is exchange.answering:
+        context = one.request
+        attributes = trace_attributes.of_try(context, attempt, place, one.notes)
+        if attempt is context.answering:
             attributes |= one.notes.content()
         return ReadableSpan(
-            name=trace_attributes.try_name(exchange),
+            name=trace_attributes.try_name(context),
             context=one.context(one.trace.try_span(place)),
             parent=one.own,
             resource=self._resource,
@@ -79,8 +79,8 @@ class Spans:
 class _Request:
     """One request's times and contexts, as the SDK wants them. `shift` is from monotonic to Unix time, in ns."""
 
-    def __init__(self, exchange: Exchange, trace: Trace, notes: Notes, shift: int, now: float) -> None:
-        self.exchange = exchange
+    def __init__(self, context: RequestContext, trace: Trace, notes: Notes, shift: int, now: float) -> None:
+        self.request = context
         self.trace = trace
         self.notes = notes
         self.now = now
@@ -107,8 +107,8 @@ class _Request:
         if attempt.adapted:
             adapted = {"pointsman.adapted.parameters": attempt.adapted}
             events.append(Event("pointsman.adapted", adapted, self.at(attempt.began)))
-        if attempt is self.exchange.answering and self.exchange.first:
-            events.append(Event("pointsman.first_token", {}, self.at(self.exchange.first)))
+        if attempt is self.request.answering and self.request.first:
+            events.append(Event("pointsman.first_token", {}, self.at(self.request.first)))
         return events
 
 

@@ -10,13 +10,13 @@ from random import Random
 from typing import TYPE_CHECKING, Protocol
 
 from gateway.config.tables import Telemetry
-from gateway.http.context import Exchange
+from gateway.http.context import RequestContext
 from gateway.observe.labels import UNCOUNTED
-from gateway.observe.trace_context import UNTRACED, PassingTrace, Trace, client_trace
+from gateway.observe.trace_context import UNTRACED, PropagatedTrace, Trace, client_trace
 from gateway.observe.trace_notes import Notes
 
 if TYPE_CHECKING:
-    from gateway.observe.trace_export import Outbox
+    from gateway.observe.trace_export import SpanQueue
     from gateway.observe.trace_spans import Spans
 
 LOW = 2**64 - 1
@@ -35,7 +35,7 @@ class Tracer(Protocol):
         """Return where a request stands; `request_id` is 32 hexadecimal digits."""
         ...
 
-    def record(self, exchange: Exchange, trace: Trace, now: float, wall: float) -> None:
+    def record(self, context: RequestContext, trace: Trace, now: float, wall: float) -> None:
         """Make the spans of a request that is over and sampled; nothing more happens the second time.
 
         It ended at `now` of the monotonic clock, which was `wall` in Unix time.
@@ -59,9 +59,9 @@ class NoTracer:
         if given is None:
             return UNTRACED
         trace, span, sampled, state = given
-        return PassingTrace(trace, 0, span, sampled, state, None, headers[b"traceparent"].strip().decode())
+        return PropagatedTrace(trace, 0, span, sampled, state, None, headers[b"traceparent"].strip().decode())
 
-    def record(self, exchange: Exchange, trace: Trace, now: float, wall: float) -> None:
+    def record(self, context: RequestContext, trace: Trace, now: float, wall: float) -> None:
         """Make no spans."""
 
     async def close(self) -> None:
@@ -79,7 +79,7 @@ class OtlpTracer:
         self,
         telemetry: Telemetry,
         spans: "Spans",
-        outbox: "Outbox",
+        outbox: "SpanQueue",
         notes: Callable[[], Notes],
         random: Random,
     ) -> None:
@@ -110,11 +110,11 @@ class OtlpTracer:
         # 63 bits, so that the tries have numbers after it.
         return Trace(trace, parent, self._draw(63) or 1, sampled, state, self._notes() if sampled else None)
 
-    def record(self, exchange: Exchange, trace: Trace, now: float, wall: float) -> None:
+    def record(self, context: RequestContext, trace: Trace, now: float, wall: float) -> None:
         """Make the spans."""
         notes, trace.notes = trace.notes, None
         if notes is not None:
-            self._outbox.put(self._spans.made(exchange, trace, notes, now, wall))
+            self._outbox.put(self._spans.made(context, trace, notes, now, wall))
 
     async def close(self) -> None:
         """Send what is left."""
@@ -126,10 +126,10 @@ def make(telemetry: Telemetry, random: Random) -> Tracer:
     if not telemetry.otlp_endpoint:
         return NoTracer()
     from gateway.observe.trace_content import ContentNotes, Redaction  # noqa: PLC0415
-    from gateway.observe.trace_export import Outbox, exporter  # noqa: PLC0415
+    from gateway.observe.trace_export import SpanQueue, exporter  # noqa: PLC0415
     from gateway.observe.trace_spans import Spans  # noqa: PLC0415
 
     notes = partial(ContentNotes, Redaction(telemetry.redact)) if telemetry.content else Notes
-    outbox = Outbox(exporter(telemetry), telemetry.otlp_endpoint)
+    outbox = SpanQueue(exporter(telemetry), telemetry.otlp_endpoint)
     spans = Spans(f"{random.getrandbits(128):032x}")
     return OtlpTracer(telemetry, spans, outbox, notes, random)

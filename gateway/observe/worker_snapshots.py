@@ -18,7 +18,7 @@ SUFFIX = ".live"
 log = logging.getLogger("pointsman")
 
 
-class Reading(msgspec.Struct, frozen=True, array_like=True):
+class GaugeReading(msgspec.Struct, frozen=True, array_like=True):
     """One figure, of one series of a gauge."""
 
     gauge: str
@@ -26,14 +26,14 @@ class Reading(msgspec.Struct, frozen=True, array_like=True):
     value: float
 
 
-class Page(msgspec.Struct, frozen=True, array_like=True):
+class Snapshot(msgspec.Struct, frozen=True, array_like=True):
     """What one worker wrote, and when (Unix seconds)."""
 
     at: float
-    readings: list[Reading]
+    readings: list[GaugeReading]
 
 
-class Board:
+class WorkerSnapshots:
     """A worker's view of it; `now` is Unix time, which all of them share."""
 
     def __init__(self, directory: Path) -> None:
@@ -41,12 +41,12 @@ class Board:
         self._own = directory / f"{secrets.token_hex(8)}{SUFFIX}"
         self._trouble = ""
 
-    def put(self, readings: Sequence[Reading], now: float) -> None:
+    def put(self, readings: Sequence[GaugeReading], now: float) -> None:
         """Lay down this worker's figures, in the place of its last ones; where there is no room, say so once."""
         written = self._own.with_suffix(".new")
         trouble = ""
         try:
-            written.write_bytes(msgspec.msgpack.encode(Page(now, list(readings))))
+            written.write_bytes(msgspec.msgpack.encode(Snapshot(now, list(readings))))
             written.replace(self._own)  # so that nobody reads half of it
         except OSError as error:
             trouble = str(error)
@@ -58,12 +58,12 @@ class Board:
         """Take them away."""
         self._own.unlink(missing_ok=True)
 
-    def all(self, now: float) -> list[Reading]:
+    def all(self, now: float) -> list[GaugeReading]:
         """Return the figures of all workers that are there."""
-        readings: list[Reading] = []
+        readings: list[GaugeReading] = []
         for file in self._directory.glob(f"*{SUFFIX}"):
             with suppress(FileNotFoundError):  # its worker may have left just now
-                page = msgspec.msgpack.decode(file.read_bytes(), type=Page)
+                page = msgspec.msgpack.decode(file.read_bytes(), type=Snapshot)
                 if now - page.at < STALE:
                     readings += page.readings
                 elif file != self._own:

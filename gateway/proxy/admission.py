@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from gateway.access.principal import Tier
 from gateway.config import Admission as Bounds
 from gateway.http.errors import RETRY_AFTER, Unavailable
-from gateway.upstream.models import Offer
+from gateway.upstream.models import Candidate
 
 RANK: dict[Tier, int] = {"priority": 0, "flex": 1}
 
@@ -26,8 +26,8 @@ class Waiter:
     rank: int
     number: int
     new: bool = field(compare=False)
-    offers: Sequence[Offer] = field(compare=False)
-    place: "asyncio.Future[Offer]" = field(compare=False)
+    offers: Sequence[Candidate] = field(compare=False)
+    place: "asyncio.Future[Candidate]" = field(compare=False)
 
 
 class Admission:
@@ -45,17 +45,17 @@ class Admission:
         """How many requests wait."""
         return len(self._waiting)
 
-    async def take(self, offers: Sequence[Offer], tier: Tier, new: bool) -> Offer:
+    async def take(self, offers: Sequence[Candidate], tier: Tier, new: bool) -> Candidate:
         """Take a place at the first of the deployments that has one, and if `new` one in all. Raises Unavailable."""
         found = self._room(offers, new)
         return self._seat(found, new) if found else await self._wait(offers, RANK[tier], new)
 
-    def take_now(self, offers: Sequence[Offer]) -> Offer | None:
+    def take_now(self, offers: Sequence[Candidate]) -> Candidate | None:
         """Take a place at one of the deployments for a request that has one already, if there is room now."""
         found = self._room(offers, new=False)
         return found and self._seat(found, new=False)
 
-    def give_back(self, offer: Offer) -> None:
+    def give_back(self, offer: Candidate) -> None:
         """Give back a place at a deployment."""
         offer.target.in_flight -= 1
         if self._waiting:
@@ -75,7 +75,7 @@ class Admission:
                 self._waiting.remove(waiter)
                 waiter.place.set_result(self._seat(found, waiter.new))
 
-    def _room(self, offers: Sequence[Offer], new: bool) -> Offer | None:
+    def _room(self, offers: Sequence[Candidate], new: bool) -> Candidate | None:
         if new and self.in_flight >= self.bounds.max_in_flight:
             return None
         for offer in offers:
@@ -84,12 +84,12 @@ class Admission:
                 return offer
         return None
 
-    def _seat(self, offer: Offer, new: bool) -> Offer:
+    def _seat(self, offer: Candidate, new: bool) -> Candidate:
         self.in_flight += new
         offer.target.in_flight += 1
         return offer
 
-    async def _wait(self, offers: Sequence[Offer], rank: int, new: bool) -> Offer:
+    async def _wait(self, offers: Sequence[Candidate], rank: int, new: bool) -> Candidate:
         self._number += 1
         waiter = Waiter(rank, self._number, new, offers, asyncio.get_running_loop().create_future())
         bisect.insort(self._waiting, waiter)

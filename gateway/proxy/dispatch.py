@@ -9,23 +9,23 @@ import logging
 from collections.abc import Callable, Coroutine, Sequence
 from typing import Any, TypeVar
 
-from gateway.http.context import NEVER, Attempt, Exchange
-from gateway.http.errors import RETRY_AFTER, EngineFailed, EngineSilent, ModelFailed, Unavailable
+from gateway.http.context import NEVER, Attempt, RequestContext
+from gateway.http.errors import RETRY_AFTER, EngineFailed, ModelFailed, Unavailable, UpstreamIdleTimeout
 from gateway.proxy.retry import wait
 from gateway.services import Services
-from gateway.upstream.connection import Unreachable
-from gateway.upstream.models import Offer
+from gateway.upstream.connection import UpstreamConnectError
+from gateway.upstream.models import Candidate
 
 T = TypeVar("T")
 Ask = Callable[[Attempt], Coroutine[Any, Any, T]]
 
-THE_ENGINES_DOING = (EngineFailed, EngineSilent, Unreachable)
+THE_ENGINES_DOING = (EngineFailed, UpstreamIdleTimeout, UpstreamConnectError)
 
 log = logging.getLogger("pointsman")
 
 
 async def first_good(
-    offers: Sequence[Offer], ask: Ask[T], exchange: Exchange, services: Services, patience: float = NEVER
+    offers: Sequence[Candidate], ask: Ask[T], context: RequestContext, services: Services, patience: float = NEVER
 ) -> T:
     """Ask the deployments in order; return the first good answer. Raises the last one's PointsmanError.
 
@@ -34,22 +34,22 @@ async def first_good(
     """
     services.budget.earn()
     while True:
-        attempt = await _begin(offers, exchange, services)
-        exchange.patience = patience
+        attempt = await _begin(offers, context, services)
+        context.patience = patience
         try:
             _check_open(attempt)
-            answer = await _asked(attempt, offers, ask, exchange, services)
+            answer = await _asked(attempt, offers, ask, context, services)
         except (Exception, asyncio.CancelledError) as error:
-            failure = exchange.ended_by(error)
+            failure = context.ended_by(error)
             end(attempt, failure, services)
-            pause = _pause(failure, offers, exchange, services)
+            pause = _pause(failure, offers, context, services)
             if pause is None:
                 raise failure from error
         else:
-            _settle(exchange.answering or attempt, services)
+            _settle(context.answering or attempt, services)
             return answer
-        exchange.answering = exchange.stopped = None
-        exchange.patience = NEVER
+        context.answering = context.stopped = None
+        context.patience = NEVER
         if pause:
             await asyncio.sleep(pause)
 
@@ -64,127 +64,131 @@ def end(attempt: Attempt, failure: BaseException | None, services: Services) -> 
     if failure is None:
         _note_success(attempt, now)
     elif not isinstance(failure, THE_ENGINES_DOING) or isinstance(failure, ModelFailed):
-        target.breaker.undecided(attempt.trial)
-    elif target.breaker.failed(attempt.trial, now):
-        log.warning("%s is left alone for %.1f s: %s", target.name, target.breaker.opened_until - now, failure)
+        target.breaker.record_ignored(attempt.half_open_probe)
+    elif target.breaker.failed(attempt.half_open_probe, now):
+        log.warning("%s is left alone for %.1f s: %s", target.name, target.breaker.open_until - now, failure)
     services.admission.give_back(attempt.offer)
 
 
-def finish(exchange: Exchange, services: Services) -> None:
+def finish(context: RequestContext, services: Services) -> None:
     """Give back all that a request still holds."""
-    if exchange.admitted:
-        exchange.admitted = False
-        for attempt in exchange.attempts:
-            end(attempt, exchange.failure, services)
+    if context.admitted:
+        context.admitted = False
+        for attempt in context.attempts:
+            end(attempt, context.failure, services)
         services.admission.leave()
 
 
 def _settle(attempt: Attempt, services: Services) -> None:
-    """Let a trial decide as soon as there is a good answer, or its beginning: the rest of a stream may take long."""
-    if attempt.trial:
+    """Let a half-open probe decide as soon as there is a good answer, or its beginning: the rest of a stream may take long."""
+    if attempt.half_open_probe:
         _note_success(attempt, services.clock())
-        attempt.trial = False
+        attempt.half_open_probe = False
 
 
 def _note_success(attempt: Attempt, now: float) -> None:
     target = attempt.offer.target
-    if target.breaker.succeeded(attempt.trial, now):
+    if target.breaker.succeeded(attempt.half_open_probe, now):
         target.returned(now)
 
 
-async def _begin(offers: Sequence[Offer], exchange: Exchange, services: Services) -> Attempt:
-    new = not exchange.attempts
+async def _begin(offers: Sequence[Candidate], context: RequestContext, services: Services) -> Attempt:
+    new = not context.attempts
     if not new:
-        offers = _next(offers, exchange, services.clock()) or offers
-    offer = await services.admission.take(offers, exchange.tier, new)
-    exchange.admitted = True
-    return _at(offer, exchange, services)
+        offers = _next(offers, context, services.clock()) or offers
+    offer = await services.admission.take(offers, context.tier, new)
+    context.admitted = True
+    return _at(offer, context, services)
 
 
-def _at(offer: Offer, exchange: Exchange, services: Services) -> Attempt:
-    now = exchange.heard = services.clock()
+def _at(offer: Candidate, context: RequestContext, services: Services) -> Attempt:
+    now = context.heard = services.clock()
     target = offer.target
-    if not exchange.attempts:
-        exchange.passed("queue", now)
+    if not context.attempts:
+        context.passed("queue", now)
     attempt = Attempt(offer, now, target.breaker.allows(now) and target.begins(now))
-    exchange.attempts.append(attempt)
-    exchange.answering = attempt
+    context.attempts.append(attempt)
+    context.answering = attempt
     return attempt
 
 
-def _left(offers: Sequence[Offer], exchange: Exchange) -> Sequence[Offer]:
+def _left(offers: Sequence[Candidate], context: RequestContext) -> Sequence[Candidate]:
     """Return the deployments that have not been asked yet."""
-    if not exchange.attempts:
+    if not context.attempts:
         return offers
-    tried = {id(attempt.offer) for attempt in exchange.attempts}
+    tried = {id(attempt.offer) for attempt in context.attempts}
     return [offer for offer in offers if id(offer) not in tried]
 
 
-def _next(offers: Sequence[Offer], exchange: Exchange, now: float) -> Sequence[Offer]:
+def _next(offers: Sequence[Candidate], context: RequestContext, now: float) -> Sequence[Candidate]:
     """Return the deployments to be asked next: those that have not been, or all again; none that is left alone."""
     allowed = [offer for offer in offers if offer.target.breaker.allows(now)]
-    return _left(allowed, exchange) or allowed
+    return _left(allowed, context) or allowed
 
 
 def _check_open(attempt: Attempt) -> None:
     """See that the deployment is not left alone since its place was waited for. Raises Unavailable."""
     target = attempt.offer.target
-    if target.breaker.opened_until and not attempt.trial:
+    if target.breaker.open_until and not attempt.half_open_probe:
         raise Unavailable(f"The engine {target.name} has failed too often.", headers={"retry-after": RETRY_AFTER})
 
 
-def _pause(failure: BaseException, offers: Sequence[Offer], exchange: Exchange, services: Services) -> float | None:
+def _pause(
+    failure: BaseException, offers: Sequence[Candidate], context: RequestContext, services: Services
+) -> float | None:
     """Return how long to wait before the next attempt, or None if there is to be none."""
-    over = exchange.stopped is not None and not isinstance(exchange.stopped, EngineSilent)
-    following = _next(offers, exchange, services.clock())
-    if over or exchange.status or not following:
+    over = context.stopped is not None and not isinstance(context.stopped, UpstreamIdleTimeout)
+    following = _next(offers, context, services.clock())
+    if over or context.status or not following:
         return None
-    elsewhere = all(attempt.offer is not following[0] for attempt in exchange.attempts)
+    elsewhere = all(attempt.offer is not following[0] for attempt in context.attempts)
     rules = services.config.retries
-    return wait(failure, len(exchange.attempts), elsewhere, rules, services.budget, services.random)
+    return wait(failure, len(context.attempts), elsewhere, rules, services.budget, services.random)
 
 
 # --- hedging --------------------------------------------------------------------------------------------------
 
 
-async def _asked(attempt: Attempt, offers: Sequence[Offer], ask: Ask[T], exchange: Exchange, services: Services) -> T:
+async def _asked(
+    attempt: Attempt, offers: Sequence[Candidate], ask: Ask[T], context: RequestContext, services: Services
+) -> T:
     """Ask one deployment; where the model is hedged and it is slow to begin, a second beside it."""
-    after = exchange.hedge_after
+    after = context.hedge_after
     if not after or len(offers) == 1:
         return await ask(attempt)
     first = asyncio.create_task(ask(attempt))
     racing = {first: attempt}
     try:
         await asyncio.wait(racing, timeout=after)
-        other = None if first.done() or exchange.status else _another(offers, exchange, services)
+        other = None if first.done() or context.status else _another(offers, context, services)
         if other is not None:
             racing[asyncio.create_task(ask(other))] = other
-        return await _winner(racing, exchange, services)
+        return await _winner(racing, context, services)
     finally:
-        await _stop(racing, exchange, services)
+        await _stop(racing, context, services)
 
 
-def _another(offers: Sequence[Offer], exchange: Exchange, services: Services) -> Attempt | None:
+def _another(offers: Sequence[Candidate], context: RequestContext, services: Services) -> Attempt | None:
     """Begin a second attempt, if a deployment has room now and the budget allows it."""
-    left = [offer for offer in _left(offers, exchange) if offer.target.ready(services.clock())]
+    left = [offer for offer in _left(offers, context) if offer.target.ready(services.clock())]
     offer = services.admission.take_now(left)
     if offer is None:
         return None
     if not services.budget.spend():
         services.admission.give_back(offer)
         return None
-    attempt = _at(offer, exchange, services)
-    exchange.answering = None  # until one has won, nobody's name is told
+    attempt = _at(offer, context, services)
+    context.answering = None  # until one has won, nobody's name is told
     return attempt
 
 
-async def _winner(racing: "dict[asyncio.Task[T], Attempt]", exchange: Exchange, services: Services) -> T:
+async def _winner(racing: "dict[asyncio.Task[T], Attempt]", context: RequestContext, services: Services) -> T:
     """Return the first good answer and forget whose it was; raise what the last one failed of if there is none."""
     while True:
         done, _ = await asyncio.wait(racing, return_when=asyncio.FIRST_COMPLETED)
         for task in done:
             attempt = racing[task]
-            exchange.answering = attempt
+            context.answering = attempt
             failure = task.exception()
             if failure is None:
                 del racing[task]
@@ -195,7 +199,7 @@ async def _winner(racing: "dict[asyncio.Task[T], Attempt]", exchange: Exchange, 
             end(attempt, failure, services)
 
 
-async def _stop(racing: "dict[asyncio.Task[Any], Attempt]", exchange: Exchange, services: Services) -> None:
+async def _stop(racing: "dict[asyncio.Task[Any], Attempt]", context: RequestContext, services: Services) -> None:
     """End those that have not won; if nobody has, as the request was stopped, that is why."""
     for task in racing:
         task.cancel()
@@ -204,4 +208,4 @@ async def _stop(racing: "dict[asyncio.Task[Any], Attempt]", exchange: Exchange, 
         if hasattr(result, "close"):
             result.close()
         failure = result if isinstance(result, BaseException) else asyncio.CancelledError()
-        end(attempt, exchange.stopped or failure, services)
+        end(attempt, context.stopped or failure, services)

@@ -9,31 +9,31 @@ import asyncio
 from collections.abc import Sequence
 
 from backends import functions
-from backends.base import Again, BackendError, Call, Cause, Completion, Decoder, Event, UpstreamRequest
+from backends.base import BackendError, Call, Cause, Completion, Decoder, Event, FollowUp, UpstreamRequest
 from backends.merge import as_chunks, assembled, merged_usage
 from backends.schema import Usage
-from gateway.http.context import Attempt, Exchange
+from gateway.http.context import Attempt, RequestContext
 from gateway.http.errors import PointsmanError, from_backend
 from gateway.proxy.sources import Source, Through
 from gateway.services import Services
 from gateway.upstream.connection import Reply
 
-MOST_REQUESTS = 256  # for one answer; the dialects stop long before
+MAX_REQUESTS = 256  # for one answer; the dialects stop long before
 
 
-class Asker:
+class EngineClient:
     """Asks the engine of one attempt for one call."""
 
-    def __init__(self, call: Call, attempt: Attempt, exchange: Exchange, services: Services) -> None:
+    def __init__(self, call: Call, attempt: Attempt, context: RequestContext, services: Services) -> None:
         self.call = call
         self.attempt = attempt
         self.backend = attempt.offer.target.backend
-        self.exchange = exchange
+        self.context = context
         self.clock = services.clock
         self._target = attempt.offer.target
         self._upstream = services.upstream
-        place = exchange.attempts.index(attempt)
-        self._headers = {"x-request-id": call.request_id, **exchange.trace.headers(place, self._target.engine)}
+        place = context.attempts.index(attempt)
+        self._headers = {"x-request-id": call.request_id, **context.trace.headers(place, self._target.engine)}
 
     def encoded(self) -> list[UpstreamRequest]:
         """Return what to send; the attempt holds what was adapted."""
@@ -43,16 +43,16 @@ class Asker:
 
     async def send(self, request: UpstreamRequest) -> Reply:
         """Send one request; return the head of its answer."""
-        exchange = self.exchange
-        exchange.heard = self.clock()
-        exchange.asked = exchange.asked or exchange.heard
+        context = self.context
+        context.heard = self.clock()
+        context.asked = context.asked or context.heard
         reply = await self._upstream.post(self._target, request.path, request.body, self._headers)
-        exchange.heard = self.clock()
+        context.heard = self.clock()
         return reply
 
     async def whole(self, request: UpstreamRequest) -> Completion:
         """Return the whole answer to one request. Raises PointsmanError."""
-        for _ in range(MOST_REQUESTS):
+        for _ in range(MAX_REQUESTS):
             answer = await (self._collected(request) if request.stream else self._once(request))
             if isinstance(answer, Completion):
                 return answer
@@ -69,18 +69,18 @@ class Asker:
             raise
         return source
 
-    def judge(self, request: UpstreamRequest, reply: Reply, body: bytes) -> Completion | Again:
+    def judge(self, request: UpstreamRequest, reply: Reply, body: bytes) -> Completion | FollowUp:
         """Return what an answer that is not 200 comes to. Raises PointsmanError."""
         failure = self.backend.failure(self.call, request, reply.status, reply.headers, body)
         if isinstance(failure, BackendError):
             raise from_backend(failure) from failure
         return failure
 
-    async def _once(self, request: UpstreamRequest) -> Completion | Again:
+    async def _once(self, request: UpstreamRequest) -> Completion | FollowUp:
         reply = await self.send(request)
         try:
             body = await reply.read()
-            self.exchange.heard = self.clock()
+            self.context.heard = self.clock()
         finally:
             reply.close()
         if reply.status != 200:
@@ -109,7 +109,7 @@ def too_often() -> PointsmanError:
 class EngineSource:
     """An engine's answer as chunks, over as many requests as it takes."""
 
-    def __init__(self, asker: Asker, request: UpstreamRequest) -> None:
+    def __init__(self, asker: EngineClient, request: UpstreamRequest) -> None:
         self.usage: Usage | None = None
         self.ended = False
         self._asker = asker
@@ -145,7 +145,7 @@ class EngineSource:
         request, self._request = self._request, None
         assert request is not None, "there is something to send"
         self._asked += 1
-        if self._asked > MOST_REQUESTS:
+        if self._asked > MAX_REQUESTS:
             raise too_often()
         if not request.stream:
             return self._take(await self._asker.whole(request))
@@ -157,10 +157,10 @@ class EngineSource:
 
     async def _listen(self, decoder: Decoder, reply: Reply) -> Sequence[Event]:
         """Return the next batch of the stream that is open; at its end, what follows from how it ended."""
-        exchange, clock = self._asker.exchange, self._asker.clock
+        context, clock = self._asker.context, self._asker.clock
         while not decoder.finished and decoder.failure is None:
             data = await reply.chunk()
-            exchange.heard = clock()
+            context.heard = clock()
             if not data:
                 decoder.end()
             elif events := decoder.feed(data):
@@ -182,10 +182,10 @@ class EngineSource:
         self.usage = decoder.usage
         reply.release()
 
-    def _take(self, answer: Completion | Again) -> Sequence[Event]:
+    def _take(self, answer: Completion | FollowUp) -> Sequence[Event]:
         if self._reply is not None:
             self._reply.close()
-        if isinstance(answer, Again):
+        if isinstance(answer, FollowUp):
             self._request = answer.request
             return ()
         self.usage = answer.answer.usage

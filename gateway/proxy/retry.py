@@ -9,10 +9,10 @@ the other is there for; any further one draws on a budget, so that retries canno
 from random import Random
 
 from gateway.config import Retries
-from gateway.http.errors import EngineFailed, EngineSilent, ModelFailed, RateLimited, Unavailable
+from gateway.http.errors import EngineFailed, ModelFailed, RateLimited, Unavailable, UpstreamIdleTimeout
 
-WORTH_A_RETRY = (Unavailable, RateLimited, EngineFailed, EngineSilent)
-MOST_SAVED = 10.0  # retries, for a gateway that has few requests
+WORTH_A_RETRY = (Unavailable, RateLimited, EngineFailed, UpstreamIdleTimeout)
+MAX_SAVED = 10.0  # retries, for a gateway that has few requests
 
 
 class Budget:
@@ -20,11 +20,11 @@ class Budget:
 
     def __init__(self, share: float) -> None:
         self.share = share
-        self._saved = MOST_SAVED
+        self._saved = MAX_SAVED
 
     def earn(self) -> None:
         """Note a request."""
-        self._saved = min(self._saved + self.share, MOST_SAVED)
+        self._saved = min(self._saved + self.share, MAX_SAVED)
 
     def spend(self) -> bool:
         """Take one retry; return whether there was one."""
@@ -43,7 +43,7 @@ def wait(
     """
     if not isinstance(failure, WORTH_A_RETRY) or number >= rules.attempts:
         return None
-    if isinstance(failure, EngineSilent | ModelFailed) and not elsewhere:  # as long again, for the same
+    if isinstance(failure, UpstreamIdleTimeout | ModelFailed) and not elsewhere:  # as long again, for the same
         return None
     if elsewhere and number == 1:
         return 0.0

@@ -6,13 +6,13 @@ choices spread the load almost as well as looking at all, and several gateways d
 
 from random import Random
 
-from gateway.upstream.models import Offer
+from gateway.upstream.models import Candidate
 
 
-def order(offers: list[Offer], head: bytes, now: float, random: Random) -> list[Offer]:
+def order(offers: list[Candidate], head: bytes, now: float, random: Random) -> list[Candidate]:
     """Return the offers, the less busy of two first; the rest follow by how busy they are."""
 
-    def busy(offer: Offer) -> float:
+    def busy(offer: Candidate) -> float:
         return (offer.target.load + 1) / max(offer.target.share(now), 1e-9)
 
     shared = [offer for offer in offers if offer.target.share(now)] or offers

@@ -13,9 +13,9 @@ from backends import BACKENDS
 from backends.base import Call
 from gateway.http.errors import RETRY_AFTER, InvalidRequest, Unavailable
 from gateway.routing import least_busy, prefix, round_robin, weighted
-from gateway.upstream.models import Entry, Offer
+from gateway.upstream.models import Candidate, Entry
 
-Policy = Callable[[list[Offer], bytes, float, Random], list[Offer]]
+Policy = Callable[[list[Candidate], bytes, float, Random], list[Candidate]]
 
 POLICIES: dict[str, Policy] = {
     "weighted": weighted.order,
@@ -25,7 +25,7 @@ POLICIES: dict[str, Policy] = {
 }
 
 
-def plan(call: Call, entry: Entry, pin: str | None, now: float, random: Random) -> list[Offer]:
+def plan(call: Call, entry: Entry, pin: str | None, now: float, random: Random) -> list[Candidate]:
     """Return the offers to try, in order. Raises InvalidRequest if no engine can do what is asked, Unavailable."""
     offers = pinned(entry, pin)
     able = [offer for offer in offers if offer.target.backend.unsupported(call, offer.sees) is None]
@@ -37,7 +37,7 @@ def plan(call: Call, entry: Entry, pin: str | None, now: float, random: Random) 
     return standing(_with_room(call, able), entry, _head(call, entry), now, random)
 
 
-def plan_path(path: str, body: bytes, entry: Entry, pin: str | None, now: float, random: Random) -> list[Offer]:
+def plan_path(path: str, body: bytes, entry: Entry, pin: str | None, now: float, random: Random) -> list[Candidate]:
     """Return the offers whose engines take a path as it is. Raises InvalidRequest if none does, Unavailable."""
     offers = pinned(entry, pin)
     able = [offer for offer in offers if path in offer.target.backend.passes]
@@ -47,7 +47,7 @@ def plan_path(path: str, body: bytes, entry: Entry, pin: str | None, now: float,
     return standing(able, entry, body[: entry.settings.prefix_bytes], now, random)
 
 
-def pinned(entry: Entry, pin: str | None) -> list[Offer]:
+def pinned(entry: Entry, pin: str | None) -> list[Candidate]:
     """Return the offers of the engine that the client pinned, or all. Raises InvalidRequest, Unavailable."""
     if not entry.offers:
         raise Unavailable(f"No engine serves '{entry.name}' yet.", headers={"retry-after": RETRY_AFTER})
@@ -61,7 +61,7 @@ def pinned(entry: Entry, pin: str | None) -> list[Offer]:
     raise InvalidRequest(f"'{pin}' {what}; x-pointsman-engine may be: {', '.join(there)}.", "x-pointsman-engine")
 
 
-def standing(offers: list[Offer], entry: Entry, head: bytes, now: float, random: Random) -> list[Offer]:
+def standing(offers: list[Candidate], entry: Entry, head: bytes, now: float, random: Random) -> list[Candidate]:
     """Return the offers in the order of the model's policy. Raises Unavailable if all are left alone."""
     if len(offers) == 1 and offers[0].target.breaker.allows(now):
         return offers
@@ -69,7 +69,7 @@ def standing(offers: list[Offer], entry: Entry, head: bytes, now: float, random:
     if not ready:  # who is down may be back since it was looked at
         ready = [offer for offer in offers if offer.target.breaker.allows(now)]
     if not ready:
-        soonest = min(offer.target.breaker.opened_until for offer in offers) - now
+        soonest = min(offer.target.breaker.open_until for offer in offers) - now
         headers = {"retry-after": str(max(1, math.ceil(soonest)))}
         raise Unavailable(f"The engines of '{entry.name}' have failed too often just now.", headers=headers)
     if len(ready) > 1:
@@ -77,7 +77,7 @@ def standing(offers: list[Offer], entry: Entry, head: bytes, now: float, random:
     return ready
 
 
-def _with_room(call: Call, offers: list[Offer]) -> list[Offer]:
+def _with_room(call: Call, offers: list[Candidate]) -> list[Candidate]:
     """Return the offers whose context is not smaller than what is to be generated. Raises InvalidRequest."""
     limit = call.view.limit
     known = [offer.max_model_len for offer in offers if offer.max_model_len]

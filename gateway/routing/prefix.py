@@ -9,12 +9,12 @@ import math
 from hashlib import blake2b
 from random import Random
 
-from gateway.upstream.models import Offer
+from gateway.upstream.models import Candidate
 
 BOUND = 1.25
 
 
-def order(offers: list[Offer], head: bytes, now: float, random: Random) -> list[Offer]:
+def order(offers: list[Candidate], head: bytes, now: float, random: Random) -> list[Candidate]:
     """Return the offers by what the head's hash says of them, those over their bound last."""
     ranked = sorted(offers, key=lambda offer: _score(offer, head, now))
     shares = [offer.target.share(now) for offer in ranked]
@@ -30,7 +30,7 @@ def order(offers: list[Offer], head: bytes, now: float, random: Random) -> list[
     ]
 
 
-def _score(offer: Offer, head: bytes, now: float) -> float:
+def _score(offer: Candidate, head: bytes, now: float) -> float:
     """Return the place that a deployment has for this head: the lowest wins, each as often as its share says."""
     share = offer.target.share(now)
     drawn = int.from_bytes(blake2b(offer.target.name.encode() + b"\0" + head, digest_size=8).digest())

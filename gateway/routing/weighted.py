@@ -2,10 +2,10 @@
 
 from random import Random
 
-from gateway.upstream.models import Offer
+from gateway.upstream.models import Candidate
 
 
-def order(offers: list[Offer], head: bytes, now: float, random: Random) -> list[Offer]:
+def order(offers: list[Candidate], head: bytes, now: float, random: Random) -> list[Candidate]:
     """Return the offers in an order drawn by their shares; one without a share comes last."""
     left, drawn = list(offers), []
     while left:

@@ -14,7 +14,7 @@ INTERVAL = 1.0  # seconds
 log = logging.getLogger("pointsman")
 
 
-class WatchedFile:
+class FileWatcher:
     """Calls `take` with the file's text at the start and after each change.
 
     What `take` raises is said in the log, once for each change, and changes nothing.

@@ -18,10 +18,10 @@ from uvicorn.supervisors import Multiprocess
 from gateway import services as collaborators
 from gateway.access.keys import Keyring
 from gateway.app import create_app
-from gateway.config import Config, Given, notes
+from gateway.config import Config, ConfigSource, notes
 from gateway.observe.logs import to_stderr
 from gateway.server.drain import Drain
-from gateway.server.file_watcher import WatchedFile
+from gateway.server.file_watcher import FileWatcher
 from gateway.services import Services
 
 CLIENT_KEEP_ALIVE = 75  # seconds; longer than the clients' own, so that it is they who close
@@ -31,7 +31,7 @@ STOPS = {signal.SIGTERM, signal.SIGINT}
 log = logging.getLogger("pointsman")
 
 
-def run(given: Given, config: Config, shared: Path | None) -> int:
+def run(given: ConfigSource, config: Config, shared: Path | None) -> int:
     """Serve a configuration, and what becomes of its file, until a signal; return the exit status.
 
     `shared` is the directory where the figures of several workers meet.
@@ -114,7 +114,7 @@ def settings(config: Config, app: Any, factory: bool = False) -> uvicorn.Config:
     )
 
 
-def worker(given: Given, config: Config, shared: Path | None) -> Litestar:
+def worker(given: ConfigSource, config: Config, shared: Path | None) -> Litestar:
     """Return a worker's application; it may be in a process of its own, which has yet to be told where to log."""
     to_stderr(sys.stderr)
     services = collaborators.make(config, shared=shared)
@@ -127,14 +127,14 @@ def worker(given: Given, config: Config, shared: Path | None) -> Litestar:
     return app
 
 
-def watch_files(given: Given, services: Services) -> None:
+def watch_files(given: ConfigSource, services: Services) -> None:
     """Have the files looked at: what changes in them is in force without a restart."""
     if given.path:
         take = services.discovery.take
-        services.files.append(WatchedFile(given.path, lambda text: take(given.config(text))))
+        services.files.append(FileWatcher(given.path, lambda text: take(given.config(text))))
     if services.config.auth.keys_file:
         path = Path(services.config.auth.keys_file)
         services.keyring = keyring = Keyring("")  # nobody's, if the file cannot be taken now
-        watched = WatchedFile(path, keyring.take)
+        watched = FileWatcher(path, keyring.take)
         watched.look()
         services.files.append(watched)

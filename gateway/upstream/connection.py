@@ -15,17 +15,17 @@ from multidict import CIMultiDictProxy
 
 from gateway.config import Timeouts
 from gateway.http.errors import RETRY_AFTER, EngineFailed, Unavailable
-from gateway.upstream.endpoints import Target
+from gateway.upstream.endpoints import Endpoint
 
 # uvicorn, and so vLLM, closes an idle connection after 5 s: one that old must not be used again.
 IDLE = 4.0
 STALE = 0.25  # seconds, in which a connection that was closed before the request came to it shows that
-MOST_DRAIN = 1.0  # seconds
+MAX_DRAIN = 1.0  # seconds
 
 T = TypeVar("T")
 
 
-class Unreachable(Unavailable):
+class UpstreamConnectError(Unavailable):
     """No connection: the engine has not seen the request, so another may be asked."""
 
     code = "engine_unreachable"
@@ -59,7 +59,7 @@ class Drained(aiohttp.StreamReader):
 class Reply:
     """An engine's answer: its status and headers are here, its body is read when it is wanted."""
 
-    def __init__(self, response: aiohttp.ClientResponse, target: Target, drains: set[asyncio.Task[None]]) -> None:
+    def __init__(self, response: aiohttp.ClientResponse, target: Endpoint, drains: set[asyncio.Task[None]]) -> None:
         self.status = response.status
         self.headers: CIMultiDictProxy[str] = response.headers
         if type(response.content) is aiohttp.StreamReader:  # else it is the empty one, which all share
@@ -101,7 +101,7 @@ class Reply:
 
     async def _drain(self) -> None:
         try:
-            async with asyncio.timeout(MOST_DRAIN):
+            async with asyncio.timeout(MAX_DRAIN):
                 while await self._read():
                     pass
         except (aiohttp.ClientError, OSError, TimeoutError):
@@ -169,22 +169,24 @@ class Upstream:
         if self._session is not None:
             await self._session.close()
 
-    async def post(self, target: Target, path: str, body: bytes, headers: dict[str, str]) -> Reply:
-        """Send a request; return when the answer's head is there. Raises Unreachable and EngineFailed."""
+    async def post(self, target: Endpoint, path: str, body: bytes, headers: dict[str, str]) -> Reply:
+        """Send a request; return when the answer's head is there. Raises UpstreamConnectError and EngineFailed."""
         began = self._clock()
         try:
             return await self._send(target, "POST", path, body, headers)
-        except _Dropped:
+        except UpstreamReset:
             # A connection kept alive may be closed by the engine just as it is used again; any later, it was at work.
             if self._clock() - began > STALE:
                 raise
             return await self._send(target, "POST", path, body, headers)
 
-    async def get(self, target: Target, path: str) -> Reply:
+    async def get(self, target: Endpoint, path: str) -> Reply:
         """Ask for a path. Raises as `post` does."""
         return await self._send(target, "GET", path, None, {})
 
-    async def _send(self, target: Target, method: str, path: str, body: bytes | None, headers: dict[str, str]) -> Reply:
+    async def _send(
+        self, target: Endpoint, method: str, path: str, body: bytes | None, headers: dict[str, str]
+    ) -> Reply:
         assert self._session is not None, "open() comes first"
         asked = self._session.request(
             method,
@@ -198,24 +200,24 @@ class Upstream:
         return Reply(await _seam(asked, target), target, self._drains)
 
 
-async def _seam(waited: Awaitable[T], target: Target) -> T:
+async def _seam(waited: Awaitable[T], target: Endpoint) -> T:
     try:
         return await waited
     except (TimeoutError, aiohttp.ClientError, OSError) as error:
         raise _mapped(error, target) from error
 
 
-class _Dropped(EngineFailed):
+class UpstreamReset(EngineFailed):
     """The engine closed the connection without an answer."""
 
 
-def _mapped(error: Exception, target: Target) -> EngineFailed | Unavailable:
+def _mapped(error: Exception, target: Endpoint) -> EngineFailed | Unavailable:
     name = target.name
     if isinstance(error, aiohttp.ClientConnectorError | aiohttp.ConnectionTimeoutError | aiohttp.InvalidURL):
         target.lost(f"no connection to {target.url}: {_reason(error)}")
-        return Unreachable(f"The engine {name} cannot be reached.", headers={"retry-after": RETRY_AFTER})
+        return UpstreamConnectError(f"The engine {name} cannot be reached.", headers={"retry-after": RETRY_AFTER})
     if isinstance(error, aiohttp.ServerDisconnectedError | aiohttp.ClientOSError | ConnectionError):
-        return _Dropped(f"The engine {name} closed the connection without an answer.")
+        return UpstreamReset(f"The engine {name} closed the connection without an answer.")
     if isinstance(error, aiohttp.ClientPayloadError):
         return EngineFailed(f"The engine {name} closed the connection before the answer was complete.")
     if isinstance(error, aiohttp.ClientResponseError):

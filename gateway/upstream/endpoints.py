@@ -13,7 +13,7 @@ from gateway.upstream.breaker import Breaker as CircuitBreaker
 log = logging.getLogger("pointsman")
 
 
-class Target:
+class Endpoint:
     """One deployment, as it is known now. Times are monotonic, in seconds."""
 
     def __init__(self, deployment: Deployment, rules: Breaker, slow_start: float) -> None:
@@ -72,7 +72,7 @@ class Target:
 
     def lacks(self, now: float) -> str:
         """Return why it is not ready."""
-        left = self.breaker.opened_until - now
+        left = self.breaker.open_until - now
         return self.trouble if self.breaker.allows(now) else f"it failed too often, and is left alone for {left:.1f} s"
 
     @property

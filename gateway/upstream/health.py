@@ -7,8 +7,8 @@ from collections.abc import Callable
 from backends.base import BackendError
 from gateway.config import Health
 from gateway.http.errors import EngineFailed, PointsmanError
-from gateway.upstream.connection import Unreachable, Upstream
-from gateway.upstream.endpoints import Target
+from gateway.upstream.connection import Upstream, UpstreamConnectError
+from gateway.upstream.endpoints import Endpoint
 from gateway.upstream.models import Catalog
 
 WHEN_DOWN = 1.0
@@ -17,7 +17,7 @@ PATIENCE = 10.0
 log = logging.getLogger("pointsman")
 
 
-class Prober:
+class HealthChecker:
     """Asks each engine how it is and what it serves: until it answers, and again and again after that.
 
     Its own health check, what it serves, and its metrics: never a generation.
@@ -28,7 +28,7 @@ class Prober:
         self._catalog = catalog
         self._upstream = upstream
         self._clock = clock
-        self._asking: dict[Target, asyncio.Task[None]] = {}
+        self._asking: dict[Endpoint, asyncio.Task[None]] = {}
 
     def follow(self) -> None:
         """Ask the engines that the catalog has now, and none that it has no more."""
@@ -44,7 +44,7 @@ class Prober:
         await asyncio.gather(*self._asking.values(), return_exceptions=True)
         self._asking.clear()
 
-    async def _ask_on(self, target: Target) -> None:
+    async def _ask_on(self, target: Endpoint) -> None:
         """Ask one engine for ever."""
         while True:
             try:
@@ -54,7 +54,7 @@ class Prober:
                 log.exception("asking %s failed", target.name)
             await asyncio.sleep(self.health.interval if target.up else min(WHEN_DOWN, self.health.interval))
 
-    async def ask(self, target: Target) -> None:
+    async def ask(self, target: Endpoint) -> None:
         """Ask one engine once, and note what it says."""
         backend = target.backend
         path = backend.health_path
@@ -64,7 +64,7 @@ class Prober:
                     await self._got(target, path)
                 path = backend.facts_path
                 served = backend.served(await self._got(target, path))
-        except Unreachable:
+        except UpstreamConnectError:
             return  # which has been noted
         except (PointsmanError, BackendError, TimeoutError) as error:
             target.lost(f"{target.url}{path} does not say that all is well: {_words(error)}")
@@ -74,7 +74,7 @@ class Prober:
         if backend.load.path:
             await self._ask_load(target)
 
-    async def _ask_load(self, target: Target) -> None:
+    async def _ask_load(self, target: Endpoint) -> None:
         """Ask for the engine's own figures; one that keeps them to itself is not worse for it."""
         try:
             async with asyncio.timeout(PATIENCE):
@@ -83,7 +83,7 @@ class Prober:
             body = b""
         target.figures = target.backend.load.read(body)
 
-    async def _got(self, target: Target, path: str) -> bytes:
+    async def _got(self, target: Endpoint, path: str) -> bytes:
         reply = await self._upstream.get(target, path)
         body = await reply.read()
         if reply.status == 200:

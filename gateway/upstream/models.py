@@ -9,16 +9,16 @@ from msgspec import Struct
 from backends.base import Served
 from gateway.config import Config, Deployment, Model
 from gateway.http.errors import RETRY_AFTER, ModelNotFound, Unavailable
-from gateway.upstream.endpoints import Target
+from gateway.upstream.endpoints import Endpoint
 
 # What TGI's examples and huggingface_hub send for "the model that you serve", besides nothing at all.
 ANY_MODEL = frozenset({"", "tgi", "dummy"})
 
 
-class Offer(Struct, frozen=True):
+class Candidate(Struct, frozen=True):
     """A deployment's offer of a model: what a request must call it there, and how many tokens it holds."""
 
-    target: Target
+    target: Endpoint
     model: str
     max_model_len: int | None
     sees: bool = False
@@ -30,7 +30,7 @@ class Entry(Struct, frozen=True):
 
     name: str
     aliases: list[str]
-    offers: list[Offer]
+    offers: list[Candidate]
     settings: Model
     served: tuple[str, ...] = ()  # what its engines say that it is
     routes: bool = True  # what only some of the engines can do to those; else it is refused
@@ -55,9 +55,9 @@ class Catalog:
 
     def __init__(self, config: Config, created: int) -> None:
         self.created = created  # Unix seconds; what `GET /v1/models` says of each
-        self.targets: list[Target] = []
+        self.targets: list[Endpoint] = []
         self.entries: dict[str, Entry] = {}
-        self._models: list[tuple[Model, list[Target]]] = []
+        self._models: list[tuple[Model, list[Endpoint]]] = []
         self._names: dict[str, Entry] = {}
         self.replace(config)
 
@@ -70,10 +70,10 @@ class Catalog:
         ]
         self.refresh()
 
-    def _target(self, deployment: Deployment, config: Config, known: list[Target]) -> Target:
+    def _target(self, deployment: Deployment, config: Config, known: list[Endpoint]) -> Endpoint:
         target = next((target for target in known if target.is_for(deployment)), None)
         if target is None:
-            target = Target(deployment, config.breaker, config.health.slow_start)
+            target = Endpoint(deployment, config.breaker, config.health.slow_start)
         target.adopt(deployment, config.breaker, config.health.slow_start)
         self.targets.append(target)
         return target
@@ -108,13 +108,13 @@ class Catalog:
         raise ModelNotFound(f"The model '{name}' does not exist; there are: {there}.", "model")
 
 
-def _offers(model: Model, targets: list[Target]) -> dict[str, list[Offer]]:
+def _offers(model: Model, targets: list[Endpoint]) -> dict[str, list[Candidate]]:
     """Return the offers of a configured model, by the name that clients use."""
-    offers: dict[str, list[Offer]] = {model.name: []} if model.name else {}
+    offers: dict[str, list[Candidate]] = {model.name: []} if model.name else {}
     for target in targets:
         for served in _served(target, bool(model.name)):
             offers.setdefault(model.name or served.name, []).append(
-                Offer(
+                Candidate(
                     target,
                     served.model if target.model in ("", served.name) else target.model,
                     served.max_model_len,
@@ -125,7 +125,7 @@ def _offers(model: Model, targets: list[Target]) -> dict[str, list[Offer]]:
     return offers
 
 
-def _served(target: Target, named: bool) -> list[Served]:
+def _served(target: Endpoint, named: bool) -> list[Served]:
     """Return what counts of what an engine serves: behind a configured name, one model of it."""
     chosen = [one for one in target.served if target.model in (one.name, one.model)]
     if not named:

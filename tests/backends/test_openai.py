@@ -13,7 +13,7 @@ import msgspec
 import pytest
 
 from backends import BACKENDS
-from backends.base import Again, Backend, BackendError, Call, Cause, Completion, Decoder, Served, UpstreamRequest
+from backends.base import Backend, BackendError, Call, Cause, Completion, Decoder, FollowUp, Served, UpstreamRequest
 from backends.extras import lay
 from backends.merge import merged
 from backends.openai import OpenAI
@@ -544,7 +544,7 @@ class Heard(NamedTuple):
     events: list[Any]
     usage: Usage | None
     finished: bool
-    failure: BackendError | Again | Completion | None
+    failure: BackendError | FollowUp | Completion | None
 
     @property
     def cause(self) -> Cause | None:

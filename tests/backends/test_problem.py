@@ -19,7 +19,7 @@ BUSY = "The engine is busy and takes no new requests now."
 BROKE = "The engine failed while it generated the answer."
 TOO_LONG = "This model's maximum context length is 1024 tokens: the prompt is too long."
 NO_AUTO = '"auto" tool choice requires --enable-auto-tool-choice and --tool-call-parser to be set'
-MOST_N = (
+MAX_N = (
     "n must be at most 16384, got 100000. To increase this limit, set the VLLM_MAX_N_SEQUENCES environment variable."
 )
 NO_VALUE = "response_format: missing field `value`"
@@ -67,7 +67,7 @@ RECORDED: list[tuple[str, Cause, str | None, str]] = [
         "logit_bias",
         "token_id(s) [999999] in logit_bias contain out-of-vocab token ids. Vocabulary size: 4096",
     ),
-    ("vllm/10m", INVALID, None, MOST_N),
+    ("vllm/10m", INVALID, None, MAX_N),
     ("vllm/11d", INVALID, "response_format", "response_format: Input should be 'text', 'json_object' or 'json_schema'"),
     (
         "vllm/11e",

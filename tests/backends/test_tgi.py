@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from backends.base import Again, BackendError, Call, Cause, Completion, UpstreamRequest
+from backends.base import BackendError, Call, Cause, Completion, FollowUp, UpstreamRequest
 from backends.schema import ChatRequest
 from backends.tgi import TGI
 from tests.backends.recorded import Recorded, load, names
@@ -758,7 +758,7 @@ def test_a_stop_that_tgi_let_pass_is_cut_out(stop: list[str], spelt: str, finish
         if finish == "length":
             assert (got.failure, plain(got.usage)) == (None, usage(12, written))
         else:  # the engine is still at work: its work is ended, and the prompt's tokens are still to be counted
-            assert isinstance(got.failure, Again)
+            assert isinstance(got.failure, FollowUp)
             assert (got.failure.request.before.tokens, got.failure.request.before.ended) == (written, True)
     answer = decoded(BACKEND, chat(stop=stop), whole_twin())
     assert (answer["choices"][0]["message"]["content"], answer["choices"][0]["finish_reason"]) == (spelt, finish)
@@ -981,7 +981,7 @@ def test_an_event_without_end_is_nonsense(monkeypatch: pytest.MonkeyPatch) -> No
 # --- asking again ---------------------------------------------------------------------------------------------
 
 
-def judged(name: str, **more: Any) -> tuple[Call, UpstreamRequest, BackendError | Again | Completion]:
+def judged(name: str, **more: Any) -> tuple[Call, UpstreamRequest, BackendError | FollowUp | Completion]:
     """What becomes of a recorded answer whose status is not 200."""
     recorded = load(f"tgi/{name}")
     call = call_of(json.loads(recorded.body) | {"model": "ours"} | more)
@@ -1000,7 +1000,7 @@ def judged(name: str, **more: Any) -> tuple[Call, UpstreamRequest, BackendError 
 def test_what_does_not_fit_is_asked_for_again_clamped(name: str, room: int) -> None:
     """Of 1,024 tokens the prompt has 511: as vLLM does by itself, the rest may be written. Nothing else changes."""
     _, request, failure = judged(name)
-    assert isinstance(failure, Again)
+    assert isinstance(failure, FollowUp)
     before, after = json.loads(request.body), json.loads(failure.request.body)
     if "parameters" in before:
         before["parameters"]["max_new_tokens"] = room
@@ -1014,7 +1014,7 @@ def test_without_max_tokens_too() -> None:
     body = load("tgi/14c_prompt_plus_max_tokens_too_long").response_body
     call = chat()
     failure = BACKEND.failure(call, BACKEND.encode(call, "m")[0], 422, {}, body)
-    assert isinstance(failure, Again)
+    assert isinstance(failure, FollowUp)
     assert json.loads(failure.request.body)["max_tokens"] == 513
 
 
@@ -1022,11 +1022,11 @@ def test_in_a_stream_too() -> None:
     said_so = json.loads(load("tgi/14c_prompt_plus_max_tokens_too_long").response_body)["error"]
     event = b"data: " + json.dumps({"error": {"message": said_so, "http_status_code": 422}}).encode() + b"\n\n"
     got = heard(BACKEND, chat(stream=True, max_tokens=1000), [event])
-    assert isinstance(got.failure, Again)
+    assert isinstance(got.failure, FollowUp)
     assert json.loads(got.failure.request.body)["max_tokens"] == 513
     native = b"data: " + json.dumps({"error": said_so, "error_type": "validation"}).encode() + b"\n\n"
     got = heard(BACKEND, text(prompt="a", stream=True, max_tokens=1000), [native])
-    assert isinstance(got.failure, Again)
+    assert isinstance(got.failure, FollowUp)
     assert json.loads(got.failure.request.body)["parameters"]["max_new_tokens"] == 513
     assert got.failure.request.path == STREAM
 
@@ -1042,7 +1042,7 @@ def test_max_tokens_above_the_context_is_the_clients_fault(name: str) -> None:
 
 def test_max_tokens_of_the_context_itself_is_clamped() -> None:
     *_, failure = judged("08d_chat_max_tokens_too_large", max_tokens=1024)
-    assert isinstance(failure, Again)
+    assert isinstance(failure, FollowUp)
     assert json.loads(failure.request.body)["max_tokens"] == 1012
 
 
@@ -1073,7 +1073,7 @@ def test_a_prompt_that_leaves_no_room_is_too_long(prompt: int) -> None:
 @pytest.mark.parametrize("n", [1, 2])
 def test_a_tool_call_cut_by_max_tokens_is_an_answer_without_content(name: str, n: int) -> None:
     call, request, failure = judged(name, n=n, temperature=0)
-    assert isinstance(failure, Again), "its tokens are still to be counted"
+    assert isinstance(failure, FollowUp), "its tokens are still to be counted"
     again = failure.request
     assert json.loads(again.body) == {"model": "m", "messages": json.loads(request.body)["messages"]} | GREEDY | {
         "max_tokens": 1
@@ -1102,7 +1102,7 @@ NO_CALL = [name for name in names("tgi") if name.startswith(("N107", "N87")) and
 def test_an_empty_call_is_asked_for_again_without_tools(name: str) -> None:
     """`{ }` is what the model writes when it chooses to call none."""
     _, request, failure = judged(name)
-    assert isinstance(failure, Again)
+    assert isinstance(failure, FollowUp)
     before = json.loads(request.body)
     assert before.pop("tool_choice") == "auto"
     assert before.pop("tools")
@@ -1114,13 +1114,13 @@ def test_an_empty_call_is_asked_for_again_without_tools(name: str) -> None:
 def test_an_empty_call_that_was_required_is_asked_for_again_with_another_seed() -> None:
     """One that no other choice of the same request has."""
     _, request, failure = judged("N106_tools_enum_two_tools")
-    assert isinstance(failure, Again)
+    assert isinstance(failure, FollowUp)
     before, after = json.loads(request.body), json.loads(failure.request.body)
     seed = before.pop("seed")
     assert after.pop("seed") not in range(seed, seed + 16)
     assert after == before
     _, request, failure = judged("N106_tools_enum_two_tools", seed=None)
-    assert isinstance(failure, Again)
+    assert isinstance(failure, FollowUp)
     assert json.loads(failure.request.body) == json.loads(request.body), "a drawn seed is another one anyway"
 
 
@@ -1135,12 +1135,12 @@ def test_an_empty_call_that_was_required_of_a_greedy_model_has_failed() -> None:
 def test_an_error_of_tools_without_tools_is_no_exception(call: Call) -> None:
     body = load("tgi/N106_tools_enum_two_tools").response_body
     failure = BACKEND.failure(call, BACKEND.encode(call, "m")[0], 422, {}, body)
-    assert isinstance(failure, Again | BackendError)
+    assert isinstance(failure, FollowUp | BackendError)
 
 
 def test_a_clamped_answer_is_read_like_any_other() -> None:
     call, _, failure = judged("14c_prompt_plus_max_tokens_too_long")
-    assert isinstance(failure, Again)
+    assert isinstance(failure, FollowUp)
     recorded = load("tgi/01_chat_plain")
     completion = BACKEND.decode(call, failure.request, recorded.response_headers, recorded.response_body)
     assert isinstance(completion, Completion)

@@ -11,7 +11,7 @@ import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
-from backends.base import Again, BackendError, Call, Cause, Completion, UpstreamRequest
+from backends.base import BackendError, Call, Cause, Completion, FollowUp, UpstreamRequest
 from backends.merge import as_chunks, assembled
 from backends.schema import Usage
 from backends.stops import StopScanner
@@ -174,7 +174,7 @@ def played(call: Call, engine: Any, read: int = 1 << 30) -> Played:
             failure = BACKEND.decode(call, request, reply.headers, reply.body)
         else:
             failure = BACKEND.failure(call, request, reply.status, reply.headers, reply.body)
-        request = failure.request if isinstance(failure, Again) else None
+        request = failure.request if isinstance(failure, FollowUp) else None
         error = failure if isinstance(failure, BackendError) else None
         if isinstance(failure, Completion):
             events += as_chunks(failure)
@@ -246,7 +246,7 @@ def test_a_last_message_of_the_assistants_is_continued_by_each_piece() -> None:
         got = drive(
             BACKEND.decoder(chat(messages=[*HI, last], max_tokens=1025), request), [chat_stream(["a"], "length", 5)]
         )
-        assert isinstance(got.failure, Again)
+        assert isinstance(got.failure, FollowUp)
         messages = json.loads(got.failure.request.body)["messages"]
         before = json.loads(request.body)["messages"]
         assert messages == (

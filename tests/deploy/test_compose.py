@@ -10,7 +10,7 @@ from urllib.parse import urlsplit
 import pytest
 
 from gateway.__main__ import main
-from gateway.config import Given
+from gateway.config import ConfigSource
 from gateway.config.tables import Config
 from tests.deploy.promtool import DEPLOY, read
 
@@ -43,7 +43,7 @@ def filled(text: str, values: dict[str, str]) -> str:
 def settings(**urls: list[str]) -> Config:
     """Return the gateway's configuration in compose."""
     path = DEPLOY / "compose.toml"
-    return Given(path=path, urls=urls).config(path.read_text())
+    return ConfigSource(path=path, urls=urls).config(path.read_text())
 
 
 def listening() -> dict[str, set[int]]:

@@ -14,7 +14,7 @@ from gateway import config
 from gateway.access.limits import Limiter
 from gateway.access.limits.memory import Memory
 from gateway.access.limits.redis import Redis
-from gateway.http.context import Exchange
+from gateway.http.context import RequestContext
 from gateway.observe.logs import RequestLog
 from tests.faults.figures import figures
 from tests.faults.wire import Answer, Client, connected
@@ -23,7 +23,7 @@ from tests.gateway.harness import Gateway, gateway
 TESTS = str(Path(__file__).parents[1])
 
 
-class Ledger(set[Exchange]):
+class Ledger(set[RequestContext]):
     """The open requests, which remembers how many were opened and how many were closed."""
 
     def __init__(self) -> None:
@@ -31,15 +31,15 @@ class Ledger(set[Exchange]):
         self.opened = 0
         self.closed = 0
 
-    def add(self, exchange: Exchange) -> None:
+    def add(self, context: RequestContext) -> None:
         """Open one."""
-        self.opened += exchange not in self
-        super().add(exchange)
+        self.opened += context not in self
+        super().add(context)
 
-    def discard(self, exchange: object) -> None:
+    def discard(self, context: object) -> None:
         """Close one; closing it twice counts twice."""
         self.closed += 1
-        super().discard(exchange)
+        super().discard(context)
 
 
 class Lines(BytesIO):

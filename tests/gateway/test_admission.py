@@ -10,22 +10,22 @@ from gateway import config
 from gateway.access.principal import Tier
 from gateway.http.errors import Unavailable
 from gateway.proxy.admission import Admission
-from gateway.upstream.endpoints import Target
-from gateway.upstream.models import Offer
+from gateway.upstream.endpoints import Endpoint
+from gateway.upstream.models import Candidate
 
-Taking = asyncio.Task[Offer]
+Taking = asyncio.Task[Candidate]
 
 
-def offer(name: str = "a", max_in_flight: int = 0) -> Offer:
+def offer(name: str = "a", max_in_flight: int = 0) -> Candidate:
     row = config.Deployment(name=name, engine="vllm", url=f"http://{name}", max_in_flight=max_in_flight)
-    return Offer(Target(row, config.Breaker(), 0.0), "m", None)
+    return Candidate(Endpoint(row, config.Breaker(), 0.0), "m", None)
 
 
 def admission(in_all: int = 1, queue: int = 8, patience: float = 30.0) -> Admission:
     return Admission(config.Admission(max_in_flight=in_all, queue=queue, queue_timeout=patience))
 
 
-def take(doors: Admission, offers: Sequence[Offer], tier: Tier = "priority", new: bool = True) -> Taking:
+def take(doors: Admission, offers: Sequence[Candidate], tier: Tier = "priority", new: bool = True) -> Taking:
     return asyncio.create_task(doors.take(offers, tier, new))
 
 
@@ -35,12 +35,12 @@ async def settle() -> None:
         await asyncio.sleep(0)
 
 
-def leave(doors: Admission, held: Offer) -> None:
+def leave(doors: Admission, held: Candidate) -> None:
     doors.give_back(held)
     doors.leave()
 
 
-async def filled(doors: Admission, offers: Sequence[Offer]) -> None:
+async def filled(doors: Admission, offers: Sequence[Candidate]) -> None:
     for _ in range(doors.bounds.max_in_flight):
         await doors.take(offers, "priority", True)
 
@@ -247,7 +247,7 @@ async def test_the_deadline_and_a_place_in_the_same_moment_lose_nothing() -> Non
         await asyncio.sleep(0.03 - early)
         leave(doors, held)
         (found,) = await asyncio.gather(waiting, return_exceptions=True)
-        if isinstance(found, Offer):
+        if isinstance(found, Candidate):
             leave(doors, found)
         assert (doors.in_flight, one.target.in_flight, doors.waiting) == (0, 0, 0)
 

@@ -12,7 +12,7 @@ import pytest
 
 from gateway import config
 from gateway.upstream.breaker import Breaker
-from gateway.upstream.endpoints import Target
+from gateway.upstream.endpoints import Endpoint
 from tests.gateway.harness import (
     ANSWER,
     CHAT,
@@ -69,7 +69,7 @@ class Pair:
     second: Engine
 
     @property
-    def targets(self) -> list[Target]:
+    def targets(self) -> list[Endpoint]:
         return self.front.services.catalog.targets
 
     def idle(self) -> bool:
@@ -78,7 +78,7 @@ class Pair:
 
     def struck(self) -> list[bool]:
         """Whether each engine's failure was counted (with ONE_STRIKE)."""
-        return [one.breaker.opened_until > 0 for one in self.targets]
+        return [one.breaker.open_until > 0 for one in self.targets]
 
     def afresh(self, first: Script, second: Script) -> None:
         """Give the engines other scripts, and forget what has been."""

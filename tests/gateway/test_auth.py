@@ -7,16 +7,16 @@ import pytest
 
 from gateway.access.auth import allow, authenticate, require_admin
 from gateway.access.principal import ANYBODY, Principal
-from gateway.http.context import Exchange
+from gateway.http.context import RequestContext
 from gateway.http.errors import Forbidden, Unauthorized
 from tests.gateway.harness import ANSWER, CHAT, over, says, whole
 from tests.gateway.test_keys import GOOD, NOW, PLAIN, SECRET, ring
 
 
-def asking(headers: dict[bytes, bytes]) -> Exchange:
+def asking(headers: dict[bytes, bytes]) -> RequestContext:
     task = asyncio.current_task()
     assert task is not None
-    return Exchange(id="x", method="GET", path="/", raw_path=b"/", headers=headers, began=0.0, task=task)
+    return RequestContext(id="x", method="GET", path="/", raw_path=b"/", headers=headers, began=0.0, task=task)
 
 
 @pytest.mark.parametrize(

@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
 from gateway import config
-from gateway.upstream.breaker import LEAST, Breaker
+from gateway.upstream.breaker import MIN_SAMPLES, Breaker
 
 RULES = config.Breaker(failures=3, share=0.5, window=10.0, open=1.0, most_open=4.0)
 How = str  # good, bad, said nothing
@@ -18,7 +18,7 @@ def end(breaker: Breaker, trial: bool, how: How, now: float) -> bool:
         return breaker.succeeded(trial, now)
     if how == "bad":
         return breaker.failed(trial, now)
-    breaker.undecided(trial)
+    breaker.record_ignored(trial)
     return False
 
 
@@ -48,10 +48,10 @@ SEQUENCES: dict[str, tuple[list[tuple[float, How]], float, bool]] = {
     "a success between them": ([BAD, BAD, GOOD, BAD, BAD], 0.0, True),
     "a client's fault between them": ([BAD, BAD, NOTHING, BAD], 0.0, False),
     "only clients' faults": ([NOTHING] * 100, 0.0, True),
-    "half of the answers, before there are enough": ([BAD, GOOD] * (LEAST // 2 - 1) + [GOOD, BAD], 0.0, False),
-    "half of the answers, one too few": ([GOOD] + [GOOD, BAD] * (LEAST // 2 - 1), 0.0, True),
+    "half of the answers, before there are enough": ([BAD, GOOD] * (MIN_SAMPLES // 2 - 1) + [GOOD, BAD], 0.0, False),
+    "half of the answers, one too few": ([GOOD] + [GOOD, BAD] * (MIN_SAMPLES // 2 - 1), 0.0, True),
     "less than half": ([GOOD, GOOD, BAD] * 30, 0.0, True),
-    "clients' faults are no answers": ([NOTHING] * 40 + [GOOD, BAD] * (LEAST // 2), 0.0, False),
+    "clients' faults are no answers": ([NOTHING] * 40 + [GOOD, BAD] * (MIN_SAMPLES // 2), 0.0, False),
     "failures older than the window": (
         [(0.0, "bad"), (0.0, "good")] * 9 + [(20.0, "good")] + [(20.0, "bad"), (20.0, "good")] * 4,
         20.0,
@@ -91,10 +91,10 @@ def test_it_says_when_it_opens_and_when_it_closes() -> None:
     breaker = Breaker(RULES)
     said = [end(breaker, breaker.began(0.0), "bad", 0.0) for _ in range(3)]
     assert said == [False, False, True]
-    assert breaker.opened_until == 1.0
+    assert breaker.open_until == 1.0
     assert end(breaker, breaker.began(1.0), "bad", 1.0)
     assert end(breaker, breaker.began(3.0), "good", 3.0)
-    assert breaker.opened_until == 0.0
+    assert breaker.open_until == 0.0
     assert not end(breaker, breaker.began(3.0), "good", 3.0)
 
 
@@ -102,7 +102,7 @@ def test_there_is_one_trial_at_a_time() -> None:
     breaker = opened(100.0)
     assert breaker.began(101.0)
     assert not breaker.allows(101.0)
-    breaker.undecided(True)
+    breaker.record_ignored(True)
     assert breaker.allows(101.5)
 
 
@@ -119,7 +119,7 @@ def test_of_two_that_were_allowed_at_once_one_is_the_trial() -> None:
     breaker = opened(100.0)
     assert breaker.allows(101.0)
     assert (breaker.began(101.0), breaker.began(101.0)) == (True, False)
-    breaker.undecided(False)
+    breaker.record_ignored(False)
     assert not breaker.allows(101.0)
 
 
@@ -127,7 +127,7 @@ def test_of_two_that_were_allowed_at_once_one_is_the_trial() -> None:
 def test_an_answer_from_before_the_opening_decides_nothing(how: How) -> None:
     breaker = opened(100.0)
     assert not end(breaker, False, how, 100.5)
-    assert breaker.opened_until == 101.0
+    assert breaker.open_until == 101.0
     assert breaker.began(101.0)
     assert not end(breaker, False, how, 101.5)
     assert not breaker.allows(101.5)
@@ -162,7 +162,7 @@ class Traffic(RuleBasedStateMachine):
     @rule(data=st.data(), how=st.sampled_from(["good", "bad", "said nothing"]))
     def end(self, data: st.DataObject, how: How) -> None:
         trial = self.under_way.pop(data.draw(st.integers(0, len(self.under_way) - 1)))
-        was_open = self.breaker.opened_until > 0
+        was_open = self.breaker.open_until > 0
         changed = end(self.breaker, trial, how, self.now)
         self.bad += how == "bad"
         if trial and was_open:
@@ -174,13 +174,13 @@ class Traffic(RuleBasedStateMachine):
 
     @invariant()
     def opens_by_failures_alone_and_not_for_ever(self) -> None:
-        until = self.breaker.opened_until
-        assert not until or self.bad >= min(RULES.failures, LEAST * RULES.share)
+        until = self.breaker.open_until
+        assert not until or self.bad >= min(RULES.failures, MIN_SAMPLES * RULES.share)
         assert until - self.now <= RULES.most_open
 
     @invariant()
     def lets_through_what_it_should(self) -> None:
-        until = self.breaker.opened_until
+        until = self.breaker.open_until
         waits = self.now < self.trial_began + RULES.most_open and True in self.under_way
         assert self.breaker.allows(self.now) or waits or self.now < until
         assert not self.breaker.allows(self.now) or self.now >= until

@@ -32,7 +32,7 @@ class Said(NamedTuple):
 
 
 def said(engine: str, name: str) -> Said | None:
-    """Read a recorded exchange, if it is an answer, and all of one."""
+    """Read a recorded context, if it is an answer, and all of one."""
     case = recorded.load(f"{engine}/{name}")
     if case.status != 200 or case.path not in PATHS:
         return None

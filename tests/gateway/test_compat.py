@@ -16,7 +16,7 @@ from rich.console import Console
 from gateway.cli import compat
 from gateway.cli.compat import lines
 from gateway.cli.compat.facts import Verdict
-from gateway.cli.compat.judge import EXAMPLES, MOST_MODELS, MOST_REASONS, Tally
+from gateway.cli.compat.judge import EXAMPLES, MAX_MODELS, MAX_REASONS, Tally
 from gateway.cli.compat.records import Unreadable, read
 from gateway.cli.compat.show import document, status, tables
 
@@ -269,8 +269,8 @@ def test_the_count_is_bounded_whatever_is_in_the_file() -> None:
     for number in range(2000):
         counted.add(number, json.dumps(chat(model=f"m{number}", **{f"field{number}": 1})).encode())
         counted.add(number, b"nonsense")
-    assert len(counted.reasons) <= MOST_REASONS + 1
-    assert len(counted.models) <= MOST_MODELS
+    assert len(counted.reasons) <= MAX_REASONS + 1
+    assert len(counted.models) <= MAX_MODELS
     assert len(counted.unread) == EXAMPLES
     assert counted.requests == counted.unreadable == 2000
     assert sum(seen.requests for seen in counted.reasons.values()) == 2000

@@ -11,8 +11,8 @@ from gateway.config import (
     Auth,
     Config,
     ConfigError,
+    ConfigSource,
     Deployment,
-    Given,
     Limits,
     Model,
     Server,
@@ -213,7 +213,9 @@ def test_the_example_is_in_order_and_has_every_key_with_its_default() -> None:
 
 def test_flags_win_over_the_file_and_engines_by_url_over_its_models(tmp_path: Path) -> None:
     flags = {"--port": 9999, "--host": "127.0.0.2"}
-    given = Given(path=tmp_path / "p.toml", urls={"tgi": ["http://t"]}, flags=flags, environ={"VLLM_API_KEY": "k"})
+    given = ConfigSource(
+        path=tmp_path / "p.toml", urls={"tgi": ["http://t"]}, flags=flags, environ={"VLLM_API_KEY": "k"}
+    )
     config = given.config(GOOD)
     assert (config.server.host, config.server.port, config.server.workers) == ("127.0.0.2", 9999, 2)
     assert [model.deployments[0].url for model in config.models] == ["http://t"]
@@ -223,7 +225,7 @@ def test_flags_win_over_the_file_and_engines_by_url_over_its_models(tmp_path: Pa
 
 
 def test_the_same_command_line_reads_the_file_again_and_says_every_fault_of_flags_and_file() -> None:
-    given = Given(path=Path("p.toml"), flags={"--port": 0})
+    given = ConfigSource(path=Path("p.toml"), flags={"--port": 0})
     with pytest.raises(ConfigError) as raised:
         given.config(GOOD.replace("weight = 90", "weight = -1"))
     places = [fault.split(":")[0] for fault in raised.value.faults]
@@ -241,13 +243,13 @@ def test_the_same_command_line_reads_the_file_again_and_says_every_fault_of_flag
 )
 def test_the_keys_lie_beside_the_file_that_names_them(path: Path, keys_file: str, found: str) -> None:
     text = GOOD + f'[auth]\nkeys_file = "{keys_file}"\n'
-    assert Given(path=path, environ={"VLLM_API_KEY": "k"}).config(text).auth.keys_file == found
+    assert ConfigSource(path=path, environ={"VLLM_API_KEY": "k"}).config(text).auth.keys_file == found
 
 
 def test_leave_for_anybody_is_given_by_the_flag_or_by_the_file() -> None:
     text = GOOD.replace("127.0.0.1", "0.0.0.0")
     for allowed, more in ((True, ""), (False, "[auth]\nallow_anonymous = true\n")):
-        given = Given(path=Path("p.toml"), allow_anonymous=allowed, environ={"VLLM_API_KEY": "k"})
+        given = ConfigSource(path=Path("p.toml"), allow_anonymous=allowed, environ={"VLLM_API_KEY": "k"})
         assert given.config(text + more).auth.allow_anonymous
 
 

@@ -14,7 +14,7 @@ from gateway import services
 from gateway.config import Breaker, Config, Deployment, Model
 from gateway.upstream import discovery
 from gateway.upstream.discovery import Discovery
-from gateway.upstream.endpoints import Target
+from gateway.upstream.endpoints import Endpoint
 from tests.gateway.harness import CHAT, MODEL, Engine, Script, checked, gateway, until
 from tests.gateway.processes import answers, held
 
@@ -114,7 +114,7 @@ async def test_the_systems_own_look_up_gives_each_address_once_in_order() -> Non
 def test_an_address_is_asked_under_its_name(
     url: str, address: str, asked: str, host: str | None, server_name: str | None
 ) -> None:
-    target = Target(Deployment(name="v", engine="vllm", url=url, address=address), Breaker(), 0.0)
+    target = Endpoint(Deployment(name="v", engine="vllm", url=url, address=address), Breaker(), 0.0)
     assert str(target.at("/x")) == asked
     assert (target.headers.get("host"), target.server_name) == (host, server_name)
 

@@ -351,4 +351,4 @@ async def test_a_model_that_writes_no_tool_call_is_not_held_against_its_engine()
             answer = await front.post(asked)
             assert answer.status_code == 502
             assert len(behind.asked) == count  # greedy: the same again would come to the same
-        assert front.services.catalog.targets[0].breaker.opened_until == 0
+        assert front.services.catalog.targets[0].breaker.open_until == 0

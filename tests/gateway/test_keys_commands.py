@@ -18,7 +18,7 @@ from gateway.access.keys.text import digest, fresh, id_of
 from gateway.access.principal import Principal
 from gateway.cli import keys as commands
 from gateway.http.errors import Unauthorized
-from gateway.server.file_watcher import WatchedFile
+from gateway.server.file_watcher import FileWatcher
 from tests.gateway.test_keys import GOOD, NOW, PLAIN, SECRET, at, changed
 from tests.gateway.test_keys_file import FAULTY
 
@@ -174,7 +174,7 @@ def test_a_key_is_revoked_by_its_name_or_id_and_once_is_for_ever(path: Path, who
 
 def test_a_running_gateway_sees_that_a_key_was_revoked(path: Path) -> None:
     held = Keyring(path.read_text())
-    watched = WatchedFile(path, held.take)
+    watched = FileWatcher(path, held.take)
     keys("revoke", "alice", "--file", str(path))
     watched.look()
     with pytest.raises(Unauthorized, match="was revoked"):

@@ -11,7 +11,7 @@ from gateway.access.keys.file import editing, load
 from gateway.access.keys.table import Key, read, write
 from gateway.config import ConfigError
 from gateway.http.errors import Unauthorized
-from gateway.server.file_watcher import WatchedFile
+from gateway.server.file_watcher import FileWatcher
 from tests.gateway.test_keys import GOOD, HASH, NOW, PLAIN, SECRET, at, changed
 
 
@@ -147,7 +147,7 @@ def test_a_revoked_key_is_refused_without_a_restart(tmp_path: Path) -> None:
     path = tmp_path / "keys.toml"
     path.write_text(write([PLAIN]))
     held = Keyring(path.read_text())
-    watched = WatchedFile(path, held.take)
+    watched = FileWatcher(path, held.take)
     assert held.check(GOOD, NOW).id == PLAIN.id
     with editing(path) as keys:
         keys[0] = changed(revoked=at(NOW))
@@ -163,7 +163,7 @@ def test_a_broken_file_is_said_in_the_log_and_keeps_the_keys_before(
     path = tmp_path / "keys.toml"
     path.write_text(write([PLAIN]))
     held = Keyring(path.read_text())
-    watched = WatchedFile(path, held.take)
+    watched = FileWatcher(path, held.take)
     path.write_text(text)
     with caplog.at_level(logging.ERROR, "pointsman"):
         watched.look()

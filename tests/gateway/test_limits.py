@@ -14,7 +14,7 @@ import redis
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gateway.access.limits import Limiter, Standing, make
+from gateway.access.limits import Limiter, RateLimitLease, make
 from gateway.access.limits import redis as in_redis
 from gateway.access.limits.headers import spelled
 from gateway.access.limits.memory import Memory
@@ -30,11 +30,11 @@ NOW = 50.0  # of the monotonic clock
 ALL = Principal(id="k", requests_per_minute=5, tokens_per_minute=1000, max_in_flight=2)
 
 
-async def entered(limiter: Limiter, principal: Principal, times: int, now: float = NOW) -> list[Standing]:
+async def entered(limiter: Limiter, principal: Principal, times: int, now: float = NOW) -> list[RateLimitLease]:
     """Let as many requests in as the limits allow, of so many that come at once."""
     tried = await asyncio.gather(*(limiter.enter(principal, now) for _ in range(times)), return_exceptions=True)
-    assert all(isinstance(one, Standing | RateLimited) for one in tried), tried
-    return [one for one in tried if isinstance(one, Standing)]
+    assert all(isinstance(one, RateLimitLease | RateLimited) for one in tried), tried
+    return [one for one in tried if isinstance(one, RateLimitLease)]
 
 
 async def refused(limiter: Limiter, principal: Principal, now: float = NOW) -> RateLimited:
@@ -43,7 +43,7 @@ async def refused(limiter: Limiter, principal: Principal, now: float = NOW) -> R
     return caught.value
 
 
-def figures(standing: Standing) -> dict[str, str]:
+def figures(standing: RateLimitLease) -> dict[str, str]:
     return {name.decode(): value.decode() for name, value in standing.headers(standing.at)}
 
 
@@ -202,7 +202,7 @@ def test_a_duration_is_spelled_as_openai_does(seconds: float, text: str) -> None
 def test_the_headers_of_a_standing(
     requests: Quota | None, tokens: Quota | None, later: float, headers: dict[str, str]
 ) -> None:
-    said = Standing("k", NOW, requests, tokens).headers(NOW + later)
+    said = RateLimitLease("k", NOW, requests, tokens).headers(NOW + later)
     told = {name.decode().removeprefix("x-ratelimit-"): value.decode() for name, value in said}
     assert told | headers == told
     assert {name.rpartition("-")[2] for name in told} == {
@@ -221,7 +221,7 @@ def test_after_retry_after_a_request_is_let_in_and_not_much_before(debits: list[
         limiter, principal, now = Memory(), Principal(id="k", tokens_per_minute=300), NOW
         for gap, tokens in debits:
             now += gap
-            limiter.leave(Standing("k", now, tokens=Quota(300, 0, 0, 0, 0)), tokens, now)
+            limiter.leave(RateLimitLease("k", now, tokens=Quota(300, 0, 0, 0, 0)), tokens, now)
             try:
                 await limiter.enter(principal, now)
             except RateLimited as error:

@@ -18,10 +18,10 @@ from backends.loads import Load
 from gateway import config
 from gateway.http.errors import ShuttingDown
 from gateway.observe.access_recorder import MOMENT
-from gateway.observe.gauges import KINDS, Live
+from gateway.observe.gauges import KINDS, GaugeCollector
 from gateway.observe.labels import OPERATIONS, OUTCOMES, operation, outcome
 from gateway.observe.metrics import Metrics
-from gateway.observe.worker_snapshots import STALE, Board, Reading
+from gateway.observe.worker_snapshots import STALE, GaugeReading, WorkerSnapshots
 from tests.gateway.harness import (
     ANSWER,
     CHAT,
@@ -350,31 +350,35 @@ def test_a_new_connection_is_a_stage_of_its_own() -> None:
 
 
 def test_workers_in_flight_are_added_up_and_what_all_see_alike_is_not(tmp_path: Path) -> None:
-    one, other = Board(tmp_path), Board(tmp_path)
+    one, other = WorkerSnapshots(tmp_path), WorkerSnapshots(tmp_path)
     labels = ("v", "vllm")
-    one.put([Reading("pointsman_in_flight", (), 2.0), Reading("pointsman_engine_running", labels, 7.0)], 100.0)
-    other.put([Reading("pointsman_in_flight", (), 3.0), Reading("pointsman_engine_running", labels, 6.0)], 100.0)
-    live = Live()
+    one.put(
+        [GaugeReading("pointsman_in_flight", (), 2.0), GaugeReading("pointsman_engine_running", labels, 7.0)], 100.0
+    )
+    other.put(
+        [GaugeReading("pointsman_in_flight", (), 3.0), GaugeReading("pointsman_engine_running", labels, 6.0)], 100.0
+    )
+    live = GaugeCollector()
     live.readings = one.all(100.0 + STALE / 2)
     found = {sample.name: sample.value for family in live.collect() for sample in family.samples}
     assert found == {"pointsman_in_flight": 5.0, "pointsman_engine_running": 7.0}
 
 
 def test_a_worker_that_has_not_written_for_a_while_is_gone(tmp_path: Path) -> None:
-    one, other, third = Board(tmp_path), Board(tmp_path), Board(tmp_path)
-    one.put([Reading("pointsman_in_flight", (), 2.0)], 100.0)
-    other.put([Reading("pointsman_in_flight", (), 3.0)], 100.0)
-    third.put([Reading("pointsman_in_flight", (), 4.0)], 104.0)
+    one, other, third = WorkerSnapshots(tmp_path), WorkerSnapshots(tmp_path), WorkerSnapshots(tmp_path)
+    one.put([GaugeReading("pointsman_in_flight", (), 2.0)], 100.0)
+    other.put([GaugeReading("pointsman_in_flight", (), 3.0)], 100.0)
+    third.put([GaugeReading("pointsman_in_flight", (), 4.0)], 104.0)
     third.leave()
-    one.put([Reading("pointsman_in_flight", (), 1.0)], 104.0)
-    assert one.all(100.0 + STALE) == [Reading("pointsman_in_flight", (), 1.0)]
+    one.put([GaugeReading("pointsman_in_flight", (), 1.0)], 104.0)
+    assert one.all(100.0 + STALE) == [GaugeReading("pointsman_in_flight", (), 1.0)]
     assert len(list(tmp_path.iterdir())) == 1
 
 
 def test_a_worker_that_cannot_write_says_so_once_and_goes_on(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    board = Board(tmp_path / "gone")
+    board = WorkerSnapshots(tmp_path / "gone")
     for _ in range(3):
-        board.put([Reading("pointsman_in_flight", (), 2.0)], 100.0)
+        board.put([GaugeReading("pointsman_in_flight", (), 2.0)], 100.0)
     assert board.all(100.0) == []
     assert [record.getMessage() for record in caplog.records if "No such file" in record.getMessage()] != []
     assert len(caplog.records) == 1

@@ -6,23 +6,23 @@ import pytest
 
 from gateway import config
 from gateway.http.errors import (
-    ClientLeft,
+    ClientDisconnected,
     ContextExceeded,
     EngineFailed,
-    EngineSilent,
     EngineTimeout,
     Internal,
     InvalidRequest,
     ModelNotFound,
     RateLimited,
     Unavailable,
+    UpstreamIdleTimeout,
 )
-from gateway.proxy.retry import MOST_SAVED, Budget, wait
-from gateway.upstream.connection import Unreachable
+from gateway.proxy.retry import MAX_SAVED, Budget, wait
+from gateway.upstream.connection import UpstreamConnectError
 
 RULES = config.Retries(attempts=3, backoff=0.05)
-CAUSES: list[type[Exception]] = [Unreachable, Unavailable, RateLimited, EngineFailed]
-NO_CAUSES = [InvalidRequest, ContextExceeded, ModelNotFound, Internal, EngineTimeout, ClientLeft, ValueError]
+CAUSES: list[type[Exception]] = [UpstreamConnectError, Unavailable, RateLimited, EngineFailed]
+NO_CAUSES = [InvalidRequest, ContextExceeded, ModelNotFound, Internal, EngineTimeout, ClientDisconnected, ValueError]
 
 
 def empty() -> Budget:
@@ -66,7 +66,7 @@ def test_a_failure_that_another_try_may_mend_is_tried_again_within_attempts_and_
     else:
         assert 0.0 <= pause <= most
     spent = most is not None and not (number == 1 and elsewhere)
-    assert saved(budget) == (MOST_SAVED if rich else 0) - spent
+    assert saved(budget) == (MAX_SAVED if rich else 0) - spent
 
 
 @pytest.mark.parametrize("cause", NO_CAUSES)
@@ -74,17 +74,17 @@ def test_a_failure_that_another_try_may_mend_is_tried_again_within_attempts_and_
 def test_what_another_try_cannot_mend_is_not_tried_again(cause: type[Exception], elsewhere: bool) -> None:
     budget = Budget(0.2)
     assert wait(cause("x"), 1, elsewhere, RULES, budget, Random(1)) is None
-    assert saved(budget) == MOST_SAVED
+    assert saved(budget) == MAX_SAVED
 
 
 def test_silence_is_tried_elsewhere_and_not_waited_for_twice() -> None:
-    assert wait(EngineSilent("x"), 1, True, RULES, empty(), Random(1)) == 0.0
-    assert wait(EngineSilent("x"), 1, False, RULES, Budget(0.2), Random(1)) is None
+    assert wait(UpstreamIdleTimeout("x"), 1, True, RULES, empty(), Random(1)) == 0.0
+    assert wait(UpstreamIdleTimeout("x"), 1, False, RULES, Budget(0.2), Random(1)) is None
 
 
 def test_with_one_attempt_in_all_there_is_no_second() -> None:
     rules = config.Retries(attempts=1)
-    assert wait(Unreachable("x"), 1, True, rules, Budget(0.2), Random(1)) is None
+    assert wait(UpstreamConnectError("x"), 1, True, rules, Budget(0.2), Random(1)) is None
 
 
 @pytest.mark.parametrize(("number", "most"), [(1, 0.05), (2, 0.1), (3, 0.2), (4, 0.4)])
@@ -104,14 +104,14 @@ def test_in_an_outage_retries_are_no_more_than_their_share_of_the_requests(share
         budget.earn()
         while budget.spend():
             retries += 1
-    assert share * 10_000 - 1 <= retries <= share * 10_000 + MOST_SAVED
+    assert share * 10_000 - 1 <= retries <= share * 10_000 + MAX_SAVED
 
 
 def test_calm_times_save_no_more_than_a_handful() -> None:
     budget = Budget(0.2)
     for _ in range(10_000):
         budget.earn()
-    assert saved(budget) == MOST_SAVED
+    assert saved(budget) == MAX_SAVED
 
 
 def test_a_share_of_nothing_is_no_retry_at_all() -> None:

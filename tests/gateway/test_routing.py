@@ -11,8 +11,8 @@ from backends.loads import Load
 from gateway import config
 from gateway.http.errors import InvalidRequest, Unavailable
 from gateway.routing import least_busy, plan, plan_path, prefix, round_robin, standing, weighted
-from gateway.upstream.endpoints import Target
-from gateway.upstream.models import Catalog, Entry, Offer
+from gateway.upstream.endpoints import Endpoint
+from gateway.upstream.models import Candidate, Catalog, Entry
 from tests.gateway.harness import checked
 from tests.gateway.test_catalog import call
 
@@ -20,11 +20,11 @@ SLOW_START = 10.0
 LATER = 1000.0  # when all are warm
 
 
-def offer(name: str, weight: float = 1.0) -> Offer:
+def offer(name: str, weight: float = 1.0) -> Candidate:
     row = config.Deployment(name=name, engine="vllm", url=f"http://{name}", weight=weight)
-    made = Target(row, config.Breaker(), SLOW_START)
+    made = Endpoint(row, config.Breaker(), SLOW_START)
     made.heard([Served("m", "m", 100)], 0.0)
-    return Offer(made, "m", 100)
+    return Candidate(made, "m", 100)
 
 
 def model(policy: config.tables.Policy = "weighted", **engines: str) -> Entry:
@@ -38,11 +38,11 @@ def model(policy: config.tables.Policy = "weighted", **engines: str) -> Entry:
     return made.find("m")
 
 
-def target(entry: Entry, name: str) -> Target:
+def target(entry: Entry, name: str) -> Endpoint:
     return next(one.target for one in entry.offers if one.target.name == name)
 
 
-def names(offers: list[Offer]) -> str:
+def names(offers: list[Candidate]) -> str:
     return " ".join(one.target.name for one in offers)
 
 
@@ -148,7 +148,7 @@ def test_two_choices_keep_the_loads_close_together() -> None:
 HEADS = [b"prompt %d" % number for number in range(3000)]
 
 
-def owners(offers: list[Offer]) -> dict[bytes, str]:
+def owners(offers: list[Candidate]) -> dict[bytes, str]:
     return {head: prefix.order(offers, head, LATER, Random(1))[0].target.name for head in HEADS}
 
 

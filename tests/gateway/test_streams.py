@@ -9,7 +9,7 @@ import msgspec
 import pytest
 
 from gateway import config
-from gateway.upstream.health import Prober
+from gateway.upstream.health import HealthChecker
 from tests.gateway.harness import (
     ANSWER,
     CHAT,
@@ -56,11 +56,11 @@ async def test_a_client_that_does_not_read_is_not_called_the_engines_silence_and
     async with over(endless, timeouts=times) as (front, behind):
         _, writer = await raw(front, STREAMED)
         try:
-            await until(lambda: any(exchange.writing for exchange in front.services.sweep.open))
-            (exchange,) = front.services.sweep.open
+            await until(lambda: any(context.writing for context in front.services.sweep.open))
+            (context,) = front.services.sweep.open
             await asyncio.sleep(0.4)
-            assert exchange.stopped is None, "the engine was blamed for the client's slowness"
-            await until(lambda: exchange.stopped is not None)
+            assert context.stopped is None, "the engine was blamed for the client's slowness"
+            await until(lambda: context.stopped is not None)
             await until(lambda: behind.left == 1)
             await until(lambda: front.services.sweep.open == set())
         finally:
@@ -217,7 +217,7 @@ async def test_a_fault_in_asking_one_engine_is_named_and_does_not_end_the_asking
 ) -> None:
     async with over(says(whole(ANSWER))) as (front, _):
         target = front.services.catalog.targets[0]
-        prober = Prober(front.services.catalog, front.services.upstream, config.Health(interval=0.01), monotonic)
+        prober = HealthChecker(front.services.catalog, front.services.upstream, config.Health(interval=0.01), monotonic)
         target.headers["authorization"] = "Bearer a\nb"  # which aiohttp refuses to send
         prober.follow()
         await until(lambda: not target.up)

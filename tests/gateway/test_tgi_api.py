@@ -48,7 +48,7 @@ VLLM_FAILED = {"error": {"message": "EngineCore died", "type": "InternalServerEr
 
 
 def plays(name: str) -> tuple[recorded.Recorded, Any, Script]:
-    """A recorded exchange, what TGI said, and the script of a vLLM that writes the same."""
+    """A recorded context, what TGI said, and the script of a vLLM that writes the same."""
     wanted, case = load(name)
     stream = "event-stream" in case.response_headers["content-type"]
     said = events(case.response_body) if stream else json.loads(case.response_body)

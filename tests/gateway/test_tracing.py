@@ -21,26 +21,26 @@ from opentelemetry.sdk.trace.sampling import Decision, TraceIdRatioBased
 from backends.base import Call
 from backends.schema import Usage
 from gateway.config.tables import Breaker, Deployment, Telemetry
-from gateway.http.context import Attempt, Exchange
+from gateway.http.context import Attempt, RequestContext
 from gateway.http.errors import (
-    ClientLeft,
+    ClientDisconnected,
     ContextExceeded,
     EngineFailed,
-    EngineSilent,
     Internal,
     InvalidRequest,
     RateLimited,
     Unauthorized,
     Unavailable,
+    UpstreamIdleTimeout,
 )
 from gateway.observe import trace_export, tracing
 from gateway.observe.trace_context import Trace, client_trace
 from gateway.observe.trace_spans import Spans
 from gateway.observe.trace_wire import encoded
 from gateway.proxy import parse
-from gateway.upstream.connection import Unreachable
-from gateway.upstream.endpoints import Target
-from gateway.upstream.models import Offer
+from gateway.upstream.connection import UpstreamConnectError
+from gateway.upstream.endpoints import Endpoint
+from gateway.upstream.models import Candidate
 from tests.gateway.collector import Collector, attributes, over_grpc, over_http
 from tests.gateway.harness import ANSWER, until
 
@@ -63,16 +63,16 @@ def traced(url: str = "http://127.0.0.1:9", **telemetry: Any) -> tracing.Tracer:
 
 
 def attempt(engine: str = "vllm", began: float = 10.1, ended: float = 10.9, **more: Any) -> Attempt:
-    target = Target(Deployment(name=f"{engine}-a", engine=engine, url="http://10.0.0.5:8000"), Breaker(), 0)
-    return Attempt(Offer(target, "org/tiny", 1024), began, ended=ended, **more)
+    target = Endpoint(Deployment(name=f"{engine}-a", engine=engine, url="http://10.0.0.5:8000"), Breaker(), 0)
+    return Attempt(Candidate(target, "org/tiny", 1024), began, ended=ended, **more)
 
 
-def exchange(*attempts: Attempt, **more: Any) -> Exchange:
+def context(*attempts: Attempt, **more: Any) -> RequestContext:
     """Return the account of a request that came at 10 s, and was answered by its last try."""
     given: dict[str, Any] = {"id": ID, "method": "POST", "path": CHAT, "raw_path": b"", "headers": {}, "began": 10.0}
     given |= {"task": cast("asyncio.Task[object]", None), "model": "tiny", "status": 200}
     given |= {"attempts": list(attempts), "answering": attempts[-1] if attempts else None}
-    return Exchange(**(given | more))
+    return RequestContext(**(given | more))
 
 
 def chat(**more: Any) -> Call:
@@ -81,7 +81,7 @@ def chat(**more: Any) -> Call:
 
 
 async def sent(
-    given: Exchange, note: Callable[[Trace], None] = lambda trace: None, **telemetry: Any
+    given: RequestContext, note: Callable[[Trace], None] = lambda trace: None, **telemetry: Any
 ) -> tuple[list[Span], bytes]:
     """Return the spans of one request as a collector got them, and all of its bytes."""
     with over_http() as collector:
@@ -213,7 +213,7 @@ async def test_the_ratio_decides_by_the_traces_id_unless_the_clients_flag_is_tru
     ratio: float, trusts: bool, trace: str | None, flags: str, sampled: bool
 ) -> None:
     headers = {b"traceparent": f"00-{trace}-{CALLER}-{flags}".encode()} if trace else {}
-    spans, _ = await sent(exchange(attempt(), headers=headers), sample_ratio=ratio, trust_sampling=trusts)
+    spans, _ = await sent(context(attempt(), headers=headers), sample_ratio=ratio, trust_sampling=trusts)
     assert len(spans) == (2 if sampled else 0)
 
 
@@ -228,14 +228,14 @@ def test_the_ratio_samples_the_traces_that_opentelemetrys_own_sampler_does(ratio
 
 @pytest.mark.parametrize("path", ["/healthz", "/health", "/ping", "/readyz", "/metrics"])
 async def test_a_probe_is_not_traced(path: str) -> None:
-    assert (await sent(exchange(path=path, method="GET")))[0] == []
+    assert (await sent(context(path=path, method="GET")))[0] == []
 
 
 # --- the spans ------------------------------------------------------------------------------------------------
 
 
 async def test_the_requests_span_is_the_child_of_the_clients_and_the_parent_of_each_try() -> None:
-    given = exchange(
+    given = context(
         attempt(failure=EngineFailed("no")), attempt("tgi"), headers={b"traceparent": PARENT, b"tracestate": b"a=1"}
     )
     told: list[str] = []
@@ -253,20 +253,20 @@ async def test_the_requests_span_is_the_child_of_the_clients_and_the_parent_of_e
 
 
 async def test_a_request_without_a_parent_begins_a_trace_that_has_its_own_id() -> None:
-    (server,), _ = await sent(exchange(method="GET", path="/v1/models/org/tiny", model=""))
+    (server,), _ = await sent(context(method="GET", path="/v1/models/org/tiny", model=""))
     assert (server.trace_id.hex(), server.parent_span_id, server.name) == (ID, b"", "GET /v1/models/{model}")
     assert attributes(server)["http.route"] == "/v1/models/{model}"
 
 
 async def test_the_spans_have_the_accounts_times_on_the_wall_clock() -> None:
-    (server, tried), _ = await sent(exchange(attempt(began=10.1, ended=10.9)))
+    (server, tried), _ = await sent(context(attempt(began=10.1, ended=10.9)))
     end = int(WALL * 1e9)  # is the monotonic clock's 11
     assert (server.start_time_unix_nano, server.end_time_unix_nano) == (end - 1_000_000_000, end)
     assert (tried.start_time_unix_nano, tried.end_time_unix_nano) == (end - 900_000_000, end - 100_000_000)
 
 
 async def test_the_requests_span_speaks_http_by_the_semantic_conventions() -> None:
-    (server, _), _ = await sent(exchange(attempt(), headers={b"user-agent": b"OpenAI/Python 2.0"}))
+    (server, _), _ = await sent(context(attempt(), headers={b"user-agent": b"OpenAI/Python 2.0"}))
     assert attributes(server) == {
         "http.request.method": "POST",
         "http.route": CHAT,
@@ -279,12 +279,12 @@ async def test_the_requests_span_speaks_http_by_the_semantic_conventions() -> No
 
 
 async def test_in_a_clients_trace_the_request_keeps_an_id_of_its_own() -> None:
-    (server,), _ = await sent(exchange(headers={b"traceparent": PARENT}))
+    (server,), _ = await sent(context(headers={b"traceparent": PARENT}))
     assert (server.trace_id.hex(), attributes(server)["pointsman.request.id"]) == (CLIENT, ID)
 
 
 async def test_a_method_that_no_convention_knows_is_not_named() -> None:
-    (server,), _ = await sent(exchange(method="BREW"))
+    (server,), _ = await sent(context(method="BREW"))
     assert (server.name, attributes(server)["http.request.method"]) == (f"HTTP {CHAT}", "_OTHER")
 
 
@@ -299,7 +299,7 @@ async def test_a_try_speaks_genai_by_the_semantic_conventions_and_in_their_types
         prompt_tokens_details={"cached_tokens": 8},
         completion_tokens_details={"reasoning_tokens": 1},
     )
-    given = exchange(attempt(), stream=True, first=10.4, usage=usage)
+    given = context(attempt(), stream=True, first=10.4, usage=usage)
 
     def note(trace: Trace) -> None:
         assert trace.notes is not None
@@ -351,7 +351,7 @@ async def test_a_try_speaks_genai_by_the_semantic_conventions_and_in_their_types
     ],
 )
 async def test_a_try_is_named_by_what_its_path_does(path: str, name: str) -> None:
-    (_, tried), _ = await sent(exchange(attempt(), path=path))
+    (_, tried), _ = await sent(context(attempt(), path=path))
     assert (tried.name, attributes(tried)["gen_ai.operation.name"]) == (f"{name} tiny", name)
 
 
@@ -360,12 +360,12 @@ async def test_what_the_client_did_not_ask_for_is_not_said() -> None:
         assert trace.notes is not None
         trace.notes.call = parse.completion(b'{"model": "tiny", "prompt": "hi"}', ID, 1)
 
-    (_, tried), _ = await sent(exchange(attempt(), path="/v1/completions"), note)
+    (_, tried), _ = await sent(context(attempt(), path="/v1/completions"), note)
     assert {name for name in attributes(tried) if name.startswith("gen_ai.request")} == {"gen_ai.request.model"}
 
 
 async def test_adaptation_first_token_and_cache_are_events() -> None:
-    given = exchange(attempt(adapted=("seed", "stop")), stream=True, first=10.4)
+    given = context(attempt(adapted=("seed", "stop")), stream=True, first=10.4)
 
     def note(trace: Trace) -> None:
         assert trace.notes is not None
@@ -391,18 +391,18 @@ async def test_adaptation_first_token_and_cache_are_events() -> None:
         (RateLimited("no"), 429, "rate_limit_exceeded", False, True),
         (EngineFailed("no"), 502, "engine_error", True, True),
         (EngineFailed("cut"), 200, "engine_error", True, True),
-        (Unreachable("no"), 503, "engine_unreachable", True, True),
+        (UpstreamConnectError("no"), 503, "engine_unreachable", True, True),
         (Unavailable("no"), 503, "overloaded", True, True),
-        (EngineSilent("no"), 504, "engine_timeout", True, True),
+        (UpstreamIdleTimeout("no"), 504, "engine_timeout", True, True),
         (Internal("no"), 500, "server_error", True, True),
-        (ClientLeft(), 499, "client_left", False, False),
+        (ClientDisconnected(), 499, "client_left", False, False),
         (asyncio.CancelledError(), 0, "aborted", False, False),
     ],
 )
 async def test_each_way_out_ends_each_span_once_and_says_how(
     failure: BaseException | None, status: int, kind: str | None, server_error: bool, try_error: bool
 ) -> None:
-    given = exchange(attempt(failure=failure), failure=failure, status=status)
+    given = context(attempt(failure=failure), failure=failure, status=status)
     spans, _ = await sent(given)
     assert [one.name for one in spans] == [f"POST {CHAT}", "chat tiny"]
     assert [attributes(one).get("error.type") for one in spans] == [kind, kind]
@@ -412,12 +412,12 @@ async def test_each_way_out_ends_each_span_once_and_says_how(
 
 
 async def test_a_try_that_is_still_open_ends_with_its_request() -> None:
-    (server, tried), _ = await sent(exchange(attempt(ended=0.0)))
+    (server, tried), _ = await sent(context(attempt(ended=0.0)))
     assert tried.end_time_unix_nano == server.end_time_unix_nano
 
 
 async def test_a_request_is_recorded_once_even_if_it_is_told_to_twice() -> None:
-    given = exchange(attempt())
+    given = context(attempt())
     with over_http() as collector:
         tracer = traced(collector.url)
         trace = tracer.begin({}, ID, CHAT)
@@ -446,7 +446,7 @@ def speak(trace: Trace) -> None:
 
 async def test_nothing_that_was_said_is_told_unless_it_is_asked_for() -> None:
     failure = EngineFailed(f"The engine said: {SECRET}")
-    for given in (exchange(attempt()), exchange(attempt(failure=failure), failure=failure)):
+    for given in (context(attempt()), context(attempt(failure=failure), failure=failure)):
         spans, data = await sent(given, speak)
         assert len(spans) == 2
         assert b"555-0199" not in data
@@ -454,7 +454,7 @@ async def test_nothing_that_was_said_is_told_unless_it_is_asked_for() -> None:
 
 
 async def test_what_was_said_is_told_where_it_is_asked_for() -> None:
-    (_, tried), _ = await sent(exchange(attempt()), speak, content=True)
+    (_, tried), _ = await sent(context(attempt()), speak, content=True)
     said = attributes(tried)
     assert json.loads(said["gen_ai.input.messages"]) == [
         {"role": "system", "parts": [{"type": "text", "content": "Be kind."}]},
@@ -468,7 +468,7 @@ async def test_what_was_said_is_told_where_it_is_asked_for() -> None:
 
 
 async def test_what_matches_a_pattern_is_taken_out_of_question_answer_and_tool_call() -> None:
-    (_, tried), data = await sent(exchange(attempt()), speak, content=True, redact=[r"\d{3}-\d{4}", "(?i)be KIND"])
+    (_, tried), data = await sent(context(attempt()), speak, content=True, redact=[r"\d{3}-\d{4}", "(?i)be KIND"])
     assert b"555-0199" not in data
     assert "my number is [redacted]" in attributes(tried)["gen_ai.input.messages"]
     assert attributes(tried)["gen_ai.output.messages"].count("[redacted]") == 2
@@ -479,7 +479,7 @@ async def test_a_whole_answer_is_told_like_a_stream() -> None:
         assert trace.notes is not None
         trace.notes.hear([cast(dict[str, Any], ANSWER)])
 
-    (_, tried), _ = await sent(exchange(attempt()), note, content=True)
+    (_, tried), _ = await sent(context(attempt()), note, content=True)
     (message,) = json.loads(attributes(tried)["gen_ai.output.messages"])
     parts = [{"type": "text", "content": "Grüße dir"}]
     assert message == {"role": "assistant", "parts": parts, "finish_reason": "stop"}
@@ -490,7 +490,7 @@ async def test_long_content_is_cut_so_that_spans_stay_small() -> None:
         assert trace.notes is not None
         trace.notes.call = chat(messages=[{"role": "user", "content": "x" * 20_000}] * 3)
 
-    (_, tried), data = await sent(exchange(attempt()), note, content=True)
+    (_, tried), data = await sent(context(attempt()), note, content=True)
     kept = [one["parts"][0]["content"] for one in json.loads(attributes(tried)["gen_ai.input.messages"])]
     assert [len(text) for text in kept] == [16_385, 1, 1]
     assert len(data) < 20_000
@@ -502,10 +502,10 @@ async def test_long_content_is_cut_so_that_spans_stay_small() -> None:
 def test_spans_are_written_just_as_the_sdk_writes_them() -> None:
     tracer = traced(content=True)
     requests = [
-        exchange(attempt(), headers={b"traceparent": PARENT, b"tracestate": b"a=1,b=2"}, stream=True, first=10.4),
-        exchange(attempt(failure=EngineFailed("no")), attempt("tgi", adapted=("seed",)), failure=Internal("no")),
-        exchange(attempt(), usage=Usage(prompt_tokens=1, completion_tokens=1), stream=True),  # 1 beside True
-        exchange(method="GET", path="/v1/models"),
+        context(attempt(), headers={b"traceparent": PARENT, b"tracestate": b"a=1,b=2"}, stream=True, first=10.4),
+        context(attempt(failure=EngineFailed("no")), attempt("tgi", adapted=("seed",)), failure=Internal("no")),
+        context(attempt(), usage=Usage(prompt_tokens=1, completion_tokens=1), stream=True),  # 1 beside True
+        context(method="GET", path="/v1/models"),
     ]
     spans = []
     for given in requests:
@@ -527,7 +527,7 @@ async def test_the_spans_arrive_over_either_protocol(
     with receiver() as collector:
         tracer = traced(collector.url, otlp_protocol=protocol)
         for _ in range(3):
-            tracer.record(exchange(attempt()), tracer.begin({}, ID, CHAT), 11.0, wall())
+            tracer.record(context(attempt()), tracer.begin({}, ID, CHAT), 11.0, wall())
         await tracer.close()
         assert (len(collector.spans), tracer.sent, tracer.lost) == (6, 6, 0)
         (resource,) = {json.dumps(attributes(one.resource_spans[0].resource)) for one in collector.requests}
@@ -538,7 +538,7 @@ async def test_the_spans_arrive_over_either_protocol(
 async def test_a_slash_at_the_end_of_the_endpoint_does_no_harm() -> None:
     with over_http() as collector:
         tracer = traced(collector.url + "/")
-        tracer.record(exchange(), tracer.begin({}, ID, CHAT), 11.0, wall())
+        tracer.record(context(), tracer.begin({}, ID, CHAT), 11.0, wall())
         await tracer.close()
         assert collector.paths == ["/v1/traces"]
 
@@ -550,7 +550,7 @@ async def test_a_collector_that_hangs_holds_up_neither_requests_nor_the_end(monk
         tracer = traced(collector.url)
         began = time.monotonic()
         for _ in range(3000):
-            tracer.record(exchange(attempt()), tracer.begin({}, ID, CHAT), 11.0, wall())
+            tracer.record(context(attempt()), tracer.begin({}, ID, CHAT), 11.0, wall())
         await tracer.close()
         assert time.monotonic() - began < 2.0
         assert 6000 - 2048 - 2 * trace_export.BATCH <= tracer.lost <= 6000 - 2048
@@ -565,7 +565,7 @@ async def test_a_collector_that_is_gone_loses_spans_which_are_counted_and_is_tol
     tracer = traced("http://127.0.0.1:9", otlp_protocol=protocol)
     with caplog.at_level(logging.INFO):
         for _ in range(3):
-            tracer.record(exchange(attempt()), tracer.begin({}, ID, CHAT), 11.0, wall())
+            tracer.record(context(attempt()), tracer.begin({}, ID, CHAT), 11.0, wall())
         await until(lambda: tracer.lost == 6)
     assert tracer.sent == 0
     (told,) = caplog.records
@@ -581,10 +581,10 @@ async def test_a_collector_that_comes_back_is_told_of(
     with over_http() as collector, caplog.at_level(logging.INFO, "pointsman"):
         collector.status = 400
         tracer = traced(collector.url)
-        tracer.record(exchange(attempt()), tracer.begin({}, ID, CHAT), 11.0, wall())
+        tracer.record(context(attempt()), tracer.begin({}, ID, CHAT), 11.0, wall())
         await until(lambda: tracer.lost == 2)
         collector.status = 200
-        tracer.record(exchange(attempt()), tracer.begin({}, ID, CHAT), 11.0, wall())
+        tracer.record(context(attempt()), tracer.begin({}, ID, CHAT), 11.0, wall())
         await until(lambda: tracer.sent == 2)
         await tracer.close()
         assert [one.levelname for one in caplog.records] == ["WARNING", "INFO"]

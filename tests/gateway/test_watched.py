@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from gateway.server.file_watcher import WatchedFile
+from gateway.server.file_watcher import FileWatcher
 from tests.gateway.processes import eventually, replace
 
 
@@ -49,7 +49,7 @@ def with_its_old_times(path: Path) -> None:
 def test_each_change_is_taken_once(tmp_path: Path, taken: Taken, change: Callable[[Path], None]) -> None:
     path = tmp_path / "file"
     path.write_text("first")
-    watched = WatchedFile(path, taken.take)
+    watched = FileWatcher(path, taken.take)
     for _ in range(2):
         watched.look()
     assert taken == ["first"]
@@ -65,7 +65,7 @@ def test_a_link_that_is_turned_as_a_config_maps_is_a_change(tmp_path: Path, take
         (tmp_path / name / "file").write_text(name)
     (tmp_path / "..data").symlink_to("first")
     (tmp_path / "file").symlink_to("..data/file")
-    watched = WatchedFile(tmp_path / "file", taken.take)
+    watched = FileWatcher(tmp_path / "file", taken.take)
     watched.look()
     (tmp_path / "..new").symlink_to("second")
     (tmp_path / "..new").replace(tmp_path / "..data")
@@ -78,7 +78,7 @@ def test_a_file_that_goes_is_said_once_and_taken_when_it_returns(
 ) -> None:
     path = tmp_path / "file"
     path.write_text("first")
-    watched = WatchedFile(path, taken.take)
+    watched = FileWatcher(path, taken.take)
     watched.look()
     path.unlink()
     for _ in range(3):
@@ -96,7 +96,7 @@ def test_what_cannot_be_read_is_said_once_and_changes_nothing(
 ) -> None:
     path = tmp_path / "file"
     path.write_text("first")
-    watched = WatchedFile(path, taken.take)
+    watched = FileWatcher(path, taken.take)
     watched.look()
     path.unlink()
     path.mkdir() if content is None else path.write_bytes(content)
@@ -112,7 +112,7 @@ def test_faults_are_said_a_line_each_and_once_for_each_change(
 ) -> None:
     path = tmp_path / "file"
     path.write_text("first")
-    watched = WatchedFile(path, taken.take)
+    watched = FileWatcher(path, taken.take)
     watched.look()
     with caplog.at_level(logging.ERROR, "pointsman"):
         for text in ("fault one\nfault two", "fault three"):
@@ -134,7 +134,7 @@ def test_faults_are_said_a_line_each_and_once_for_each_change(
 async def test_it_is_read_at_the_start_and_then_looked_at_for_ever_faults_or_not(tmp_path: Path, taken: Taken) -> None:
     path = tmp_path / "file"
     path.write_text("fault")
-    watching = asyncio.ensure_future(WatchedFile(path, taken.take).run())
+    watching = asyncio.ensure_future(FileWatcher(path, taken.take).run())
     try:
         await asyncio.sleep(0)
         path.write_text("second")

@@ -33,11 +33,11 @@ STREAM = "/generate_stream"
 COMPAT_PATH = "/"
 
 # TGI's own defaults, and what `GET /info` says of a vLLM.
-MOST_SEQUENCES = 2
-MOST_STOPS = 4
-MOST_TOP_TOKENS = 5
+MAX_SEQUENCES = 2
+MAX_STOPS = 4
+MAX_TOP_TOKENS = 5
 PIECE = 1024  # TGI looks whether this many tokens fit, even if more are asked for
-MOST_SPECIAL = 16  # tokens that a tokenizer may add to a prompt
+MAX_SPECIAL = 16  # tokens that a tokenizer may add to a prompt
 HOTTEST = 2.0  # vLLM's limit; TGI has none
 
 # Of TGI's parameters, those that mean something else on vLLM, or that it does not know by itself.
@@ -94,7 +94,7 @@ def _out_of_range(asked: Asked) -> str | None:
     drawn = said.do_sample or any(v is not None for v in (said.temperature, said.top_k, said.top_p, said.typical_p))
     sequences, stops, top = asked.sequences, len(said.stop), said.top_n_tokens or 0
     checks = (
-        (sequences > MOST_SEQUENCES, f"`best_of` must be > 0 and <= {MOST_SEQUENCES}. Given: {sequences}"),
+        (sequences > MAX_SEQUENCES, f"`best_of` must be > 0 and <= {MAX_SEQUENCES}. Given: {sequences}"),
         (sequences > 1 and not drawn, "you must use sampling when `best_of` is > 1"),
         (_below(said.temperature, 0), "`temperature` must be strictly positive"),
         (_below(said.repetition_penalty, 0), "`repetition_penalty` must be strictly positive"),
@@ -103,9 +103,9 @@ def _out_of_range(asked: Asked) -> str | None:
         (not _is_share(said.typical_p), "`typical_p` must be > 0.0 and < 1.0"),
         (_below(said.top_k, 0), "`top_k` must be strictly positive"),
         (said.max_new_tokens == 0, "`max_new_tokens` must be strictly positive"),
-        (stops > MOST_STOPS, f"`stop` supports up to {MOST_STOPS} stop sequences. Given: {stops}"),
+        (stops > MAX_STOPS, f"`stop` supports up to {MAX_STOPS} stop sequences. Given: {stops}"),
         (sequences > 1 and said.seed is not None, "`seed` must not be set when `best_of` > 1"),
-        (top > MOST_TOP_TOKENS, f"`top_n_tokens` must be >= 0 and <= {MOST_TOP_TOKENS}. Given: {top}"),
+        (top > MAX_TOP_TOKENS, f"`top_n_tokens` must be >= 0 and <= {MAX_TOP_TOKENS}. Given: {top}"),
         (not asked.inputs, "`inputs` cannot be empty"),
     )
     return next((words for failed, words in checks if failed), None)
@@ -151,7 +151,7 @@ def _not_vllm(asked: Asked) -> str | None:
 
 def may_not_fit(asked: Asked, context: int) -> bool:
     """Whether the prompt has to be counted: it has not more tokens than bytes, and those that are added to it."""
-    most, truncate = len(asked.inputs.encode()) + MOST_SPECIAL, asked.parameters.truncate
+    most, truncate = len(asked.inputs.encode()) + MAX_SPECIAL, asked.parameters.truncate
     if truncate is not None:
         if not 0 < truncate < context:
             return True
@@ -281,8 +281,8 @@ def info(model: str, context: int | None) -> bytes:
     return _encode(
         Info(
             model_id=model,
-            max_best_of=MOST_SEQUENCES,
-            max_stop_sequences=MOST_STOPS,
+            max_best_of=MAX_SEQUENCES,
+            max_stop_sequences=MAX_STOPS,
             max_input_tokens=max(total - 1, 0),
             max_total_tokens=total,
         )

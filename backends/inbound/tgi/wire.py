@@ -15,7 +15,7 @@ from backends.inbound.tgi import serde
 
 U32 = Annotated[int, Meta(ge=0, le=2**32 - 1)]
 I32 = Annotated[int, Meta(ge=-(2**31), le=2**31 - 1)]
-MOST_U64 = 2**64 - 1
+MAX_U64 = 2**64 - 1
 
 
 # --- what a client sends ----------------------------------------------------------------------------------
@@ -58,7 +58,7 @@ class Parameters(Struct, frozen=True, kw_only=True):
     adapter_id: str | None = None
 
     def __post_init__(self) -> None:
-        if max(self.best_of or 0, self.truncate or 0, self.seed or 0) > MOST_U64:
+        if max(self.best_of or 0, self.truncate or 0, self.seed or 0) > MAX_U64:
             raise ValueError("more than 64 bits")
 
 
@@ -120,8 +120,8 @@ _STRING = serde.plain("a string", str)
 _BOOL = serde.plain("a boolean", bool)
 _F32 = serde.option(serde.plain("f32", int, float))
 _U32 = serde.option(serde.integer("u32", 0, 2**32 - 1))
-_U64 = serde.option(serde.integer("u64", 0, MOST_U64))
-_USIZE = serde.option(serde.integer("usize", 0, MOST_U64))
+_U64 = serde.option(serde.integer("u64", 0, MAX_U64))
+_USIZE = serde.option(serde.integer("usize", 0, MAX_U64))
 _SCHEMA = serde.struct("struct JsonSchemaConfig", {"name": serde.option(_STRING), "schema": serde.anything}, "schema")
 _GRAMMAR = serde.tagged(
     "GrammarType", {"json": serde.anything, "json_object": serde.anything, "regex": _STRING, "json_schema": _SCHEMA}

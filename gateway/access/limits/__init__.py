@@ -7,12 +7,12 @@ Requests are counted as they come in; tokens when they are known, at the end: on
 from collections.abc import Callable
 from typing import Protocol
 
-from gateway.access.limits.lease import Standing
+from gateway.access.limits.lease import RateLimitLease
 from gateway.access.limits.memory import Memory
 from gateway.access.principal import Principal
 from gateway.config.tables import Limits
 
-__all__ = ["Limiter", "Standing", "make"]
+__all__ = ["Limiter", "RateLimitLease", "make"]
 
 
 class Limiter(Protocol):
@@ -27,14 +27,14 @@ class Limiter(Protocol):
     def up(self) -> bool:
         """Whether the limits can be counted now."""
 
-    async def enter(self, principal: Principal, now: float) -> Standing:
+    async def enter(self, principal: Principal, now: float) -> RateLimitLease:
         """Count a request and return what it holds; `leave` has to follow.
 
         Raises RateLimited if a limit is reached, and Unavailable if none can be counted and `when_down` is "closed";
         the request has then taken nothing.
         """
 
-    def leave(self, standing: Standing, tokens: int, now: float) -> None:
+    def leave(self, standing: RateLimitLease, tokens: int, now: float) -> None:
         """Give back the place in flight and debit tokens (usage's `total_tokens`, 0 if there is none).
 
         It waits for nothing, so that it delays no answer and no cancellation cuts it short.

@@ -12,7 +12,7 @@ Reached = Literal["requests", "tokens", "in flight"]
 
 
 @dataclass(slots=True, eq=False)
-class Standing:
+class RateLimitLease:
     """What a request holds. `at` is when it was let in; a limit that there is not, or that was not asked, is None.
 
     `lease` names its place in flight, and is None if it holds none.
@@ -41,7 +41,7 @@ class TokensLimited(RateLimited):
     type = "tokens"
 
 
-def refusal(reached: Reached, standing: Standing, places: int) -> RateLimited:
+def refusal(reached: Reached, standing: RateLimitLease, places: int) -> RateLimited:
     """Return what a client is told of the limit that it reached, in OpenAI's words; `places` are the key's in all."""
     if reached == "requests" and standing.requests is not None:
         return _refused(RequestsLimited, "requests per min (RPM)", standing.requests, standing)
@@ -51,12 +51,12 @@ def refusal(reached: Reached, standing: Standing, places: int) -> RateLimited:
     return RequestsLimited(said + "Please try again when one has ended.", headers=_headers(standing, 0.0))
 
 
-def _refused(kind: type[RateLimited], what: str, quota: Quota, standing: Standing) -> RateLimited:
+def _refused(kind: type[RateLimited], what: str, quota: Quota, standing: RateLimitLease) -> RateLimited:
     said = f"Rate limit reached for this key on {what}: Limit {quota.limit}, Used {quota.used}. "
     return kind(said + f"Please try again in {spelled(quota.wait)}.", headers=_headers(standing, quota.wait))
 
 
-def _headers(standing: Standing, wait: float) -> dict[str, str]:
+def _headers(standing: RateLimitLease, wait: float) -> dict[str, str]:
     """Return the headers of a refusal. Retry-After is past the wait, for at its very end one may just not fit yet."""
     headers = {name.decode(): value.decode() for name, value in standing.headers(standing.at)}
     return headers | {"retry-after": str(floor(wait + 0.001) + 1)}

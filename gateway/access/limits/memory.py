@@ -7,7 +7,7 @@ request of a limited key feels, and without the thread that the library keeps fo
 import asyncio
 from dataclasses import dataclass, field
 
-from gateway.access.limits.lease import Reached, Standing, refusal
+from gateway.access.limits.lease import RateLimitLease, Reached, refusal
 from gateway.access.limits.quota import WINDOW, Quota
 from gateway.access.principal import Principal
 
@@ -55,13 +55,13 @@ class Memory:
     unchecked: int = 0
     _counts: dict[str, Counts] = field(default_factory=dict)
 
-    async def enter(self, principal: Principal, now: float) -> Standing:
+    async def enter(self, principal: Principal, now: float) -> RateLimitLease:
         """Count a request: look at all limits first, then take. Nothing else runs in between."""
         counts = self._of(principal.id, now)
         places = self._share(principal.max_in_flight)
         requests = counts.requests.quota(self._share(principal.requests_per_minute), now)
         tokens = counts.tokens.quota(self._share(principal.tokens_per_minute), now)
-        standing = Standing(principal.id, now, requests, tokens)
+        standing = RateLimitLease(principal.id, now, requests, tokens)
         if (reached := _reached(standing, counts, places)) is not None:
             raise refusal(reached, standing, places)
         if requests is not None:
@@ -72,7 +72,7 @@ class Memory:
             standing.lease = principal.id
         return standing
 
-    def leave(self, standing: Standing, tokens: int, now: float) -> None:
+    def leave(self, standing: RateLimitLease, tokens: int, now: float) -> None:
         """Give back the place and debit the tokens."""
         counts = self._of(standing.key, now)
         if standing.lease is not None:
@@ -111,7 +111,7 @@ class Memory:
         return -(-limit // self.workers)
 
 
-def _reached(standing: Standing, counts: Counts, places: int) -> Reached | None:
+def _reached(standing: RateLimitLease, counts: Counts, places: int) -> Reached | None:
     if places and counts.in_flight >= places:
         return "in flight"
     if standing.tokens is not None and not standing.tokens.remaining:

@@ -19,7 +19,7 @@ from redis.exceptions import RedisClusterException, RedisError
 
 from gateway.access.limits import scripts
 from gateway.access.limits.health import AGAIN, Health
-from gateway.access.limits.lease import Standing, refusal
+from gateway.access.limits.lease import RateLimitLease, refusal
 from gateway.access.limits.quota import Quota
 from gateway.access.principal import Principal
 from gateway.http.errors import RETRY_AFTER, Unavailable
@@ -68,11 +68,11 @@ class Redis:
         """Whether Redis answers."""
         return self._health.up
 
-    async def enter(self, principal: Principal, now: float) -> Standing:
+    async def enter(self, principal: Principal, now: float) -> RateLimitLease:
         """Count a request: Redis looks at all limits and takes, in one script."""
         key, places = principal.id, principal.max_in_flight
         limits = principal.requests_per_minute, principal.tokens_per_minute, places
-        standing = Standing(key, now)
+        standing = RateLimitLease(key, now)
         if not any(limits):
             return standing
         lease = f"{self._name}-{next(self._numbers)}"
@@ -91,7 +91,7 @@ class Redis:
             self._leases[key].add(lease)
         return standing
 
-    def leave(self, standing: Standing, tokens: int, now: float) -> None:
+    def leave(self, standing: RateLimitLease, tokens: int, now: float) -> None:
         """Have the place given back and the tokens debited."""
         debit = tokens if standing.tokens is not None else 0
         if standing.lease is not None or debit:
@@ -163,7 +163,7 @@ class Redis:
         self._health.answered()
         return reply
 
-    def _unasked(self, standing: Standing) -> Standing:
+    def _unasked(self, standing: RateLimitLease) -> RateLimitLease:
         if self._when_down == "closed":
             message = "The limits of this key cannot be counted now. Please try again in 1s."
             raise Unavailable(message, headers={"retry-after": RETRY_AFTER})

@@ -5,16 +5,16 @@ from collections.abc import Callable, Iterable
 from contextlib import suppress
 
 from gateway.api.tgi.errors import told
-from gateway.http.context import Exchange
+from gateway.http.context import RequestContext
 from gateway.http.errors import PointsmanError
 from gateway.http.respond import Send, respond
-from gateway.http.sse import MOST_FAREWELL, PassedStream
+from gateway.http.sse import MAX_FAREWELL, RawEventStream
 
 EVENTS = "text/event-stream"
 COMMENT = b":\n\n"
 
 
-class EventStream(PassedStream):
+class EventStream(RawEventStream):
     """A stream of TGI's: its errors are events of its own, and so is its silence."""
 
     keep_alive = COMMENT
@@ -22,15 +22,15 @@ class EventStream(PassedStream):
     async def fail(self, error: PointsmanError) -> None:
         """End the stream with an error, if the client takes it within a moment."""
         with suppress(TimeoutError):
-            async with asyncio.timeout(MOST_FAREWELL):
+            async with asyncio.timeout(MAX_FAREWELL):
                 await self.finish(told(error).event)
 
 
 class Client:
     """Whoever sent one request, and is answered once."""
 
-    def __init__(self, exchange: Exchange, send: Send, clock: Callable[[], float]) -> None:
-        self._exchange = exchange
+    def __init__(self, context: RequestContext, send: Send, clock: Callable[[], float]) -> None:
+        self._exchange = context
         self._send = send
         self._clock = clock
         self._stream: EventStream | None = None

@@ -24,7 +24,7 @@ from gateway.http.errors import (
     Unavailable,
     UnsupportedMedia,
 )
-from gateway.upstream.connection import Unreachable
+from gateway.upstream.connection import UpstreamConnectError
 
 TEXT = b"text/plain; charset=utf-8"
 OWN_STATUSES = frozenset({400, 413, 415, 422, 424, 429, 500})  # by which TGI itself says what is wrong
@@ -32,7 +32,7 @@ OWN_STATUSES = frozenset({400, 413, 415, 422, 424, 429, 500})  # by which TGI it
 TABLE: Sequence[tuple[type[PointsmanError], int, str, str]] = (
     (InvalidRequest, 422, "validation", "Input validation error: {}"),
     (NotFound, 422, "validation", "Input validation error: {}"),
-    (Unreachable, 429, "overloaded", "Model is overloaded: {}"),
+    (UpstreamConnectError, 429, "overloaded", "Model is overloaded: {}"),
     (Unavailable, 429, "overloaded", "Model is overloaded"),
     (RateLimited, 429, "overloaded", "Model is overloaded"),
     (EngineFailed, 424, "generation", "Request failed during generation: {}"),

@@ -16,11 +16,11 @@ from gateway.access.auth import allow
 from gateway.access.guard import admit
 from gateway.api.tgi.client import Client
 from gateway.api.tgi.errors import Misread
-from gateway.api.tgi.passthrough import Passage
+from gateway.api.tgi.passthrough import TgiPassthrough
 from gateway.api.tgi.translate import Names, Translation
 from gateway.api.tgi.upstream import Line
 from gateway.http.body import JSON, Receive, read_json, watching
-from gateway.http.context import NEVER, Attempt, Exchange
+from gateway.http.context import NEVER, Attempt, RequestContext
 from gateway.http.errors import RETRY_AFTER, InvalidRequest, MethodNotAllowed, PointsmanError, Unavailable
 from gateway.http.lifecycle import Handler
 from gateway.http.respond import Send
@@ -29,7 +29,7 @@ from gateway.proxy.pipeline import pin
 from gateway.routing import pinned, standing
 from gateway.services import Services
 from gateway.upstream.connection import Upstream
-from gateway.upstream.models import Entry, Offer
+from gateway.upstream.models import Candidate, Entry
 
 PATHS = (native.WHOLE, native.STREAM, native.COMPAT_PATH)
 INFO = "/info"
@@ -44,13 +44,13 @@ def generation(services: Services) -> Handler:
     """Return the handler of the three paths that generate."""
     vocabularies: Vocabularies = {}
 
-    async def answer(exchange: Exchange, receive: Receive, client: Client) -> None:
-        _check_method(exchange, "POST")
-        await admit(exchange, services)
-        body = await read_json(exchange, receive, services.config.server.max_body_bytes)
-        exchange.since = services.clock()
-        with watching(exchange, receive):
-            await Turn(body, vocabularies, exchange, client, services).serve()
+    async def answer(context: RequestContext, receive: Receive, client: Client) -> None:
+        _check_method(context, "POST")
+        await admit(context, services)
+        body = await read_json(context, receive, services.config.server.max_body_bytes)
+        context.since = services.clock()
+        with watching(context, receive):
+            await Turn(body, vocabularies, context, client, services).serve()
 
     return _telling(services, answer)
 
@@ -58,23 +58,23 @@ def generation(services: Services) -> Handler:
 def info(services: Services) -> Handler:
     """Return the handler of `/info`: a TGI's own words if there is one, else what is known of the vLLM."""
 
-    async def answer(exchange: Exchange, receive: Receive, client: Client) -> None:
-        _check_method(exchange, "GET", "HEAD")
-        await admit(exchange, services)
-        await client.respond(200, await _description(exchange, services), JSON)
+    async def answer(context: RequestContext, receive: Receive, client: Client) -> None:
+        _check_method(context, "GET", "HEAD")
+        await admit(context, services)
+        await client.respond(200, await _description(context, services), JSON)
 
     return _telling(services, answer)
 
 
-def _telling(services: Services, answer: Callable[[Exchange, Receive, Client], Awaitable[None]]) -> Handler:
+def _telling(services: Services, answer: Callable[[RequestContext, Receive, Client], Awaitable[None]]) -> Handler:
     """Return a handler that tells of errors in TGI's words."""
 
-    async def handle(exchange: Exchange, receive: Receive, send: Send) -> None:
-        client = Client(exchange, send, services.clock)
+    async def handle(context: RequestContext, receive: Receive, send: Send) -> None:
+        client = Client(context, send, services.clock)
         try:
-            await answer(exchange, receive, client)
+            await answer(context, receive, client)
         except (Exception, asyncio.CancelledError) as error:
-            failure = exchange.failure = exchange.ended_by(error)
+            failure = context.failure = context.ended_by(error)
             if not isinstance(failure, PointsmanError):
                 raise failure from error
             await client.tell(failure)
@@ -82,8 +82,8 @@ def _telling(services: Services, answer: Callable[[Exchange, Receive, Client], A
     return handle
 
 
-def _check_method(exchange: Exchange, *methods: str) -> None:
-    if exchange.method not in methods:
+def _check_method(context: RequestContext, *methods: str) -> None:
+    if context.method not in methods:
         raise MethodNotAllowed("", headers={"allow": ",".join(methods)})
 
 
@@ -100,12 +100,12 @@ def spoken_for(services: Services) -> Entry:
 # --- what is known of the model -------------------------------------------------------------------------------
 
 
-async def _description(exchange: Exchange, services: Services) -> bytes:
+async def _description(context: RequestContext, services: Services) -> bytes:
     """Return the answer to `/info`. Raises Unavailable before any engine has said how long its context is."""
-    offers = pinned(spoken_for(services), pin(exchange))
+    offers = pinned(spoken_for(services), pin(context))
     for offer in offers:
         if offer.target.engine == "tgi" and (body := await _told_by(offer, services.upstream)):
-            exchange.answering = Attempt(offer, exchange.began)
+            context.answering = Attempt(offer, context.began)
             return body
     offer = next((offer for offer in offers if offer.max_model_len), offers[0])
     if offer.max_model_len is None:
@@ -113,7 +113,7 @@ async def _description(exchange: Exchange, services: Services) -> bytes:
     return native.info(offer.model, offer.max_model_len)
 
 
-async def _told_by(offer: Offer, upstream: Upstream) -> bytes:
+async def _told_by(offer: Candidate, upstream: Upstream) -> bytes:
     """Return what a TGI says of itself; nothing if it cannot be asked."""
     try:
         reply = await upstream.get(offer.target, INFO)
@@ -130,30 +130,30 @@ class Turn:
     """One request of a client's, from its body to its answer."""
 
     def __init__(
-        self, body: bytes, vocabularies: Vocabularies, exchange: Exchange, client: Client, services: Services
+        self, body: bytes, vocabularies: Vocabularies, context: RequestContext, client: Client, services: Services
     ) -> None:
         self._body = body
         self._vocabularies = vocabularies
-        self._exchange = exchange
+        self._exchange = context
         self._client = client
         self._services = services
         self._asked: Asked | None = None
 
     async def serve(self) -> None:
         """Read the request, choose the engine, answer. Raises PointsmanError."""
-        exchange, services = self._exchange, self._services
+        context, services = self._exchange, self._services
         refusal = self._read()
-        exchange.passed("parse", services.clock())
+        context.passed("parse", services.clock())
         if self._asked is not None and self._asked.stream:
             self._client.stream()
         entry = spoken_for(services)
-        exchange.model = entry.name
-        allow(exchange.principal, entry.name)
-        exchange.tier = exchange.principal.tier
+        context.model = entry.name
+        allow(context.principal, entry.name)
+        context.tier = context.principal.tier
         offers = self._plan(entry, refusal)
-        exchange.passed("route", services.clock())
-        patience = services.config.timeouts.first_event if exchange.stream else NEVER
-        await first_good(offers, self._ask, exchange, services, patience)
+        context.passed("route", services.clock())
+        patience = services.config.timeouts.first_event if context.stream else NEVER
+        await first_good(offers, self._ask, context, services, patience)
 
     def _read(self) -> InvalidRequest | None:
         """Read the request; return what the translation has against it."""
@@ -164,7 +164,7 @@ class Turn:
         words = native.refusal(self._asked)
         return InvalidRequest(words) if words else None
 
-    def _plan(self, entry: Entry, refusal: InvalidRequest | None) -> list[Offer]:
+    def _plan(self, entry: Entry, refusal: InvalidRequest | None) -> list[Candidate]:
         """Return the offers to try. Raises InvalidRequest if none can do what is asked."""
         offers = pinned(entry, pin(self._exchange))
         passing = [offer for offer in offers if offer.target.engine == "tgi"]
@@ -181,7 +181,7 @@ class Turn:
         offer = attempt.offer
         line = Line(attempt, self._exchange, self._services)
         if offer.target.engine == "tgi" or self._asked is None:
-            await Passage(self._body, self._asked, line, self._client).answer()
+            await TgiPassthrough(self._body, self._asked, line, self._client).answer()
         else:
             names = self._vocabularies.setdefault((offer.target.name, offer.model), {})
             await Translation(self._asked, names, line, self._client).answer(self._services.random)

@@ -12,7 +12,7 @@ from backends.sse import EventReader, EventTooLarge, events
 from gateway.api.tgi.client import EVENTS, Client
 from gateway.api.tgi.errors import OWN_STATUSES
 from gateway.api.tgi.upstream import Line
-from gateway.http.errors import EngineFailed, OwnWords, from_backend
+from gateway.http.errors import EngineFailed, UpstreamErrorBody, from_backend
 from gateway.upstream.connection import Reply
 
 COUNTS = ("x-prompt-tokens", "x-generated-tokens")
@@ -29,7 +29,7 @@ PASSED_HEADERS = (
 )
 
 
-class Passage:
+class TgiPassthrough:
     """One request passed on to a TGI, `asked` being None if it could not be read."""
 
     def __init__(self, body: bytes, asked: Asked | None, line: Line, client: Client) -> None:
@@ -37,7 +37,7 @@ class Passage:
         self._hidden = asked is not None and asked.stream and not asked.parameters.details
         self._line = line
         self._client = client
-        self._exchange = line.exchange
+        self._exchange = line.context
 
     async def answer(self) -> None:
         """Ask the engine and answer the client. Raises PointsmanError."""
@@ -59,7 +59,7 @@ class Passage:
         if reply.status != 200:
             failure = self._line.failure(reply, body)
             if reply.status in OWN_STATUSES and kind.startswith(("application/json", "text/plain")):
-                failure.own = OwnWords(reply.status, body, kind.encode())
+                failure.own = UpstreamErrorBody(reply.status, body, kind.encode())
             raise failure
         counts = [reply.headers.get(name, "") for name in COUNTS]
         read, written = (int(count) if count.isdecimal() else 0 for count in counts)

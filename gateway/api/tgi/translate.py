@@ -18,7 +18,7 @@ from gateway.http.errors import InvalidRequest, from_backend
 from gateway.upstream.connection import Reply
 
 COMPUTE_TYPE = (b"x-compute-type", b"gpu+optimized")  # what TGI's router says whatever it runs on
-MOST_AT_ONCE = 16  # questions for the text of a token
+MAX_AT_ONCE = 16  # questions for the text of a token
 
 Names = dict[int, str]
 
@@ -31,17 +31,17 @@ class Translation:
         self._names = names
         self._line = line
         self._client = client
-        self._exchange = line.exchange
+        self._exchange = line.context
         self._model = line.offer.model
 
     async def answer(self, random: Random) -> None:
         """Ask the engine and answer the client. Raises PointsmanError."""
         asked, line = self._asked, self._line
-        context = await self._context()
+        context_length = await self._context_length()
         seed = asked.parameters.seed
         if seed is None:
             seed = random.getrandbits(63)
-        request = native.encode(asked, self._model, context, seed)
+        request = native.encode(asked, self._model, context_length, seed)
         line.attempt.adapted = request.adapted
         reply = await line.post(request)
         try:
@@ -56,11 +56,11 @@ class Translation:
         finally:
             reply.close()
 
-    async def _context(self) -> int:
-        """Return the context's length. Raises InvalidRequest if prompt and answer do not fit: vLLM would cut."""
-        context = self._line.offer.max_model_len
-        if context is not None and not native.may_not_fit(self._asked, context):
-            return context
+    async def _context_length(self) -> int:
+        """Return the context_length's length. Raises InvalidRequest if prompt and answer do not fit: vLLM would cut."""
+        context_length = self._line.offer.max_model_len
+        if context_length is not None and not native.may_not_fit(self._asked, context_length):
+            return context_length
         counted = native.counted(await self._line.read(native.count_request(self._asked, self._model)))
         if words := native.too_long(self._asked, counted.max_model_len, counted.count):
             raise InvalidRequest(words)
@@ -101,8 +101,8 @@ class Translation:
     async def _name(self, tokens: set[int]) -> None:
         """Add the texts of some tokens to the names: vLLM is asked for each once."""
         wanted = sorted(tokens)
-        for start in range(0, len(wanted), MOST_AT_ONCE):
-            some = wanted[start : start + MOST_AT_ONCE]
+        for start in range(0, len(wanted), MAX_AT_ONCE):
+            some = wanted[start : start + MAX_AT_ONCE]
             asked = [self._line.read(native.name_request(token, self._model)) for token in some]
             for token, body in zip(some, await asyncio.gather(*asked), strict=True):
                 self._names[token] = native.named(body)

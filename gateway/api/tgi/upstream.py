@@ -2,7 +2,7 @@
 
 from backends.base import BackendError, UpstreamRequest
 from backends.inbound.tgi import translate as native
-from gateway.http.context import Attempt, Exchange
+from gateway.http.context import Attempt, RequestContext
 from gateway.http.errors import PointsmanError, from_backend
 from gateway.services import Services
 from gateway.upstream.connection import Reply
@@ -11,38 +11,38 @@ from gateway.upstream.connection import Reply
 class Line:
     """The line to the engine of one attempt."""
 
-    def __init__(self, attempt: Attempt, exchange: Exchange, services: Services) -> None:
+    def __init__(self, attempt: Attempt, context: RequestContext, services: Services) -> None:
         self.attempt = attempt
         self.offer = attempt.offer
-        self.exchange = exchange
+        self.context = context
         self.clock = services.clock
         self._upstream = services.upstream
         self._between_events = services.config.timeouts.between_events
 
     async def post(self, request: UpstreamRequest) -> Reply:
         """Send one request; return the head of its answer. Raises PointsmanError."""
-        exchange, target = self.exchange, self.offer.target
-        exchange.heard = self.clock()
-        exchange.asked = exchange.asked or exchange.heard
-        told = exchange.trace.headers(len(exchange.attempts) - 1, target.engine)  # it is never hedged
-        headers = {"x-request-id": exchange.id, **told}
+        context, target = self.context, self.offer.target
+        context.heard = self.clock()
+        context.asked = context.asked or context.heard
+        told = context.trace.headers(len(context.attempts) - 1, target.engine)  # it is never hedged
+        headers = {"x-request-id": context.id, **told}
         reply = await self._upstream.post(target, request.path, request.body, headers)
-        exchange.heard = self.clock()
+        context.heard = self.clock()
         return reply
 
     async def whole(self, reply: Reply) -> bytes:
         """Return the whole of an answer. Raises PointsmanError."""
         body = await reply.read()
-        self.exchange.heard = self.clock()
+        self.context.heard = self.clock()
         return body
 
     async def chunk(self, reply: Reply) -> bytes:
         """Return what has come of a stream since the last call; at the end, nothing. Raises PointsmanError."""
         data = await reply.chunk()
-        exchange = self.exchange
-        exchange.heard = self.clock()
-        exchange.first = exchange.first or exchange.heard
-        exchange.patience = self._between_events
+        context = self.context
+        context.heard = self.clock()
+        context.first = context.first or context.heard
+        context.patience = self._between_events
         return data
 
     async def read(self, request: UpstreamRequest) -> bytes:

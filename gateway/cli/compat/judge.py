@@ -24,9 +24,9 @@ from gateway.http.errors import PointsmanError
 from gateway.proxy import parse
 
 EXAMPLES = 5
-MOST_REASONS = 500  # a bound for whatever is in the file
-MOST_MODELS = 20
-MOST_FIELDS = 64
+MAX_REASONS = 500  # a bound for whatever is in the file
+MAX_MODELS = 20
+MAX_FIELDS = 64
 CONTEXT = 2**31
 
 _READERS = {CHAT: parse.chat, TEXT: parse.completion}
@@ -95,7 +95,7 @@ class Tally:
             self.unread.append((number, why))
 
     def _count(self, key: tuple[Any, ...], reason: Reason, number: int) -> None:
-        if key not in self.reasons and len(self.reasons) >= MOST_REASONS:
+        if key not in self.reasons and len(self.reasons) >= MAX_REASONS:
             reason = Reason(reason.verdict, "others", "More kinds of reasons than are listed.")
             key = _key(reason)
         seen = self.reasons.setdefault(key, Seen(reason))
@@ -105,7 +105,7 @@ class Tally:
 
     def _model(self, recorded: Recorded) -> None:
         name = value(recorded.body).get("model")
-        if isinstance(name, str) and (name in self.models or len(self.models) < MOST_MODELS):
+        if isinstance(name, str) and (name in self.models or len(self.models) < MAX_MODELS):
             self.models[name] += 1
 
 
@@ -170,7 +170,7 @@ def _ignored(call: Call, asked: Asked) -> Iterator[Reason]:
 def lacking(backend: Backend, call: Call) -> list[str]:
     """Return all parameters that a dialect has no way for. It names the first: so it is asked again without that."""
     names: list[str] = []
-    for _ in range(MOST_FIELDS):
+    for _ in range(MAX_FIELDS):
         name = backend.unsupported(call)
         if name is None or name in names:
             break

@@ -20,7 +20,7 @@ CONNECT = 2.0
 PATIENCE = 15.0  # for one answer: a grammar has to be compiled first
 STRIKES = 2  # silences in a row, after which an engine is not asked any more
 BUDGET = 240.0  # seconds for one engine in all
-MOST_BYTES = 2**22
+MAX_BYTES = 2**22
 MODEL = "doctor"
 
 
@@ -79,7 +79,7 @@ class Line:
             body = b""
             async for piece in response.aiter_bytes():
                 body += piece
-                if len(body) > MOST_BYTES:
+                if len(body) > MAX_BYTES:
                     return Heard(trouble="its answer does not end")
             headers = {name.lower(): text for name, text in response.headers.items()}
             return Heard(response.status_code, headers, body)

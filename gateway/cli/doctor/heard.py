@@ -13,7 +13,7 @@ from msgspec import Struct
 
 from backends import problem
 
-MOST_WORDS = 90
+MAX_WORDS = 90
 
 
 class Heard(Struct, frozen=True):
@@ -71,7 +71,7 @@ def words(heard: Heard) -> str:
     return f"{heard.status} {short(said)}".strip()
 
 
-def short(text: str, most: int = MOST_WORDS) -> str:
+def short(text: str, most: int = MAX_WORDS) -> str:
     """Cut a text that is too long for a table; what cannot be printed is left out."""
     text = "".join(letter if letter.isprintable() else " " for letter in text)
     return text if len(text) <= most else text[: most - 1].rstrip() + "…"
