@@ -14,8 +14,7 @@ from gateway.cache.entry import Entry, Label, of_stream, of_whole
 from gateway.cache.key import cacheable, digest
 from gateway.cache.names import name_of
 from gateway.cache.single_flight import Flights
-from gateway.config.tables import Cache as Settings
-from gateway.config.tables import duration, size
+from gateway.config.tables import CacheConfig, duration, size
 from gateway.upstream.models import Entry as Model
 
 if TYPE_CHECKING:
@@ -42,7 +41,9 @@ class Asked(Struct, frozen=True):
 class Cache:
     """Both tiers, and what is in flight. `leases` are there where several gateways share a Redis."""
 
-    def __init__(self, settings: Settings, store: "Store", leases: "Leases | None", wall: Callable[[], float]) -> None:
+    def __init__(
+        self, settings: CacheConfig, store: "Store", leases: "Leases | None", wall: Callable[[], float]
+    ) -> None:
         self.settings = settings
         self.store = store
         self.leases = leases
@@ -91,7 +92,7 @@ class Cache:
         await self.store.close()
 
 
-def make(settings: Settings, wall: Callable[[], float], clock: Callable[[], float]) -> Cache | None:
+def make(settings: CacheConfig, wall: Callable[[], float], clock: Callable[[], float]) -> Cache | None:
     """Return the cache that is configured, or None. Nothing is opened yet."""
     if settings.store == "off":
         return None

@@ -8,7 +8,7 @@ from urllib.parse import urlsplit
 import msgspec
 
 from backends import BACKENDS
-from gateway.config.tables import Cache, Config, Deployment, Model, Telemetry, duration, size
+from gateway.config.tables import CacheConfig, Config, DeploymentConfig, ModelConfig, TelemetryConfig, duration, size
 from gateway.redis.url import where
 
 
@@ -43,7 +43,7 @@ def notes(config: Config) -> list[str]:
     return said
 
 
-def _check_cache(cache: Cache, faults: list[str]) -> None:
+def _check_cache(cache: CacheConfig, faults: list[str]) -> None:
     _duration(cache.ttl, "cache.ttl", faults)
     if not size(cache.max_bytes):
         faults.append(f'cache.max_bytes: expected a size such as "256MiB", got "{cache.max_bytes}"')
@@ -58,7 +58,7 @@ def _duration(text: str, path: str, faults: list[str]) -> None:
         faults.append(f'{path}: expected a duration such as "10m", got "{text}"')
 
 
-def _check_telemetry(telemetry: Telemetry, faults: list[str]) -> None:
+def _check_telemetry(telemetry: TelemetryConfig, faults: list[str]) -> None:
     endpoint = telemetry.otlp_endpoint
     if endpoint:
         _url(endpoint, "telemetry.otlp_endpoint", faults)
@@ -77,8 +77,8 @@ def _is_loopback(host: str) -> bool:
 
 
 def _check_model(
-    model: Model, path: str, taken: dict[str, str], environ: Mapping[str, str], faults: list[str]
-) -> Model:
+    model: ModelConfig, path: str, taken: dict[str, str], environ: Mapping[str, str], faults: list[str]
+) -> ModelConfig:
     for name in [*([model.name] if model.name else []), *model.aliases]:
         _claim(f"name {name}", f"{path}.name", taken, faults)
     if model.cache_ttl:
@@ -94,7 +94,9 @@ def _check_model(
     return msgspec.structs.replace(model, deployments=deployments)
 
 
-def _check_deployment(deployment: Deployment, path: str, environ: Mapping[str, str], faults: list[str]) -> Deployment:
+def _check_deployment(
+    deployment: DeploymentConfig, path: str, environ: Mapping[str, str], faults: list[str]
+) -> DeploymentConfig:
     if not (deployment.name.isascii() and deployment.name.isprintable()):
         faults.append(f"{path}.name: expected printable ASCII, as it goes into a header, got {deployment.name!r}")
     if deployment.engine and deployment.engine not in BACKENDS:

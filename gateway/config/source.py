@@ -8,7 +8,7 @@ from msgspec import Struct
 
 from gateway.config.checks import check
 from gateway.config.load import from_urls, read, with_flags
-from gateway.config.tables import Auth, Config, ConfigError
+from gateway.config.tables import AuthConfig, Config, ConfigError
 
 
 class ConfigSource(Struct, frozen=True, kw_only=True):
@@ -36,9 +36,9 @@ class ConfigSource(Struct, frozen=True, kw_only=True):
             raise ConfigError(faults)
         return config
 
-    def _auth(self, written: Auth) -> Auth:
+    def _auth(self, written: AuthConfig) -> AuthConfig:
         """Return `[auth]` with the keys' file where it is: beside the file that names it."""
         keys_file = written.keys_file
         if keys_file and self.path:
             keys_file = str(self.path.parent / keys_file)
-        return Auth(keys_file=keys_file, allow_anonymous=written.allow_anonymous or self.allow_anonymous)
+        return AuthConfig(keys_file=keys_file, allow_anonymous=written.allow_anonymous or self.allow_anonymous)

@@ -22,7 +22,7 @@ class Frozen(Struct, frozen=True, kw_only=True):
     """The way all tables are read."""
 
 
-class Server(Frozen, frozen=True, kw_only=True):
+class ServerConfig(Frozen, frozen=True, kw_only=True):
     """`[server]`: where to listen, and how large a request may be (a number of bytes, or such as "32MiB")."""
 
     host: str = "127.0.0.1"
@@ -40,14 +40,14 @@ class Server(Frozen, frozen=True, kw_only=True):
         return size(self.max_body) or 0
 
 
-class Auth(Frozen, frozen=True, kw_only=True):
+class AuthConfig(Frozen, frozen=True, kw_only=True):
     """`[auth]`: without keys the gateway listens on loopback only, unless it is told aloud that anybody may ask."""
 
     keys_file: str = ""  # made by `pointsman keys`; relative to the configuration's own directory
     allow_anonymous: bool = False
 
 
-class Timeouts(Frozen, frozen=True, kw_only=True):
+class TimeoutsConfig(Frozen, frozen=True, kw_only=True):
     """`[timeouts]`. The defaults cut nothing that an SDK would wait for."""
 
     connect: Seconds = 2.0
@@ -57,7 +57,7 @@ class Timeouts(Frozen, frozen=True, kw_only=True):
     keep_alive: Seconds = 15.0  # of silence, after which a stream is told that all is well
 
 
-class Retries(Frozen, frozen=True, kw_only=True):
+class RetriesConfig(Frozen, frozen=True, kw_only=True):
     """`[retries]`: before the client's first byte, and by cause. The first try elsewhere costs no budget."""
 
     attempts: Positive = 3  # in all
@@ -65,7 +65,7 @@ class Retries(Frozen, frozen=True, kw_only=True):
     backoff: Seconds = 0.05  # at most, before the second try; doubled for each more, and drawn below it
 
 
-class Breaker(Frozen, frozen=True, kw_only=True):
+class BreakerConfig(Frozen, frozen=True, kw_only=True):
     """`[breaker]`, of each deployment: counts what the engine did wrong, never what a client did."""
 
     failures: Positive = 5  # in a row
@@ -75,14 +75,14 @@ class Breaker(Frozen, frozen=True, kw_only=True):
     most_open: Seconds = 30.0
 
 
-class Health(Frozen, frozen=True, kw_only=True):
+class HealthConfig(Frozen, frozen=True, kw_only=True):
     """`[health]`: how often each engine is asked, and how gently one that comes back is loaded."""
 
     interval: Seconds = 5.0
     slow_start: Annotated[float, Meta(ge=0)] = 10.0
 
 
-class Admission(Frozen, frozen=True, kw_only=True):
+class AdmissionConfig(Frozen, frozen=True, kw_only=True):
     """`[admission]`, of each worker: how much may be in flight, and how much may wait for that, how long."""
 
     max_in_flight: Positive = 4096
@@ -90,7 +90,7 @@ class Admission(Frozen, frozen=True, kw_only=True):
     queue_timeout: Seconds = 30.0
 
 
-class Limits(Frozen, frozen=True, kw_only=True):
+class LimitsConfig(Frozen, frozen=True, kw_only=True):
     """`[limits]`: where the keys' limits are counted, and what holds while that cannot be asked."""
 
     store: Literal["memory", "redis"] = "memory"
@@ -98,7 +98,7 @@ class Limits(Frozen, frozen=True, kw_only=True):
     when_down: Literal["open", "closed"] = "open"
 
 
-class Cache(Frozen, frozen=True, kw_only=True):
+class CacheConfig(Frozen, frozen=True, kw_only=True):
     """`[cache]`: answers kept, and where."""
 
     store: Literal["off", "memory", "redis"] = "off"
@@ -108,7 +108,7 @@ class Cache(Frozen, frozen=True, kw_only=True):
     pace: Annotated[float, Meta(ge=0)] = 0.0  # seconds between the events of a stream that is played again
 
 
-class Telemetry(Frozen, frozen=True, kw_only=True):
+class TelemetryConfig(Frozen, frozen=True, kw_only=True):
     """`[telemetry]`: where traces go."""
 
     otlp_endpoint: str = ""  # a base URL; /v1/traces is appended for HTTP. Empty: no export
@@ -119,13 +119,13 @@ class Telemetry(Frozen, frozen=True, kw_only=True):
     redact: list[str] = []  # of that content: regular expressions, whose matches are taken out
 
 
-class Logging(Frozen, frozen=True, kw_only=True):
+class LoggingConfig(Frozen, frozen=True, kw_only=True):
     """`[logging]`."""
 
     requests: bool = True  # a JSON line a request on stderr; for people on a terminal
 
 
-class Deployment(Frozen, frozen=True, kw_only=True):
+class DeploymentConfig(Frozen, frozen=True, kw_only=True):
     """`[[models.deployments]]`: one engine at one URL, or one at each address of a name.
 
     `model` is the engine's own name for the model (for TGI, an adapter's); if it is absent, the engine is asked.
@@ -145,7 +145,7 @@ class Deployment(Frozen, frozen=True, kw_only=True):
     address: str = ""  # of one of the engines behind the URL's host
 
 
-class Model(Frozen, frozen=True, kw_only=True):
+class ModelConfig(Frozen, frozen=True, kw_only=True):
     """`[[models]]`: what clients ask for, and the engines behind it. Without a name: whatever they serve.
 
     A request that only some of the engines can honour is routed to those, or refused, so that all answer alike.
@@ -158,24 +158,24 @@ class Model(Frozen, frozen=True, kw_only=True):
     prefix_bytes: Positive = 512  # of the prompt, by which "prefix" tells one from another
     hedge_after: Annotated[float, Meta(ge=0)] = 0.0  # a stream without a first event by then is asked twice; 0: never
     cache_ttl: str = ""  # instead of cache.ttl
-    deployments: list[Deployment] = []
+    deployments: list[DeploymentConfig] = []
 
 
 class Config(Frozen, frozen=True, kw_only=True):
     """All of `pointsman.toml`."""
 
-    server: Server = Server()
-    auth: Auth = Auth()
-    timeouts: Timeouts = Timeouts()
-    retries: Retries = Retries()
-    breaker: Breaker = Breaker()
-    health: Health = Health()
-    admission: Admission = Admission()
-    limits: Limits = Limits()
-    cache: Cache = Cache()
-    telemetry: Telemetry = Telemetry()
-    logging: Logging = Logging()
-    models: list[Model] = []
+    server: ServerConfig = ServerConfig()
+    auth: AuthConfig = AuthConfig()
+    timeouts: TimeoutsConfig = TimeoutsConfig()
+    retries: RetriesConfig = RetriesConfig()
+    breaker: BreakerConfig = BreakerConfig()
+    health: HealthConfig = HealthConfig()
+    admission: AdmissionConfig = AdmissionConfig()
+    limits: LimitsConfig = LimitsConfig()
+    cache: CacheConfig = CacheConfig()
+    telemetry: TelemetryConfig = TelemetryConfig()
+    logging: LoggingConfig = LoggingConfig()
+    models: list[ModelConfig] = []
 
 
 class ConfigError(Exception):

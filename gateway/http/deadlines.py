@@ -7,14 +7,14 @@ would cost more than the event.
 import asyncio
 from collections.abc import Awaitable, Callable
 
-from gateway.config import Timeouts
+from gateway.config import TimeoutsConfig
 from gateway.http.context import RequestContext
 
 
 class DeadlineSweeper:
     """The open requests. Each is ended when its time is over; each silent stream is kept alive."""
 
-    def __init__(self, timeouts: Timeouts, clock: Callable[[], float]) -> None:
+    def __init__(self, timeouts: TimeoutsConfig, clock: Callable[[], float]) -> None:
         self.keep_alive = timeouts.keep_alive
         self._clock = clock
         self._comments: set[asyncio.Task[None]] = set()

@@ -14,7 +14,7 @@ from threading import Thread
 from opentelemetry.sdk.trace import ReadableSpan, SpanProcessor
 from opentelemetry.sdk.trace.export import BatchSpanProcessor, SpanExporter, SpanExportResult
 
-from gateway.config.tables import Telemetry
+from gateway.config.tables import TelemetryConfig
 from gateway.observe.trace_wire import quicken
 
 MAX_WAITING = 2048  # spans
@@ -140,7 +140,7 @@ class _Words(logging.Filter):
             logger.removeFilter(self)
 
 
-def exporter(telemetry: Telemetry) -> SpanExporter:
+def exporter(telemetry: TelemetryConfig) -> SpanExporter:
     """Return the exporter that the configuration names. Each is imported where it is used: gRPC takes 8 MiB more."""
     if telemetry.otlp_protocol == "grpc":
         from opentelemetry.exporter.otlp.proto.grpc import trace_exporter as grpc  # noqa: PLC0415

@@ -9,7 +9,7 @@ from functools import partial
 from random import Random
 from typing import TYPE_CHECKING, Protocol
 
-from gateway.config.tables import Telemetry
+from gateway.config.tables import TelemetryConfig
 from gateway.http.context import RequestContext
 from gateway.observe.labels import UNCOUNTED
 from gateway.observe.trace_context import UNTRACED, PropagatedTrace, Trace, client_trace
@@ -77,7 +77,7 @@ class OtlpTracer:
 
     def __init__(
         self,
-        telemetry: Telemetry,
+        telemetry: TelemetryConfig,
         spans: "Spans",
         outbox: "SpanQueue",
         notes: Callable[[], Notes],
@@ -121,7 +121,7 @@ class OtlpTracer:
         await self._outbox.close()
 
 
-def make(telemetry: Telemetry, random: Random) -> Tracer:
+def make(telemetry: TelemetryConfig, random: Random) -> Tracer:
     """Return the tracer of a configuration; OpenTelemetry is imported only if there is somewhere to send to."""
     if not telemetry.otlp_endpoint:
         return NoTracer()

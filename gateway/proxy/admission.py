@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from gateway.access.principal import Tier
-from gateway.config import Admission as Bounds
+from gateway.config import AdmissionConfig
 from gateway.http.errors import RETRY_AFTER, Unavailable
 from gateway.upstream.models import Candidate
 
@@ -33,7 +33,7 @@ class Waiter:
 class Admission:
     """The places of one worker."""
 
-    def __init__(self, bounds: Bounds) -> None:
+    def __init__(self, bounds: AdmissionConfig) -> None:
         self.bounds = bounds
         self.in_flight = 0
         self.shed = 0  # requests that were turned away

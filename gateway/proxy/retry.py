@@ -8,7 +8,7 @@ the other is there for; any further one draws on a budget, so that retries canno
 
 from random import Random
 
-from gateway.config import Retries
+from gateway.config import RetriesConfig
 from gateway.http.errors import EngineFailed, ModelFailed, RateLimited, Unavailable, UpstreamIdleTimeout
 
 WORTH_A_RETRY = (Unavailable, RateLimited, EngineFailed, UpstreamIdleTimeout)
@@ -35,7 +35,7 @@ class Budget:
 
 
 def wait(
-    failure: BaseException, number: int, elsewhere: bool, rules: Retries, budget: Budget, random: Random
+    failure: BaseException, number: int, elsewhere: bool, rules: RetriesConfig, budget: Budget, random: Random
 ) -> float | None:
     """Return how many seconds to wait before the next try, or None if there is to be none.
 

@@ -6,7 +6,7 @@ answers failed. Open, nothing goes there for a while; then one half-open probe d
 For a model with several deployments that is the ejection of an outlier: the others take its requests.
 """
 
-from gateway.config import Breaker as Rules
+from gateway.config import BreakerConfig
 
 MIN_SAMPLES = 20  # answers in the window, below which a share says nothing
 
@@ -14,7 +14,7 @@ MIN_SAMPLES = 20  # answers in the window, below which a share says nothing
 class Breaker:
     """Counts over two halves of the window, the past one and the present. Times are monotonic, in seconds."""
 
-    def __init__(self, rules: Rules) -> None:
+    def __init__(self, rules: BreakerConfig) -> None:
         self.rules = rules  # may be changed at any time
         self._in_a_row = 0
         self._past = [0, 0]  # answers, and how many of them failed

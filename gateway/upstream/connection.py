@@ -13,7 +13,7 @@ from typing import Any, TypeVar
 import aiohttp
 from multidict import CIMultiDictProxy
 
-from gateway.config import Timeouts
+from gateway.config import TimeoutsConfig
 from gateway.http.errors import RETRY_AFTER, EngineFailed, Unavailable
 from gateway.upstream.endpoints import Endpoint
 
@@ -141,14 +141,14 @@ def _break_off(connection: Any, closed: "asyncio.Future[None]") -> None:
 class Upstream:
     """The connections to all engines. `connected` is told of each new one, how many seconds it took."""
 
-    def __init__(self, timeouts: Timeouts, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(self, timeouts: TimeoutsConfig, clock: Callable[[], float] = time.monotonic) -> None:
         self.follow(timeouts)
         self._clock = clock
         self.connected: Callable[[float], None] = lambda took: None
         self._session: aiohttp.ClientSession | None = None
         self._drains: set[asyncio.Task[None]] = set()
 
-    def follow(self, timeouts: Timeouts) -> None:
+    def follow(self, timeouts: TimeoutsConfig) -> None:
         """Take over the time-outs of a changed configuration."""
         self._timeout = aiohttp.ClientTimeout(total=None, sock_connect=timeouts.connect)
 

@@ -12,7 +12,7 @@ from urllib.parse import urlsplit
 
 import msgspec
 
-from gateway.config import Config, Deployment, Model
+from gateway.config import Config, DeploymentConfig, ModelConfig
 
 INTERVAL = 5.0  # seconds
 PORTS = {"http": 80, "https": 443}
@@ -57,7 +57,7 @@ class Discovery:
         if self._known != before:
             self._changed(self.expanded())
 
-    async def _look_up(self, deployment: Deployment) -> None:
+    async def _look_up(self, deployment: DeploymentConfig) -> None:
         parts = urlsplit(deployment.url)
         try:
             addresses = await self._resolve(parts.hostname or "", parts.port or PORTS[parts.scheme])
@@ -76,13 +76,13 @@ class Discovery:
         models = [msgspec.structs.replace(model, deployments=self._deployments(model)) for model in self.config.models]
         return msgspec.structs.replace(self.config, models=models)
 
-    def _deployments(self, model: Model) -> list[Deployment]:
+    def _deployments(self, model: ModelConfig) -> list[DeploymentConfig]:
         found = []
         for deployment in model.deployments:
             found += [deployment] if deployment.discover == "static" else self._replicas(deployment)
         return found
 
-    def _replicas(self, deployment: Deployment) -> list[Deployment]:
+    def _replicas(self, deployment: DeploymentConfig) -> list[DeploymentConfig]:
         """Return a deployment for each address; they share its weight."""
         addresses = self._known.get(deployment.url)
         if not addresses:

@@ -7,8 +7,8 @@ from yarl import URL
 from backends import BACKENDS
 from backends.base import Backend, Served
 from backends.loads import Load
-from gateway.config import Breaker, Deployment
-from gateway.upstream.breaker import Breaker as CircuitBreaker
+from gateway.config import BreakerConfig, DeploymentConfig
+from gateway.upstream.breaker import Breaker
 
 log = logging.getLogger("pointsman")
 
@@ -16,7 +16,7 @@ log = logging.getLogger("pointsman")
 class Endpoint:
     """One deployment, as it is known now. Times are monotonic, in seconds."""
 
-    def __init__(self, deployment: Deployment, rules: Breaker, slow_start: float) -> None:
+    def __init__(self, deployment: DeploymentConfig, rules: BreakerConfig, slow_start: float) -> None:
         self.name = deployment.name
         self.engine = deployment.engine
         self.url = deployment.url
@@ -31,7 +31,7 @@ class Endpoint:
         self.served: list[Served] = []
         self.up = False
         self.trouble = "it has not been asked yet"
-        self.breaker = CircuitBreaker(rules)
+        self.breaker = Breaker(rules)
         self.in_flight = 0
         self.figures = Load()  # the engine's own, as it said last
         self.asked_at = 0.0
@@ -45,7 +45,7 @@ class Endpoint:
         self._urls: dict[str, URL] = {}
         self.adopt(deployment, rules, slow_start)
 
-    def adopt(self, deployment: Deployment, rules: Breaker, slow_start: float) -> None:
+    def adopt(self, deployment: DeploymentConfig, rules: BreakerConfig, slow_start: float) -> None:
         """Take over what a changed configuration says, where it is still the same engine."""
         self.deployment = deployment
         self.breaker.rules = rules
@@ -55,7 +55,7 @@ class Endpoint:
         self.vision = deployment.vision
         self.max_in_flight = deployment.max_in_flight
 
-    def is_for(self, deployment: Deployment) -> bool:
+    def is_for(self, deployment: DeploymentConfig) -> bool:
         """Whether it is the engine that a configuration names: what differs can be adopted."""
         mine = self.deployment
         return all(getattr(mine, name) == getattr(deployment, name) for name in ("name", "engine", "url", "api_key"))

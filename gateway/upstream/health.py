@@ -5,7 +5,7 @@ import logging
 from collections.abc import Callable
 
 from backends.base import BackendError
-from gateway.config import Health
+from gateway.config import HealthConfig
 from gateway.http.errors import EngineFailed, PointsmanError
 from gateway.upstream.connection import Upstream, UpstreamConnectError
 from gateway.upstream.endpoints import Endpoint
@@ -23,7 +23,7 @@ class HealthChecker:
     Its own health check, what it serves, and its metrics: never a generation.
     """
 
-    def __init__(self, catalog: Catalog, upstream: Upstream, health: Health, clock: Callable[[], float]) -> None:
+    def __init__(self, catalog: Catalog, upstream: Upstream, health: HealthConfig, clock: Callable[[], float]) -> None:
         self.health = health
         self._catalog = catalog
         self._upstream = upstream

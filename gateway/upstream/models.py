@@ -7,7 +7,7 @@ A model keeps the engines that offered it while they are away, so that a client 
 from msgspec import Struct
 
 from backends.base import Served
-from gateway.config import Config, Deployment, Model
+from gateway.config import Config, DeploymentConfig, ModelConfig
 from gateway.http.errors import RETRY_AFTER, ModelNotFound, Unavailable
 from gateway.upstream.endpoints import Endpoint
 
@@ -31,7 +31,7 @@ class Entry(Struct, frozen=True):
     name: str
     aliases: list[str]
     offers: list[Candidate]
-    settings: Model
+    settings: ModelConfig
     served: tuple[str, ...] = ()  # what its engines say that it is
     routes: bool = True  # what only some of the engines can do to those; else it is refused
 
@@ -57,7 +57,7 @@ class Catalog:
         self.created = created  # Unix seconds; what `GET /v1/models` says of each
         self.targets: list[Endpoint] = []
         self.entries: dict[str, Entry] = {}
-        self._models: list[tuple[Model, list[Endpoint]]] = []
+        self._models: list[tuple[ModelConfig, list[Endpoint]]] = []
         self._names: dict[str, Entry] = {}
         self.replace(config)
 
@@ -70,7 +70,7 @@ class Catalog:
         ]
         self.refresh()
 
-    def _target(self, deployment: Deployment, config: Config, known: list[Endpoint]) -> Endpoint:
+    def _target(self, deployment: DeploymentConfig, config: Config, known: list[Endpoint]) -> Endpoint:
         target = next((target for target in known if target.is_for(deployment)), None)
         if target is None:
             target = Endpoint(deployment, config.breaker, config.health.slow_start)
@@ -108,7 +108,7 @@ class Catalog:
         raise ModelNotFound(f"The model '{name}' does not exist; there are: {there}.", "model")
 
 
-def _offers(model: Model, targets: list[Endpoint]) -> dict[str, list[Candidate]]:
+def _offers(model: ModelConfig, targets: list[Endpoint]) -> dict[str, list[Candidate]]:
     """Return the offers of a configured model, by the name that clients use."""
     offers: dict[str, list[Candidate]] = {model.name: []} if model.name else {}
     for target in targets:

@@ -20,12 +20,12 @@ async def scrape() -> dict[str, set[str]]:
     """
     async with engine(says(whole({}, "500 x"))) as bad, engine(says(streamed(*STREAM))) as good:
         deployments = [
-            config.Deployment(name=name, engine="vllm", url=url, weight=weight)
+            config.DeploymentConfig(name=name, engine="vllm", url=url, weight=weight)
             for name, url, weight in (("bad", bad.url, 1.0), ("good", good.url, 1e-9))
         ]
-        models = [config.Model(name=MODEL, deployments=deployments)]
+        models = [config.ModelConfig(name=MODEL, deployments=deployments)]
         async with gateway(
-            checked(config.Config(models=models, cache=config.Cache(store="redis", url=NOWHERE)))
+            checked(config.Config(models=models, cache=config.CacheConfig(store="redis", url=NOWHERE)))
         ) as front:
             front.services.keyring = ring(msgspec.structs.replace(PLAIN, requests_per_minute=LIMIT))
             for _ in range(LIMIT + 1):

@@ -31,8 +31,8 @@ from tests.gateway.harness import (
 AT_ONCE = 1.0  # seconds
 BUSY = whole({"error": {"message": "busy"}}, "503 Service Unavailable")
 BEGINS = hangs(head() + piece(STREAM[0]))
-LONG_WAIT = config.Retries(backoff=60)  # of which the harness's chance draws some seconds
-TALKATIVE = config.Timeouts(keep_alive=0.1)
+LONG_WAIT = config.RetriesConfig(backoff=60)  # of which the harness's chance draws some seconds
+TALKATIVE = config.TimeoutsConfig(keep_alive=0.1)
 
 Phase = Callable[[Ground, Engine, Any], Awaitable[Client]]
 

@@ -19,7 +19,7 @@ from tests.gateway.test_keys import GOOD, at, changed, ring
 HOUR = 3600.0
 START = 1_800_000_000.0
 STREAMS = 20
-TIMES = config.Timeouts(first_event=5, between_events=5, total=10, keep_alive=1)
+TIMES = config.TimeoutsConfig(first_event=5, between_events=5, total=10, keep_alive=1)
 
 
 @dataclass

@@ -38,8 +38,8 @@ from tests.gateway.harness import (
 )
 from tests.gateway.processes import answers
 
-HASTY = config.Timeouts(connect=0.1, first_event=0.15, between_events=0.15, total=0.6, keep_alive=0.4)
-OFTEN = config.Health(interval=0.2, slow_start=0)
+HASTY = config.TimeoutsConfig(connect=0.1, first_event=0.15, between_events=0.15, total=0.6, keep_alive=0.4)
+OFTEN = config.HealthConfig(interval=0.2, slow_start=0)
 HALF = piece(STREAM[0][:30])
 GARBAGE = b"\x16\x03\x01 what is this?\r\n\r\n"
 ENDLESS = {

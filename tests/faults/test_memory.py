@@ -31,7 +31,7 @@ from tests.gateway.processes import answers
 WARM, MANY = 30, 100
 EACH = 400  # bytes that one may seem to leave: arenas, caches and the test's own lists
 
-NEVER = config.Breaker(failures=10**6, share=1, window=0.001)
+NEVER = config.BreakerConfig(failures=10**6, share=1, window=0.001)
 
 Visit = Callable[[Ground, Engine, bool], Awaitable[None]]
 
@@ -81,7 +81,7 @@ def held(here: Ground, behind: Engine) -> int:
 @pytest.mark.parametrize("name", VISITS)
 async def test_many_requests_leave_no_more_in_memory_than_a_few(name: str) -> None:
     visit, script, stream = VISITS[name]
-    once = config.Retries(attempts=1)
+    once = config.RetriesConfig(attempts=1)
     async with engine(script) as behind, ground(configured(behind.url, breaker=NEVER, retries=once)) as here:
         for _ in range(WARM):
             await visit(here, behind, stream)

@@ -13,7 +13,7 @@ from typing import Any, Literal
 import pytest
 
 from gateway.access.limits import redis as in_redis
-from gateway.config.tables import Limits
+from gateway.config.tables import LimitsConfig
 from tests import redis_servers
 from tests.faults.ground import Ground, assert_clean, ground
 from tests.gateway.harness import CHAT, configured, engine, until
@@ -74,7 +74,7 @@ async def test_redis_goes_and_comes_back_under_load(
 ) -> None:
     monkeypatch.setattr(in_redis, "DEADLINE", DEADLINE)
     with redis_servers.single() as server:
-        limits = Limits(store="redis", url=server.url, when_down=when_down)
+        limits = LimitsConfig(store="redis", url=server.url, when_down=when_down)
         async with engine(answers()) as behind, ground(configured(behind.url, limits=limits)) as here:
             here.front.services.keyring = ring(changed(**BOUNDED))
             limiter = here.front.services.limiter

@@ -15,7 +15,7 @@ from gateway import config
 from tests.faults.ground import assert_clean, ground
 from tests.gateway.harness import CHAT, Quiet, configured, events
 
-TIMES = config.Timeouts(first_event=0.3, between_events=0.3, total=0.6, keep_alive=2)
+TIMES = config.TimeoutsConfig(first_event=0.3, between_events=0.3, total=0.6, keep_alive=2)
 ASKED = CHAT | {"max_tokens": 20}
 
 # (the fault, the status of a whole answer, that of a stream; 200 is one that breaks after its beginning)

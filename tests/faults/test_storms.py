@@ -23,7 +23,7 @@ EACH = 5  # requests of a client during the storm
 PAUSE = 0.02  # seconds between two, at most
 SHARE = 0.2
 SAVED = 10  # retries that may be made before any was earned
-RULES = config.Breaker(open=0.2, most_open=0.4)
+RULES = config.BreakerConfig(open=0.2, most_open=0.4)
 FIRST_EVENT = 0.5
 SWEEP = 0.5  # seconds between two looks at the deadlines
 
@@ -106,11 +106,11 @@ ROWS = [(name, engines) for name, storm in STORMS.items() for engines in (1, 2) 
 @pytest.mark.parametrize(("name", "engines"), ROWS)
 async def test_a_storm_is_not_multiplied_and_ends_when_it_ends(name: str, engines: int) -> None:
     kind, fault, status, opens, sends = STORMS[name]
-    times = config.Timeouts(first_event=FIRST_EVENT if status == 504 else 60)
+    times = config.TimeoutsConfig(first_event=FIRST_EVENT if status == 504 else 60)
     async with engine(fault) as one, engine(fault) as two:
         urls = {kind: [one.url, two.url][:engines]}
         models = config.from_urls(urls, "tiny", {})
-        given = configured(breaker=RULES, timeouts=times, retries=config.Retries(budget=SHARE), models=models)
+        given = configured(breaker=RULES, timeouts=times, retries=config.RetriesConfig(budget=SHARE), models=models)
         async with ground(given) as here:
             clients = [await here.client() for _ in range(CLIENTS)]
             seen = await rage(here, clients)

@@ -272,10 +272,12 @@ async def gateway(given: config.Config, ready: bool = True) -> AsyncIterator[Gat
             await task
 
 
-def configured(vllm: str = "", tgi: str = "", timeouts: config.Timeouts | None = None, **more: Any) -> config.Config:
+def configured(
+    vllm: str = "", tgi: str = "", timeouts: config.TimeoutsConfig | None = None, **more: Any
+) -> config.Config:
     """Return the configuration of engines by URL, all behind one model."""
     urls = {name: [url] for name, url in (("vllm", vllm), ("tgi", tgi)) if url}
-    given = config.Config(models=config.from_urls(urls, MODEL, {}), timeouts=timeouts or config.Timeouts())
+    given = config.Config(models=config.from_urls(urls, MODEL, {}), timeouts=timeouts or config.TimeoutsConfig())
     return checked(msgspec.structs.replace(given, **more))
 
 

@@ -17,12 +17,12 @@ Taking = asyncio.Task[Candidate]
 
 
 def offer(name: str = "a", max_in_flight: int = 0) -> Candidate:
-    row = config.Deployment(name=name, engine="vllm", url=f"http://{name}", max_in_flight=max_in_flight)
-    return Candidate(Endpoint(row, config.Breaker(), 0.0), "m", None)
+    row = config.DeploymentConfig(name=name, engine="vllm", url=f"http://{name}", max_in_flight=max_in_flight)
+    return Candidate(Endpoint(row, config.BreakerConfig(), 0.0), "m", None)
 
 
 def admission(in_all: int = 1, queue: int = 8, patience: float = 30.0) -> Admission:
-    return Admission(config.Admission(max_in_flight=in_all, queue=queue, queue_timeout=patience))
+    return Admission(config.AdmissionConfig(max_in_flight=in_all, queue=queue, queue_timeout=patience))
 
 
 def take(doors: Admission, offers: Sequence[Candidate], tier: Tier = "priority", new: bool = True) -> Taking:
@@ -191,7 +191,7 @@ async def test_a_wider_bound_calls_up_those_who_wait() -> None:
     await filled(doors, [one])
     tasks = [take(doors, [one]) for _ in range(3)]
     await settle()
-    doors.bounds = config.Admission(max_in_flight=3)
+    doors.bounds = config.AdmissionConfig(max_in_flight=3)
     doors.call_up()
     await settle()
     assert [task.done() for task in tasks] == [True, True, False]

@@ -39,7 +39,7 @@ from tests.gateway.test_engine_faults import BUSY, DEAD, DONE, TGI_BUSY, TGI_CHU
 from tests.gateway.test_tgi_api import as_sent, ask, plays
 
 STREAMED = CHAT | {"stream": True}
-ONE_STRIKE = config.Breaker(failures=1, open=60.0, most_open=60.0)
+ONE_STRIKE = config.BreakerConfig(failures=1, open=60.0, most_open=60.0)
 OTHER = {"vllm": "tgi", "tgi": "vllm"}
 REFUSED = {"error": {"message": "top_p must be below 1", "type": "BadRequestError", "param": "top_p", "code": 400}}
 TGI_STREAM = TGI_CHUNK + event(
@@ -92,10 +92,10 @@ class Pair:
 def settings(urls: list[tuple[str, str]], hedge_after: float = 0.0, busy: int = 0, **more: Any) -> config.Config:
     """Return the configuration of engines by kind and URL, asked in that order."""
     rows = [
-        config.Deployment(name=name, engine=kind, url=url, weight=weight, max_in_flight=busy)
+        config.DeploymentConfig(name=name, engine=kind, url=url, weight=weight, max_in_flight=busy)
         for name, weight, (kind, url) in zip(("first", "second"), (1.0, 0.0), urls, strict=False)
     ]
-    model = config.Model(name=MODEL, deployments=rows, hedge_after=hedge_after)
+    model = config.ModelConfig(name=MODEL, deployments=rows, hedge_after=hedge_after)
     return checked(config.Config(models=[model], **({"breaker": ONE_STRIKE} | more)))
 
 
@@ -243,7 +243,7 @@ async def test_what_the_client_did_wrong_is_not_tried_again_nor_held_against_the
 
 async def test_when_all_fail_the_last_failure_is_told_after_no_more_attempts_than_configured() -> None:
     busy, dead = says(whole(TGI_BUSY, "429 Too Many Requests")), says(whole(DEAD, "500 Internal Server Error"))
-    async with pair(dead, busy, ("vllm", "tgi"), breaker=config.Breaker()) as these:
+    async with pair(dead, busy, ("vllm", "tgi"), breaker=config.BreakerConfig()) as these:
         for times in (1, 2):
             answer = await these.front.post(CHAT | {"stream": times == 2})
             is_error(answer.json(), "server_error")
@@ -332,7 +332,7 @@ async def test_after_a_keep_alive_there_is_no_failover() -> None:
         await asyncio.sleep(0.3)
         writer.write(whole(DEAD, "500 Internal Server Error"))
 
-    timeouts = config.Timeouts(keep_alive=0.1)
+    timeouts = config.TimeoutsConfig(keep_alive=0.1)
     async with pair(late, good("tgi", True), ("vllm", "tgi"), timeouts=timeouts) as these:
         answer = await these.front.post(STREAMED)
         assert answer.status_code == 200
@@ -346,7 +346,7 @@ async def test_after_a_keep_alive_there_is_no_failover() -> None:
 async def test_who_waits_for_room_elsewhere_is_no_engines_silence_and_its_keep_alive_does_not_name_one() -> None:
     """The first fails, the second has no room for a while: by then the client has its 200, of nobody yet."""
     first = says(whole(BUSY, "503 Service Unavailable"))
-    timeouts = config.Timeouts(keep_alive=0.1, first_event=0.15)
+    timeouts = config.TimeoutsConfig(keep_alive=0.1, first_event=0.15)
     async with pair(first, hangs(), ("vllm", "vllm"), busy=1, timeouts=timeouts) as these:
         holding = asyncio.create_task(these.front.post(CHAT))
         await until(lambda: these.second.asked)
@@ -363,7 +363,7 @@ async def test_who_waits_for_room_elsewhere_is_no_engines_silence_and_its_keep_a
 
 
 async def test_a_stream_without_a_first_event_is_given_up_and_answered_by_the_other() -> None:
-    timeouts = config.Timeouts(first_event=0.2)
+    timeouts = config.TimeoutsConfig(first_event=0.2)
     async with pair(hangs(head()), good("tgi", True), ("vllm", "tgi"), timeouts=timeouts) as these:
         answer = await these.front.post(STREAMED)
         assert text(answer) == "ab"
@@ -373,7 +373,7 @@ async def test_a_stream_without_a_first_event_is_given_up_and_answered_by_the_ot
 
 
 async def test_when_the_time_for_all_is_over_no_other_is_asked() -> None:
-    timeouts = config.Timeouts(total=0.2)
+    timeouts = config.TimeoutsConfig(total=0.2)
     async with pair(hangs(), good("tgi", False), ("vllm", "tgi"), timeouts=timeouts) as these:
         assert (await these.front.post(CHAT)).status_code == 504
         assert these.second.asked == []
@@ -393,7 +393,7 @@ async def test_at_the_end_of_a_drain_a_request_ends_and_is_not_tried_elsewhere(s
 
 
 async def test_a_client_that_leaves_during_a_backoff_is_not_asked_for_again() -> None:
-    retries = config.Retries(backoff=60.0)
+    retries = config.RetriesConfig(backoff=60.0)
     async with single(says(whole(BUSY, "503 Service Unavailable")), retries=retries) as only:
         with pytest.raises(httpx.ReadTimeout):
             await only.front.client.post("/v1/chat/completions", json=CHAT, timeout=0.2)
@@ -429,7 +429,7 @@ async def test_a_client_that_leaves_stops_the_engine_and_is_nobodys_failure(stre
 
 
 async def test_a_trial_is_decided_by_the_first_event_of_its_stream() -> None:
-    rules = config.Breaker(failures=1, open=0.05, most_open=0.05)
+    rules = config.BreakerConfig(failures=1, open=0.05, most_open=0.05)
     async with single(says(whole(DEAD, "500 Internal Server Error")), breaker=rules) as only:
         assert (await only.front.post(CHAT)).status_code == 502
         await asyncio.sleep(0.06)
@@ -501,7 +501,7 @@ async def test_when_the_first_fails_while_the_second_is_at_work_the_second_answe
 
 
 async def test_a_keep_alive_while_two_are_at_work_names_neither() -> None:
-    timeouts = config.Timeouts(keep_alive=0.15)
+    timeouts = config.TimeoutsConfig(keep_alive=0.15)
     second = after(0.35, streamed(TGI_STREAM + TGI_USAGE))
     async with pair(hangs(), second, ("vllm", "tgi"), hedge_after=0.05, timeouts=timeouts) as these:
         answer = await these.front.post(STREAMED)
@@ -525,7 +525,7 @@ async def test_when_both_fail_both_are_counted_and_the_client_is_told(later: str
 
 
 async def test_silence_of_hedged_engines_is_held_against_them() -> None:
-    timeouts = config.Timeouts(first_event=0.2)
+    timeouts = config.TimeoutsConfig(first_event=0.2)
     async with pair(hangs(), hangs(), ("vllm", "tgi"), hedge_after=0.05, timeouts=timeouts) as these:
         assert (await these.front.post(STREAMED)).status_code == 504
         assert these.struck() == [True, True]

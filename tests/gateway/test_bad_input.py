@@ -192,7 +192,7 @@ async def test_a_body_over_the_limit_is_a_413_whether_or_not_its_length_is_decla
         for _ in range(40):
             yield b" " * 100
 
-    small = config.Server(max_body="1KiB")
+    small = config.ServerConfig(max_body="1KiB")
     async with over(says(whole(ANSWER)), server=small) as (front, _):
         for content in (b" " * 2000, pieces()):
             answer = await front.client.post("/v1/chat/completions", content=content, headers=JSON)

@@ -8,7 +8,7 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, 
 from gateway import config
 from gateway.upstream.breaker import MIN_SAMPLES, Breaker
 
-RULES = config.Breaker(failures=3, share=0.5, window=10.0, open=1.0, most_open=4.0)
+RULES = config.BreakerConfig(failures=3, share=0.5, window=10.0, open=1.0, most_open=4.0)
 How = str  # good, bad, said nothing
 
 

@@ -6,7 +6,7 @@ from typing import Literal
 
 import pytest
 
-from gateway.config import Cache, Config, ConfigError, Server, load, notes
+from gateway.config import CacheConfig, Config, ConfigError, ServerConfig, load, notes
 
 Store = Literal["off", "memory", "redis"]
 
@@ -62,7 +62,9 @@ def test_every_form_of_a_redis_is_taken(url: str) -> None:
 
 def test_workers_that_share_no_redis_are_said_to_keep_their_own() -> None:
     each: list[tuple[int, Store]] = [(1, "memory"), (4, "memory"), (4, "redis"), (4, "off")]
-    said = [notes(Config(server=Server(workers=workers), cache=Cache(store=store))) for workers, store in each]
+    said = [
+        notes(Config(server=ServerConfig(workers=workers), cache=CacheConfig(store=store))) for workers, store in each
+    ]
     assert [len(one) for one in said] == [0, 1, 0, 0]
     assert said[1][0].startswith("cache.store: without Redis each of the 4 workers")
 

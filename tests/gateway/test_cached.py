@@ -45,7 +45,7 @@ from tests.gateway.processes import answers
 from tests.gateway.test_keys import SECRET, changed, ring
 from tests.gateway.test_metrics import scraped
 
-MEMORY = config.Cache(store="memory")
+MEMORY = config.CacheConfig(store="memory")
 STREAMED = CHAT | {"stream": True, "stream_options": {"include_usage": True}}
 MARKED = USAGE | {"prompt_tokens_details": {"cached_tokens": 12}}
 OWN = ("id", "created")  # of each answer
@@ -223,7 +223,7 @@ async def test_tools_choices_and_logprobs_come_back_as_they_were(more: dict[str,
 
 
 async def test_a_stream_is_played_at_the_pace_that_is_set() -> None:
-    paced = config.Cache(store="memory", pace=0.05)
+    paced = config.CacheConfig(store="memory", pace=0.05)
     async with keeping(answers(), cache=paced) as (front, _):
         fresh = await front.post(STREAMED)
         began = asyncio.get_running_loop().time()
@@ -235,7 +235,7 @@ async def test_a_stream_is_played_at_the_pace_that_is_set() -> None:
 
 
 async def test_a_paced_stream_that_the_gateway_ends_says_so() -> None:
-    async with keeping(answers(), cache=config.Cache(store="memory", pace=5.0)) as (front, _):
+    async with keeping(answers(), cache=config.CacheConfig(store="memory", pace=5.0)) as (front, _):
         await front.post(STREAMED)
         playing = asyncio.ensure_future(front.post(STREAMED))
         await until(lambda: any(one.status for one in front.services.sweep.open))
@@ -300,8 +300,10 @@ async def test_without_a_cache_nothing_is_said_of_it() -> None:
 
 async def test_a_name_and_its_alias_share_and_each_is_answered_by_its_own_name() -> None:
     async with engine(answers()) as behind:
-        model = config.Model(
-            name=MODEL, aliases=["other"], deployments=[config.Deployment(name="v", engine="vllm", url=behind.url)]
+        model = config.ModelConfig(
+            name=MODEL,
+            aliases=["other"],
+            deployments=[config.DeploymentConfig(name="v", engine="vllm", url=behind.url)],
         )
         async with gateway(checked(config.Config(models=[model], cache=MEMORY))) as front:
             one = await front.post(CHAT)
@@ -373,7 +375,7 @@ WRONG = {"error": {"message": "no such thing", "type": "BadRequestError", "param
     ids=["cut", "no DONE", "no reason", "aborted", "error in stream", "unfinished", "500", "400", "429"],
 )
 async def test_what_did_not_come_to_its_end_is_never_kept(script: Script, body: dict[str, Any]) -> None:
-    async with keeping(script, retries=config.Retries(attempts=1)) as (front, behind):
+    async with keeping(script, retries=config.RetriesConfig(attempts=1)) as (front, behind):
         for _ in range(2):
             assert said(await front.post(body)) == "miss"
             await given_back(front)

@@ -40,7 +40,7 @@ from tests.gateway.test_metrics import scraped
 
 FAILED = {"error": {"message": "EngineCore died", "type": "InternalServerError", "param": None, "code": 500}}
 WRONG = {"error": {"message": "no such thing", "type": "BadRequestError", "param": None, "code": 400}}
-ONCE = config.Retries(attempts=1)
+ONCE = config.RetriesConfig(attempts=1)
 FULL = ("Grüße dir", ["stop"], USAGE, True)
 
 
@@ -303,14 +303,14 @@ async def test_a_slow_reader_holds_nobody_up_and_gets_all_of_it() -> None:
 @pytest.mark.parametrize(
     ("script", "times", "code"),
     [
-        (hangs(), config.Timeouts(first_event=0.2, keep_alive=0.1), "engine_timeout"),
-        (hangs(head() + piece(STREAM[0])), config.Timeouts(between_events=0.2, keep_alive=0.1), "engine_timeout"),
-        (hangs(head() + piece(STREAM[0])), config.Timeouts(total=0.3, keep_alive=0.1), "engine_timeout"),
+        (hangs(), config.TimeoutsConfig(first_event=0.2, keep_alive=0.1), "engine_timeout"),
+        (hangs(head() + piece(STREAM[0])), config.TimeoutsConfig(between_events=0.2, keep_alive=0.1), "engine_timeout"),
+        (hangs(head() + piece(STREAM[0])), config.TimeoutsConfig(total=0.3, keep_alive=0.1), "engine_timeout"),
     ],
     ids=["first event", "between events", "total"],
 )
 async def test_all_who_read_are_told_of_an_engine_that_is_silent(
-    script: Script, times: config.Timeouts, code: str
+    script: Script, times: config.TimeoutsConfig, code: str
 ) -> None:
     async with keeping(script, timeouts=times, retries=ONCE) as (front, behind), crowd(front) as client:
         asking = [asyncio.ensure_future(client.post("/v1/chat/completions", json=STREAMED)) for _ in range(5)]
@@ -329,7 +329,7 @@ async def test_whoever_waits_is_told_that_the_connection_lives_though_nobody_has
         writer.write(streamed(*STREAM))
         await writer.drain()
 
-    times = config.Timeouts(keep_alive=0.05)
+    times = config.TimeoutsConfig(keep_alive=0.05)
     async with keeping(late, timeouts=times) as (front, behind), crowd(front) as client:
         asking = [asyncio.ensure_future(client.post("/v1/chat/completions", json=STREAMED)) for _ in range(3)]
         await until(lambda: [one.status for one in front.services.sweep.open].count(200) == 3)
@@ -371,8 +371,10 @@ async def test_nobody_of_a_better_tier_waits_in_the_queue_of_a_lower_one() -> No
 
 async def test_a_flight_is_hedged_as_a_request_is() -> None:
     async with engine(hangs()) as slow, engine(says(streamed(*STREAM))) as quick:
-        rows = [config.Deployment(name=name, engine="vllm", url=one.url) for name, one in (("a", slow), ("b", quick))]
-        model = config.Model(name=MODEL, deployments=rows, hedge_after=0.05, policy="round_robin")
+        rows = [
+            config.DeploymentConfig(name=name, engine="vllm", url=one.url) for name, one in (("a", slow), ("b", quick))
+        ]
+        model = config.ModelConfig(name=MODEL, deployments=rows, hedge_after=0.05, policy="round_robin")
         given = checked(config.Config(models=[model], cache=MEMORY))
         async with gateway(given) as front, crowd(front) as client:
             for number in range(20):

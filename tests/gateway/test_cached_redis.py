@@ -48,7 +48,7 @@ async def sharing(
     script: Script, url: str, ttls: tuple[str, str] = ("10m", "10m")
 ) -> AsyncIterator[tuple[Engine, Gateway, Gateway]]:
     """Run two gateways over one engine and one Redis, each with a time to keep answers."""
-    one, other = (config.Cache(store="redis", url=url, ttl=ttl) for ttl in ttls)
+    one, other = (config.CacheConfig(store="redis", url=url, ttl=ttl) for ttl in ttls)
     async with (
         engine(script) as behind,
         gateway(of(behind, "vllm", cache=one)) as left,

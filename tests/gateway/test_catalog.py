@@ -6,7 +6,7 @@ from random import Random
 import pytest
 
 from backends.base import Call, Served
-from gateway.config import Config, Deployment, Model
+from gateway.config import Config, DeploymentConfig, ModelConfig
 from gateway.http.errors import InvalidRequest, ModelNotFound, Unavailable
 from gateway.proxy import parse
 from gateway.routing import plan, plan_path
@@ -14,11 +14,11 @@ from gateway.upstream.models import Catalog
 from tests.gateway.harness import checked
 
 
-def deployment(name: str, engine: str = "vllm", **more: object) -> Deployment:
-    return Deployment(name=name, engine=engine, url=f"http://{name}", **more)  # type: ignore[arg-type]  # a table's row
+def deployment(name: str, engine: str = "vllm", **more: object) -> DeploymentConfig:
+    return DeploymentConfig(name=name, engine=engine, url=f"http://{name}", **more)  # type: ignore[arg-type]  # a table's row
 
 
-def catalog(*models: Model) -> Catalog:
+def catalog(*models: ModelConfig) -> Catalog:
     return Catalog(checked(Config(models=list(models))), 1)
 
 
@@ -39,7 +39,7 @@ def call(**more: object) -> Call:
 
 
 def test_before_any_engine_has_answered_a_model_is_unavailable_and_not_unknown() -> None:
-    made = catalog(Model(deployments=[deployment("a")]))
+    made = catalog(ModelConfig(deployments=[deployment("a")]))
     with pytest.raises(Unavailable):
         made.find("x")
     hear(made, a="x")
@@ -49,7 +49,7 @@ def test_before_any_engine_has_answered_a_model_is_unavailable_and_not_unknown()
 
 
 def test_engines_that_serve_the_same_name_are_one_model() -> None:
-    made = catalog(Model(deployments=[deployment("a")]), Model(deployments=[deployment("b", "tgi")]))
+    made = catalog(ModelConfig(deployments=[deployment("a")]), ModelConfig(deployments=[deployment("b", "tgi")]))
     hear(made, a="x lora", b="x")
     assert {name: [offer.target.name for offer in entry.offers] for name, entry in made.entries.items()} == {
         "x": ["a", "b"],
@@ -60,7 +60,7 @@ def test_engines_that_serve_the_same_name_are_one_model() -> None:
 
 def test_a_configured_name_covers_what_its_engines_call_it() -> None:
     one = deployment("a", model="org/own")
-    made = catalog(Model(name="mine", aliases=["m"], deployments=[one, deployment("b"), deployment("c", "tgi")]))
+    made = catalog(ModelConfig(name="mine", aliases=["m"], deployments=[one, deployment("b"), deployment("c", "tgi")]))
     hear(made, a="base org/own", b="own other", c="third")
     assert [offer.model for offer in made.find("mine").offers] == ["org/own", "own", "tgi"]
     assert made.find("m") is made.find("mine")
@@ -70,7 +70,7 @@ def test_a_configured_name_covers_what_its_engines_call_it() -> None:
 
 @pytest.mark.parametrize("name", ["", "tgi", "dummy"])
 def test_with_one_model_the_names_that_mean_the_model_find_it(name: str) -> None:
-    made = catalog(Model(deployments=[deployment("a")]))
+    made = catalog(ModelConfig(deployments=[deployment("a")]))
     hear(made, a="x")
     assert made.find(name).name == "x"
     hear(made, a="x y")
@@ -79,7 +79,7 @@ def test_with_one_model_the_names_that_mean_the_model_find_it(name: str) -> None
 
 
 def test_an_engine_that_went_away_keeps_its_model() -> None:
-    made = catalog(Model(deployments=[deployment("a")]))
+    made = catalog(ModelConfig(deployments=[deployment("a")]))
     hear(made, a="x")
     made.targets[0].lost("gone")
     made.refresh()
@@ -89,7 +89,7 @@ def test_an_engine_that_went_away_keeps_its_model() -> None:
 
 def test_the_first_engine_is_drawn_by_weight_and_those_that_are_down_are_left_out() -> None:
     made = catalog(
-        Model(name="m", deployments=[deployment("a", weight=90), deployment("b", weight=10), deployment("c")])
+        ModelConfig(name="m", deployments=[deployment("a", weight=90), deployment("b", weight=10), deployment("c")])
     )
     hear(made, a="x", b="x", c="x")
     made.targets[2].lost("gone")
@@ -102,7 +102,7 @@ def test_the_first_engine_is_drawn_by_weight_and_those_that_are_down_are_left_ou
 
 
 def test_what_one_engine_cannot_do_goes_to_the_others_alone_up_or_not() -> None:
-    made = catalog(Model(name="m", deployments=[deployment("v"), deployment("t", "tgi")]))
+    made = catalog(ModelConfig(name="m", deployments=[deployment("v"), deployment("t", "tgi")]))
     hear(made, v="x", t="x")
     made.targets[0].lost("gone")
     for _ in range(10):
@@ -114,7 +114,7 @@ def test_what_one_engine_cannot_do_goes_to_the_others_alone_up_or_not() -> None:
 
 
 def test_a_path_goes_to_the_engines_that_have_it() -> None:
-    made = catalog(Model(name="m", deployments=[deployment("v"), deployment("t", "tgi")]))
+    made = catalog(ModelConfig(name="m", deployments=[deployment("v"), deployment("t", "tgi")]))
     hear(made, v="x", t="x")
     assert [offer.target.name for offer in plan_path("/v1/rerank", b"", made.find("m"), None, 0.0, Random(1))] == ["v"]
     with pytest.raises(InvalidRequest, match="TGI"):

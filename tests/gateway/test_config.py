@@ -8,14 +8,14 @@ import msgspec
 import pytest
 
 from gateway.config import (
-    Auth,
+    AuthConfig,
     Config,
     ConfigError,
     ConfigSource,
-    Deployment,
-    Limits,
-    Model,
-    Server,
+    DeploymentConfig,
+    LimitsConfig,
+    ModelConfig,
+    ServerConfig,
     from_urls,
     load,
     notes,
@@ -187,7 +187,7 @@ def test_engines_by_url_are_models_of_their_own_or_all_behind_one_name() -> None
 
 @pytest.mark.parametrize("url", ["http://a:1", "http://a:1/", "http://a:1/v1", "http://a:1/v1/"])
 def test_a_url_may_end_as_people_paste_it(url: str) -> None:
-    models = [Model(deployments=[Deployment(name="x", engine="vllm", url=url)])]
+    models = [ModelConfig(deployments=[DeploymentConfig(name="x", engine="vllm", url=url)])]
     assert checked(Config(models=models)).models[0].deployments[0].url == "http://a:1"
 
 
@@ -200,11 +200,13 @@ def test_the_example_is_in_order_and_has_every_key_with_its_default() -> None:
     for name in set(defaults) - {"models"}:
         assert written[name] == defaults[name]
     (model,) = written["models"]
-    assert set(model) == set(Model.__struct_fields__)
-    assert model == msgspec.to_builtins(Model()) | {name: model[name] for name in ("name", "aliases", "deployments")}
+    assert set(model) == set(ModelConfig.__struct_fields__)
+    assert model == msgspec.to_builtins(ModelConfig()) | {
+        name: model[name] for name in ("name", "aliases", "deployments")
+    }
     shown = {key: value for deployment in model["deployments"] for key, value in deployment.items()}
-    assert set(shown) | NOT_WRITTEN | {"api_key_env"} == set(Deployment.__struct_fields__)
-    default = msgspec.to_builtins(Deployment(name="x", engine="vllm", url="http://x"))
+    assert set(shown) | NOT_WRITTEN | {"api_key_env"} == set(DeploymentConfig.__struct_fields__)
+    default = msgspec.to_builtins(DeploymentConfig(name="x", engine="vllm", url="http://x"))
     assert {key for key in default if shown.get(key) == default[key]} >= {"max_in_flight", "discover", "vision"}
 
 
@@ -260,7 +262,9 @@ def test_leave_for_anybody_is_given_by_the_flag_or_by_the_file() -> None:
 def test_several_workers_that_share_limits_without_redis_are_noted(
     workers: int, keys_file: str, store: Literal["memory", "redis"], said: int
 ) -> None:
-    config = Config(server=Server(workers=workers), auth=Auth(keys_file=keys_file), limits=Limits(store=store))
+    config = Config(
+        server=ServerConfig(workers=workers), auth=AuthConfig(keys_file=keys_file), limits=LimitsConfig(store=store)
+    )
     found = notes(config)
     assert len(found) == said
     assert all("2 workers" in note for note in found)

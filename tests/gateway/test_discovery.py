@@ -11,7 +11,7 @@ import aiohttp
 import pytest
 
 from gateway import services
-from gateway.config import Breaker, Config, Deployment, Model
+from gateway.config import BreakerConfig, Config, DeploymentConfig, ModelConfig
 from gateway.upstream import discovery
 from gateway.upstream.discovery import Discovery
 from gateway.upstream.endpoints import Endpoint
@@ -34,8 +34,8 @@ class Names(dict[str, list[str] | Exception]):
 
 def configured(url: str = f"http://{NAME}:8000", engine: str = "vllm") -> Config:
     """Return a model with one engine that is found by name, and one that is not."""
-    found = Deployment(name="v", engine=engine, url=url, discover="dns", weight=6.0)
-    return checked(Config(models=[Model(name=MODEL, deployments=[found])]))
+    found = DeploymentConfig(name="v", engine=engine, url=url, discover="dns", weight=6.0)
+    return checked(Config(models=[ModelConfig(name=MODEL, deployments=[found])]))
 
 
 def watched(names: Names, config: Config | None = None) -> tuple[Discovery, list[Config]]:
@@ -48,9 +48,9 @@ def deployments(config: Config) -> list[tuple[str, str, float]]:
 
 
 async def test_each_address_is_a_deployment_and_they_share_the_weight() -> None:
-    fixed = Deployment(name="s", engine="tgi", url="http://s", weight=5.0)
+    fixed = DeploymentConfig(name="s", engine="tgi", url="http://s", weight=5.0)
     given = configured()
-    config = Config(models=[*given.models, Model(name="other", deployments=[fixed])])
+    config = Config(models=[*given.models, ModelConfig(name="other", deployments=[fixed])])
     made, changes = watched(Names({NAME: ["10.0.0.1", "10.0.0.2", "fd00::1"]}), config)
     assert deployments(made.expanded()) == [("v", "", 6.0), ("s", "", 5.0)]  # until it has been looked up
     await made.look()
@@ -74,8 +74,8 @@ async def test_a_look_up_that_fails_keeps_what_was_known_is_said_once_and_holds_
     failure: Exception, caplog: pytest.LogCaptureFixture
 ) -> None:
     names = Names({NAME: ["10.0.0.1"], "other.test": ["10.0.1.1"]})
-    other = Deployment(name="o", engine="vllm", url="http://other.test", discover="dns")
-    config = Config(models=[*configured().models, Model(name="other", deployments=[other])])
+    other = DeploymentConfig(name="o", engine="vllm", url="http://other.test", discover="dns")
+    config = Config(models=[*configured().models, ModelConfig(name="other", deployments=[other])])
     made, changes = watched(names, config)
     await made.look()
     names[NAME], names["other.test"] = failure, ["10.0.1.2"]
@@ -114,7 +114,7 @@ async def test_the_systems_own_look_up_gives_each_address_once_in_order() -> Non
 def test_an_address_is_asked_under_its_name(
     url: str, address: str, asked: str, host: str | None, server_name: str | None
 ) -> None:
-    target = Endpoint(Deployment(name="v", engine="vllm", url=url, address=address), Breaker(), 0.0)
+    target = Endpoint(DeploymentConfig(name="v", engine="vllm", url=url, address=address), BreakerConfig(), 0.0)
     assert str(target.at("/x")) == asked
     assert (target.headers.get("host"), target.server_name) == (host, server_name)
 

@@ -140,8 +140,9 @@ async def test_an_engine_that_wants_a_key_is_asked_with_it_or_cannot_be_asked() 
         [made] = await diagnose(
             config.Config(
                 models=[
-                    config.Model(
-                        name="m", deployments=[config.Deployment(name="v", engine="vllm", url=vllm, api_key="secret")]
+                    config.ModelConfig(
+                        name="m",
+                        deployments=[config.DeploymentConfig(name="v", engine="vllm", url=vllm, api_key="secret")],
                     )
                 ]
             ),

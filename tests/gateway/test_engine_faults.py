@@ -228,7 +228,7 @@ async def test_a_client_that_leaves_ends_all_of_a_fan_out() -> None:
 
 
 async def test_a_silent_engine_is_bridged_by_comments_and_then_an_error_is_an_event() -> None:
-    times = config.Timeouts(keep_alive=0.1, first_event=0.5)
+    times = config.TimeoutsConfig(keep_alive=0.1, first_event=0.5)
     async with over(hangs(head()), timeouts=times) as (front, behind):
         answer = await front.post(STREAMED)
         assert answer.status_code == 200
@@ -248,7 +248,7 @@ async def test_comments_bridge_a_silence_in_the_middle_and_the_stream_goes_on() 
         await asyncio.sleep(0.35)
         writer.write(piece(b"".join(STREAM[1:])) + b"0\r\n\r\n")
 
-    async with over(slow, timeouts=config.Timeouts(keep_alive=0.1)) as (front, _):
+    async with over(slow, timeouts=config.TimeoutsConfig(keep_alive=0.1)) as (front, _):
         said = events((await front.post(STREAMED)).content)
         assert ": keep-alive" in said
         assert said[-1] == "data: [DONE]"
@@ -257,13 +257,15 @@ async def test_comments_bridge_a_silence_in_the_middle_and_the_stream_goes_on() 
 @pytest.mark.parametrize(
     ("stream", "script", "times"),
     [
-        (True, hangs(head()), config.Timeouts(first_event=0.1, keep_alive=2)),
-        (False, hangs(), config.Timeouts(total=0.1, keep_alive=2)),
-        (True, hangs(), config.Timeouts(total=0.1, keep_alive=2)),
+        (True, hangs(head()), config.TimeoutsConfig(first_event=0.1, keep_alive=2)),
+        (False, hangs(), config.TimeoutsConfig(total=0.1, keep_alive=2)),
+        (True, hangs(), config.TimeoutsConfig(total=0.1, keep_alive=2)),
     ],
     ids=["no first event", "no answer", "no head"],
 )
-async def test_an_engine_that_takes_too_long_is_a_504(stream: bool, script: Script, times: config.Timeouts) -> None:
+async def test_an_engine_that_takes_too_long_is_a_504(
+    stream: bool, script: Script, times: config.TimeoutsConfig
+) -> None:
     async with over(script, timeouts=times) as (front, behind):
         answer = await front.post(CHAT | {"stream": stream})
         assert answer.status_code == 504
@@ -273,7 +275,7 @@ async def test_an_engine_that_takes_too_long_is_a_504(stream: bool, script: Scri
 
 
 async def test_a_stream_that_stalls_between_events_ends_in_an_error_event() -> None:
-    times = config.Timeouts(between_events=0.1, keep_alive=2)
+    times = config.TimeoutsConfig(between_events=0.1, keep_alive=2)
     async with over(hangs(head() + piece(STREAM[0])), timeouts=times) as (front, _):
         first, last = events((await front.post(STREAMED)).content)
         assert first["choices"]
@@ -335,7 +337,7 @@ async def test_a_whole_answer_that_becomes_unreadable_half_way_is_a_502_and_not_
         writer.close()
         raise ConnectionError
 
-    async with over(breaks, timeouts=config.Timeouts(total=5)) as (front, _):
+    async with over(breaks, timeouts=config.TimeoutsConfig(total=5)) as (front, _):
         answer = await front.post(CHAT)
         assert answer.status_code == 502
         assert is_error(answer.json(), "server_error")["code"] == "engine_error"

@@ -21,7 +21,7 @@ from gateway.access.limits.memory import Memory
 from gateway.access.limits.quota import Quota
 from gateway.access.limits.redis import Redis
 from gateway.access.principal import Principal
-from gateway.config.tables import Limits
+from gateway.config.tables import LimitsConfig
 from gateway.http.errors import RateLimited, Unavailable
 from tests.gateway.harness import until
 from tests.gateway.redis_server import RedisServer
@@ -60,7 +60,7 @@ def unhurried(monkeypatch: pytest.MonkeyPatch) -> None:
 async def limiter(request: pytest.FixtureRequest, tmp_path: Path, unhurried: None) -> AsyncIterator[Limiter]:
     with nullcontext() if request.param == "memory" else RedisServer(tmp_path) as given:
         url = given.url if isinstance(given, RedisServer) else ""
-        made = make(Limits(store=request.param, url=url), 1, monotonic)
+        made = make(LimitsConfig(store=request.param, url=url), 1, monotonic)
         await made.open()
         yield made
         await made.close()
@@ -253,7 +253,7 @@ def test_after_the_reset_all_is_left_again(debits: list[tuple[float, int]]) -> N
 @pytest.mark.parametrize(("workers", "share"), [(1, 10), (3, 4), (10, 1), (16, 1)])
 async def test_each_worker_enforces_its_share_rounded_up(workers: int, share: int) -> None:
     for principal in (Principal(id="a", requests_per_minute=10), Principal(id="b", max_in_flight=10)):
-        assert len(await entered(make(Limits(), workers, monotonic), principal, 20)) == share
+        assert len(await entered(make(LimitsConfig(), workers, monotonic), principal, 20)) == share
 
 
 @pytest.mark.parametrize("gap", [1, 15, 30, 59, 61, 119, 121, 3600])

@@ -101,7 +101,7 @@ REFUSED: dict[str, tuple[Script, dict[str, Any], str, int, str, str | None]] = {
 @pytest.mark.parametrize("case", REFUSED)
 async def test_the_line_of_a_failure_has_the_errors_code_and_not_its_words(case: str) -> None:
     script, body, level, status, outcome, code = REFUSED[case]
-    async with over(script, retries=config.Retries(attempts=1)) as (front, _):
+    async with over(script, retries=config.RetriesConfig(attempts=1)) as (front, _):
         out = logged(front)
         await front.post(body)
         (line,) = await lines(front, out)
@@ -115,7 +115,7 @@ async def test_what_operators_ask_is_not_logged_and_the_configuration_can_turn_i
         for path in ("/healthz", "/health", "/ping", "/readyz", "/metrics"):
             await front.client.get(path)
         assert await lines(front, out) == []
-        quiet = msgspec.structs.replace(front.services.config, logging=config.Logging(requests=False))
+        quiet = msgspec.structs.replace(front.services.config, logging=config.LoggingConfig(requests=False))
         front.services.follow(quiet)
         await front.post(CHAT)
         assert await lines(front, out) == []

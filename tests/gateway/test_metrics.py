@@ -51,8 +51,8 @@ from tests.gateway.test_workers import workers
 STREAMED = CHAT | {"stream": True}
 FAILED = {"error": {"message": "EngineCore died", "type": "InternalServerError", "param": None, "code": 500}}
 BUSY = {"error": {"message": "busy", "type": "Service Unavailable", "param": None, "code": 503}}
-HASTY = config.Timeouts(first_event=0.1, between_events=0.1, keep_alive=0.05)
-ONCE = config.Retries(attempts=1)
+HASTY = config.TimeoutsConfig(first_event=0.1, between_events=0.1, keep_alive=0.05)
+ONCE = config.RetriesConfig(attempts=1)
 
 Labels = frozenset[tuple[str, str]]
 
@@ -214,7 +214,7 @@ async def test_a_comment_before_the_first_event_is_not_taken_for_it() -> None:
         writer.write(streamed(*STREAM))
         await writer.drain()
 
-    async with over(script, timeouts=config.Timeouts(keep_alive=0.05)) as (front, _):
+    async with over(script, timeouts=config.TimeoutsConfig(keep_alive=0.05)) as (front, _):
         assert (await front.post(STREAMED)).content.startswith(b": keep-alive")
         figures = await counted(front)
     assert figures.sum("gen_ai_server_time_to_first_token_seconds_sum") >= 0.2
@@ -225,10 +225,10 @@ async def test_a_comment_before_the_first_event_is_not_taken_for_it() -> None:
 async def test_a_try_that_another_followed_is_counted_by_its_cause() -> None:
     async with engine(says(whole(FAILED, "500 x"))) as bad, engine(says(whole(ANSWER))) as good:
         deployments = [
-            config.Deployment(name=name, engine="vllm", url=url, weight=weight)
+            config.DeploymentConfig(name=name, engine="vllm", url=url, weight=weight)
             for name, url, weight in (("bad", bad.url, 1.0), ("good", good.url, 1e-9))
         ]
-        given = checked(config.Config(models=[config.Model(name=MODEL, deployments=deployments)]))
+        given = checked(config.Config(models=[config.ModelConfig(name=MODEL, deployments=deployments)]))
         async with gateway(given) as front:
             assert (await front.post(CHAT)).status_code == 200
             figures = await counted(front)
@@ -238,7 +238,7 @@ async def test_a_try_that_another_followed_is_counted_by_its_cause() -> None:
 
 
 async def test_requests_over_their_keys_limit_and_without_room_are_counted_apart() -> None:
-    bounds = config.Admission(max_in_flight=1, queue=0)
+    bounds = config.AdmissionConfig(max_in_flight=1, queue=0)
     async with over(hangs(head() + GONE), admission=bounds) as (front, behind):
         front.services.keyring = ring(msgspec.structs.replace(PLAIN, requests_per_minute=2))
         async with front.client.stream("POST", "/v1/chat/completions", json=STREAMED, headers={"x-api-key": GOOD}):
@@ -313,7 +313,7 @@ async def test_the_engines_own_figures_have_one_name_and_are_gone_when_the_engin
 
 
 async def test_an_open_breaker_shows() -> None:
-    rules = config.Breaker(failures=1, open=60.0, most_open=60.0)
+    rules = config.BreakerConfig(failures=1, open=60.0, most_open=60.0)
     async with over(says(whole(FAILED, "500 x")), breaker=rules, retries=ONCE) as (front, _):
         before = await scraped(front.client)
         await front.post(CHAT)

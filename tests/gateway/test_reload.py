@@ -11,7 +11,16 @@ import pytest
 
 from backends.base import Served as Serves
 from gateway import services
-from gateway.config import Admission, Breaker, Config, Deployment, Health, Model, Retries, Timeouts
+from gateway.config import (
+    AdmissionConfig,
+    BreakerConfig,
+    Config,
+    DeploymentConfig,
+    HealthConfig,
+    ModelConfig,
+    RetriesConfig,
+    TimeoutsConfig,
+)
 from gateway.upstream.models import Catalog
 from tests.gateway.harness import Script, checked, engine
 from tests.gateway.processes import Served, answers, become, eventually, held, replace, served, streaming, written
@@ -100,15 +109,15 @@ async def test_a_faulty_file_changes_nothing_and_every_fault_is_said_with_its_pl
 
 # --- what an engine that stays keeps ----------------------------------------------------------------------------
 
-ENGINE = Deployment(name="a", engine="vllm", url="http://a", api_key="k")
+ENGINE = DeploymentConfig(name="a", engine="vllm", url="http://a", api_key="k")
 
 
-def of(deployment: Deployment, **more: object) -> Config:
-    given = checked(Config(models=[Model(name="m", deployments=[deployment])]))
+def of(deployment: DeploymentConfig, **more: object) -> Config:
+    given = checked(Config(models=[ModelConfig(name="m", deployments=[deployment])]))
     return msgspec.structs.replace(given, **more)
 
 
-def changed(**more: object) -> Deployment:
+def changed(**more: object) -> DeploymentConfig:
     return msgspec.structs.replace(ENGINE, **more)
 
 
@@ -127,7 +136,7 @@ def used() -> Catalog:
 @pytest.mark.parametrize(
     "after", [changed(weight=7.0), changed(max_in_flight=2), changed(vision=True), changed(model="own")], ids=str
 )
-def test_an_engine_that_stays_keeps_what_is_known_of_it(after: Deployment) -> None:
+def test_an_engine_that_stays_keeps_what_is_known_of_it(after: DeploymentConfig) -> None:
     catalog = used()
     before = catalog.targets[0]
     catalog.replace(of(after))
@@ -141,7 +150,7 @@ def test_an_engine_that_stays_keeps_what_is_known_of_it(after: Deployment) -> No
 
 def test_an_engine_that_stays_is_judged_by_the_rules_of_today() -> None:
     catalog = Catalog(of(ENGINE), 1)
-    catalog.replace(of(ENGINE, breaker=Breaker(failures=1, open=7.0), health=Health(slow_start=100.0)))
+    catalog.replace(of(ENGINE, breaker=BreakerConfig(failures=1, open=7.0), health=HealthConfig(slow_start=100.0)))
     (target,) = catalog.targets
     assert target.breaker.failed(False, 10.0)
     assert not target.breaker.allows(16.9)
@@ -152,7 +161,7 @@ def test_an_engine_that_stays_is_judged_by_the_rules_of_today() -> None:
 @pytest.mark.parametrize(
     "after", [changed(url="http://b"), changed(engine="openai"), changed(name="b"), changed(api_key="other")], ids=str
 )
-def test_another_engine_in_its_place_begins_anew(after: Deployment) -> None:
+def test_another_engine_in_its_place_begins_anew(after: DeploymentConfig) -> None:
     catalog = used()
     catalog.replace(of(after))
     (target,) = catalog.targets
@@ -164,11 +173,11 @@ def test_another_engine_in_its_place_begins_anew(after: Deployment) -> None:
 @pytest.mark.parametrize(
     ("more", "seen"),
     [
-        ({"timeouts": Timeouts(keep_alive=3.0)}, lambda made: made.sweep.keep_alive == 3.0),
-        ({"health": Health(interval=9.0)}, lambda made: made.prober.health.interval == 9.0),
-        ({"retries": Retries(budget=0.5)}, lambda made: made.budget.share == 0.5),
-        ({"admission": Admission(queue=5)}, lambda made: made.admission.bounds.queue == 5),
-        ({"timeouts": Timeouts(total=3.0)}, lambda made: made.config.timeouts.total == 3.0),
+        ({"timeouts": TimeoutsConfig(keep_alive=3.0)}, lambda made: made.sweep.keep_alive == 3.0),
+        ({"health": HealthConfig(interval=9.0)}, lambda made: made.prober.health.interval == 9.0),
+        ({"retries": RetriesConfig(budget=0.5)}, lambda made: made.budget.share == 0.5),
+        ({"admission": AdmissionConfig(queue=5)}, lambda made: made.admission.bounds.queue == 5),
+        ({"timeouts": TimeoutsConfig(total=3.0)}, lambda made: made.config.timeouts.total == 3.0),
     ],
 )
 async def test_each_table_is_in_force_after_a_change(

@@ -20,7 +20,7 @@ from gateway.http.errors import (
 from gateway.proxy.retry import MAX_SAVED, Budget, wait
 from gateway.upstream.connection import UpstreamConnectError
 
-RULES = config.Retries(attempts=3, backoff=0.05)
+RULES = config.RetriesConfig(attempts=3, backoff=0.05)
 CAUSES: list[type[Exception]] = [UpstreamConnectError, Unavailable, RateLimited, EngineFailed]
 NO_CAUSES = [InvalidRequest, ContextExceeded, ModelNotFound, Internal, EngineTimeout, ClientDisconnected, ValueError]
 
@@ -83,13 +83,13 @@ def test_silence_is_tried_elsewhere_and_not_waited_for_twice() -> None:
 
 
 def test_with_one_attempt_in_all_there_is_no_second() -> None:
-    rules = config.Retries(attempts=1)
+    rules = config.RetriesConfig(attempts=1)
     assert wait(UpstreamConnectError("x"), 1, True, rules, Budget(0.2), Random(1)) is None
 
 
 @pytest.mark.parametrize(("number", "most"), [(1, 0.05), (2, 0.1), (3, 0.2), (4, 0.4)])
 def test_the_wait_is_drawn_evenly_below_a_bound_that_doubles(number: int, most: float) -> None:
-    rules, random = config.Retries(attempts=9, backoff=0.05), Random(7)
+    rules, random = config.RetriesConfig(attempts=9, backoff=0.05), Random(7)
     waits = [wait(EngineFailed("x"), number, False, rules, Budget(1.0), random) or 0.0 for _ in range(2000)]
     assert max(waits) <= most
     assert max(waits) > 0.98 * most

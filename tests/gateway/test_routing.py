@@ -21,16 +21,16 @@ LATER = 1000.0  # when all are warm
 
 
 def offer(name: str, weight: float = 1.0) -> Candidate:
-    row = config.Deployment(name=name, engine="vllm", url=f"http://{name}", weight=weight)
-    made = Endpoint(row, config.Breaker(), SLOW_START)
+    row = config.DeploymentConfig(name=name, engine="vllm", url=f"http://{name}", weight=weight)
+    made = Endpoint(row, config.BreakerConfig(), SLOW_START)
     made.heard([Served("m", "m", 100)], 0.0)
     return Candidate(made, "m", 100)
 
 
 def model(policy: config.tables.Policy = "weighted", **engines: str) -> Entry:
     """Return a model with deployments by name and engine, all heard."""
-    rows = [config.Deployment(name=name, engine=engine, url=f"http://{name}") for name, engine in engines.items()]
-    given = config.Config(models=[config.Model(name="m", policy=policy, prefix_bytes=64, deployments=rows)])
+    rows = [config.DeploymentConfig(name=name, engine=engine, url=f"http://{name}") for name, engine in engines.items()]
+    given = config.Config(models=[config.ModelConfig(name="m", policy=policy, prefix_bytes=64, deployments=rows)])
     made = Catalog(checked(given), 1)
     for target in made.targets:
         target.heard([Served("x", "tgi" if target.engine == "tgi" else "x", 100)], 0.0)

@@ -52,7 +52,7 @@ async def endless(asked: Any, writer: asyncio.StreamWriter) -> None:
 
 
 async def test_a_client_that_does_not_read_is_not_called_the_engines_silence_and_ends_at_the_total() -> None:
-    times = config.Timeouts(between_events=0.2, total=1.2, keep_alive=0.4)
+    times = config.TimeoutsConfig(between_events=0.2, total=1.2, keep_alive=0.4)
     async with over(endless, timeouts=times) as (front, behind):
         _, writer = await raw(front, STREAMED)
         try:
@@ -80,7 +80,7 @@ async def test_a_client_that_reads_slowly_gets_everything() -> None:
 
 
 async def test_a_deadline_and_a_comment_at_the_same_time_make_one_answer(caplog: pytest.LogCaptureFixture) -> None:
-    times = config.Timeouts(keep_alive=0.2, first_event=0.2)
+    times = config.TimeoutsConfig(keep_alive=0.2, first_event=0.2)
     async with over(hangs(head()), timeouts=times) as (front, _):
         for _ in range(3):
             answer = await front.post(STREAMED)
@@ -97,7 +97,7 @@ async def test_once_the_client_has_its_200_no_other_engine_is_asked() -> None:
         writer.close()
         raise ConnectionError
 
-    times = config.Timeouts(keep_alive=0.1)
+    times = config.TimeoutsConfig(keep_alive=0.1)
     async with over(dies_late, timeouts=times) as (front, behind):
         answer = await front.post(STREAMED)
         assert answer.status_code == 200
@@ -118,7 +118,7 @@ async def test_the_overhead_is_the_gateways_own_time_alone(stream: bool) -> None
         whole_answer = whole({"choices": [choice], "usage": usage})
         writer.write(streamed(event, b"data: [DONE]\n\n") if asked.json.get("stream") else whole_answer)
 
-    times = config.Timeouts(keep_alive=0.1)
+    times = config.TimeoutsConfig(keep_alive=0.1)
     async with over(slow, "tgi", timeouts=times) as (front, _):
         for n in (1, 3):
             answer = await front.post(CHAT | {"n": n, "temperature": 1, "stream": stream})
@@ -141,7 +141,7 @@ async def test_a_passed_stream_is_kept_alive_while_it_is_silent() -> None:
         await asyncio.sleep(0.4)
         writer.write(piece(b"data: 1\n\n") + b"0\r\n\r\n")
 
-    times = config.Timeouts(keep_alive=0.1, between_events=0.1, first_event=5)
+    times = config.TimeoutsConfig(keep_alive=0.1, between_events=0.1, first_event=5)
     async with over(slow, timeouts=times) as (front, _):
         answer = await front.post({"model": "tiny", "input": "x", "stream": True}, "/v1/responses")
         assert answer.content.startswith(b": keep-alive\n\n")
@@ -217,7 +217,9 @@ async def test_a_fault_in_asking_one_engine_is_named_and_does_not_end_the_asking
 ) -> None:
     async with over(says(whole(ANSWER))) as (front, _):
         target = front.services.catalog.targets[0]
-        prober = HealthChecker(front.services.catalog, front.services.upstream, config.Health(interval=0.01), monotonic)
+        prober = HealthChecker(
+            front.services.catalog, front.services.upstream, config.HealthConfig(interval=0.01), monotonic
+        )
         target.headers["authorization"] = "Bearer a\nb"  # which aiohttp refuses to send
         prober.follow()
         await until(lambda: not target.up)

@@ -218,7 +218,7 @@ async def test_a_client_that_leaves_ends_vllms_work() -> None:
 
 @pytest.mark.parametrize("kind", ["vllm", "tgi"])
 async def test_a_silence_is_filled_with_tgis_comment_and_ended_in_time(kind: str) -> None:
-    timeouts = config.Timeouts(keep_alive=0.1, first_event=0.5)
+    timeouts = config.TimeoutsConfig(keep_alive=0.1, first_event=0.5)
     async with over(hangs(head()), kind, timeouts=timeouts) as (front, behind):
         answer = await front.post(BODY, "/generate_stream")
         first, *_, last = events(answer.content)
@@ -338,10 +338,10 @@ async def test_without_an_engine_tgi_is_overloaded(path: str) -> None:
 
 async def two_models(one: Engine, **server: Any) -> config.Config:
     models = [
-        config.Model(name=name, deployments=[config.Deployment(name=name, engine="vllm", url=one.url)])
+        config.ModelConfig(name=name, deployments=[config.DeploymentConfig(name=name, engine="vllm", url=one.url)])
         for name in ("a", "b")
     ]
-    return checked(config.Config(models=models, server=config.Server(**server)))
+    return checked(config.Config(models=models, server=config.ServerConfig(**server)))
 
 
 async def test_with_several_models_one_has_to_be_chosen() -> None:
@@ -373,7 +373,7 @@ async def test_a_body_that_cannot_be_read_is_told_in_plain_text(path: str, name:
 
 
 async def test_other_faults_at_the_door() -> None:
-    async with over(says(b""), server=config.Server(max_body="20B")) as (front, _):
+    async with over(says(b""), server=config.ServerConfig(max_body="20B")) as (front, _):
         large = await front.post(BODY, "/generate")
         kind = await front.client.post("/generate", content=b"{}", headers={"content-type": "text/plain"})
         method = await front.client.get("/generate")

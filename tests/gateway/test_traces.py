@@ -9,7 +9,7 @@ import pytest
 from opentelemetry.proto.trace.v1.trace_pb2 import Span
 
 from gateway import config
-from gateway.config.tables import Telemetry
+from gateway.config.tables import TelemetryConfig
 from tests.gateway.collector import Collector, attributes, over_http
 from tests.gateway.harness import (
     ANSWER,
@@ -40,11 +40,11 @@ CALLER = "b7ad6b7169203331"
 
 @contextlib.asynccontextmanager
 async def traced(
-    script: Script, kind: str = "vllm", timeouts: config.Timeouts | None = None, **telemetry: Any
+    script: Script, kind: str = "vllm", timeouts: config.TimeoutsConfig | None = None, **telemetry: Any
 ) -> AsyncIterator[tuple[Gateway, Engine, Collector]]:
     """Run the gateway over one engine, with a collector; the spans are there when it has ended."""
     with over_http() as collector:
-        told = Telemetry(otlp_endpoint=collector.url, **telemetry)
+        told = TelemetryConfig(otlp_endpoint=collector.url, **telemetry)
         async with engine(script) as behind, gateway(of(behind, kind, timeouts=timeouts, telemetry=told)) as front:
             yield front, behind, collector
 
@@ -140,7 +140,7 @@ BEGUN = head() + piece(STREAM[0]) + piece(STREAM[1])
 async def test_each_way_out_ends_the_spans_exactly_once(
     script: Script, body: Any, path: str, status: int, kind: str | None
 ) -> None:
-    timeouts = config.Timeouts(total=1.0 if kind == "engine_timeout" else 9.0)
+    timeouts = config.TimeoutsConfig(total=1.0 if kind == "engine_timeout" else 9.0)
     async with traced(script, timeouts=timeouts) as (front, behind, collector):
         answer = await front.post(body, path)
         assert answer.status_code == status
@@ -164,7 +164,7 @@ async def test_a_client_that_leaves_ends_its_spans_once() -> None:
 
 async def test_a_retry_is_a_second_try_of_the_same_request() -> None:
     with over_http() as collector:
-        told = Telemetry(otlp_endpoint=collector.url)
+        told = TelemetryConfig(otlp_endpoint=collector.url)
         async with (
             engine(says(whole({}, "500 Oh"))) as bad,
             engine(says(whole(ANSWER))) as good,
@@ -182,7 +182,7 @@ async def test_a_retry_is_a_second_try_of_the_same_request() -> None:
 
 async def test_a_span_says_what_the_cache_did_for_its_request() -> None:
     with over_http() as collector:
-        told, kept = Telemetry(otlp_endpoint=collector.url), config.tables.Cache(store="memory")
+        told, kept = TelemetryConfig(otlp_endpoint=collector.url), config.tables.CacheConfig(store="memory")
         async with engine(says(whole(ANSWER))) as behind:
             given = configured(behind.url, telemetry=told, cache=kept)
             async with gateway(given) as front:

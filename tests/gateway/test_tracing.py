@@ -20,7 +20,7 @@ from opentelemetry.sdk.trace.sampling import Decision, TraceIdRatioBased
 
 from backends.base import Call
 from backends.schema import Usage
-from gateway.config.tables import Breaker, Deployment, Telemetry
+from gateway.config.tables import BreakerConfig, DeploymentConfig, TelemetryConfig
 from gateway.http.context import Attempt, RequestContext
 from gateway.http.errors import (
     ClientDisconnected,
@@ -59,11 +59,13 @@ def wall() -> float:
 
 
 def traced(url: str = "http://127.0.0.1:9", **telemetry: Any) -> tracing.Tracer:
-    return tracing.make(Telemetry(otlp_endpoint=url, **telemetry), Random(1))
+    return tracing.make(TelemetryConfig(otlp_endpoint=url, **telemetry), Random(1))
 
 
 def attempt(engine: str = "vllm", began: float = 10.1, ended: float = 10.9, **more: Any) -> Attempt:
-    target = Endpoint(Deployment(name=f"{engine}-a", engine=engine, url="http://10.0.0.5:8000"), Breaker(), 0)
+    target = Endpoint(
+        DeploymentConfig(name=f"{engine}-a", engine=engine, url="http://10.0.0.5:8000"), BreakerConfig(), 0
+    )
     return Attempt(Candidate(target, "org/tiny", 1024), began, ended=ended, **more)
 
 
@@ -180,7 +182,7 @@ def test_a_tgi_which_ignores_the_flag_hears_nothing_of_a_trace_that_is_not_sampl
 
 @pytest.mark.parametrize("header", [PARENT, f"01-{CLIENT}-{CALLER}-01-more".encode()])
 def test_without_export_the_engine_hears_what_the_client_said(header: bytes) -> None:
-    tracer = tracing.make(Telemetry(), Random(1))
+    tracer = tracing.make(TelemetryConfig(), Random(1))
     trace = tracer.begin({b"traceparent": header, b"tracestate": b"a=1"}, ID, CHAT)
     assert trace.headers(1, "vllm") == {"traceparent": header.decode(), "tracestate": "a=1"}
     assert trace.hex == CLIENT
@@ -599,9 +601,9 @@ async def test_a_collector_that_comes_back_is_told_of(
 def test_what_is_not_used_is_not_imported(telemetry: str, absent: str) -> None:
     program = (
         "import sys, time, random\n"
-        "from gateway.config.tables import Telemetry\n"
+        "from gateway.config.tables import TelemetryConfig\n"
         "from gateway.observe import tracing\n"
-        f"tracing.make(Telemetry({telemetry}), random.Random(1))\n"
+        f"tracing.make(TelemetryConfig({telemetry}), random.Random(1))\n"
         f"print({absent!r} in sys.modules)"
     )
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)

@@ -10,7 +10,7 @@ from typing import Protocol
 from gateway.access.limits.lease import RateLimitLease
 from gateway.access.limits.memory import Memory
 from gateway.access.principal import Principal
-from gateway.config.tables import Limits
+from gateway.config.tables import LimitsConfig
 
 __all__ = ["Limiter", "RateLimitLease", "make"]
 
@@ -50,7 +50,7 @@ class Limiter(Protocol):
         """Finish what is under way, and let go of connections."""
 
 
-def make(limits: Limits, workers: int, clock: Callable[[], float]) -> Limiter:
+def make(limits: LimitsConfig, workers: int, clock: Callable[[], float]) -> Limiter:
     """Return the limiter that is configured; `clock` is monotonic. Without Redis each worker enforces its share."""
     if limits.store == "memory":
         return Memory(workers)

@@ -26,7 +26,7 @@ from gateway.cli.doctor.examine import examine
 from gateway.cli.doctor.judge import findings
 from gateway.cli.doctor.questions import QUESTIONS
 from gateway.cli.doctor.show import WIDTH, Report, document, status, tables
-from gateway.config import Config, Deployment
+from gateway.config import Config, DeploymentConfig
 
 __all__ = ["diagnose", "run"]
 
@@ -60,7 +60,7 @@ async def diagnose(
     return reports
 
 
-def groups(config: Config) -> list[tuple[str, list[Deployment]]]:
+def groups(config: Config) -> list[tuple[str, list[DeploymentConfig]]]:
     """Return the engines to compare with each other: those of each named model, and all that have no name."""
     named = [(model.name, model.deployments) for model in config.models if model.name]
     unnamed = [deployment for model in config.models if not model.name for deployment in model.deployments]

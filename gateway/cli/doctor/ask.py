@@ -14,7 +14,7 @@ import httpx
 import msgspec
 
 from gateway.cli.doctor.heard import Heard
-from gateway.config import Config, Deployment, Logging, Model, Timeouts
+from gateway.config import Config, DeploymentConfig, LoggingConfig, ModelConfig, TimeoutsConfig
 
 CONNECT = 2.0
 PATIENCE = 15.0  # for one answer: a grammar has to be compiled first
@@ -88,7 +88,7 @@ class Line:
 
 
 @asynccontextmanager
-async def direct(deployment: Deployment, patience: float = PATIENCE) -> AsyncIterator[Line]:
+async def direct(deployment: DeploymentConfig, patience: float = PATIENCE) -> AsyncIterator[Line]:
     """Open a line to an engine."""
     headers = {"content-type": "application/json"}
     if deployment.api_key:
@@ -101,14 +101,14 @@ async def direct(deployment: Deployment, patience: float = PATIENCE) -> AsyncIte
 
 
 @asynccontextmanager
-async def fronted(deployments: list[Deployment], patience: float = PATIENCE) -> AsyncIterator[Line]:
+async def fronted(deployments: list[DeploymentConfig], patience: float = PATIENCE) -> AsyncIterator[Line]:
     """Run a gateway over these engines, behind one model, without a port; open a line to it."""
     from gateway import services  # noqa: PLC0415  (a gateway takes half a second to import)
     from gateway.app import create_app  # noqa: PLC0415
 
-    model = Model(name=MODEL, deployments=deployments)
-    timeouts = Timeouts(connect=CONNECT, first_event=patience, between_events=patience, total=patience + 1)
-    app = create_app(services.make(Config(models=[model], timeouts=timeouts, logging=Logging(requests=False))))
+    model = ModelConfig(name=MODEL, deployments=deployments)
+    timeouts = TimeoutsConfig(connect=CONNECT, first_event=patience, between_events=patience, total=patience + 1)
+    app = create_app(services.make(Config(models=[model], timeouts=timeouts, logging=LoggingConfig(requests=False))))
     transport = httpx.ASGITransport(app=app, raise_app_exceptions=False)  # type: ignore[arg-type]
     headers = {"content-type": "application/json"}
     async with (

@@ -15,7 +15,7 @@ from gateway.cli.doctor import ask
 from gateway.cli.doctor.aspects import Question
 from gateway.cli.doctor.heard import Answer, Heard, fields, read, tokens, words
 from gateway.cli.doctor.questions import HELLO, QUESTIONS
-from gateway.config import Deployment
+from gateway.config import DeploymentConfig
 
 CHAT = "/v1/chat/completions"
 TEXT = "/v1/completions"
@@ -53,7 +53,7 @@ class Side(Struct):
         return self.served[0].model if self.served else ""
 
 
-async def examine(deployments: list[Deployment], tick: Tick, patience: float) -> list[Side]:
+async def examine(deployments: list[DeploymentConfig], tick: Tick, patience: float) -> list[Side]:
     """Ask all engines of one model everything."""
     sides = await asyncio.gather(*(_introduce(one, patience) for one in deployments))
     there = [one for one, side in zip(deployments, sides, strict=True) if not side.trouble]
@@ -70,7 +70,7 @@ async def examine(deployments: list[Deployment], tick: Tick, patience: float) ->
 # --- who is there ---------------------------------------------------------------------------------------------
 
 
-async def _introduce(deployment: Deployment, patience: float) -> Side:
+async def _introduce(deployment: DeploymentConfig, patience: float) -> Side:
     """Ask an engine who it is, and whether it answers a chat at all."""
     side = Side(name=deployment.name, engine=deployment.engine, url=deployment.url)
     backend = BACKENDS[deployment.engine]
@@ -100,7 +100,7 @@ async def _version(line: ask.Line, engine: str, facts: Heard) -> str:
     return str(fields(facts.body).get("version") or "")
 
 
-async def _stranger(line: ask.Line, deployment: Deployment, heard: Heard) -> str:
+async def _stranger(line: ask.Line, deployment: DeploymentConfig, heard: Heard) -> str:
     """Say why what is at the URL is not the engine that it should be."""
     label = BACKENDS[deployment.engine].label
     if heard.trouble:
@@ -139,7 +139,9 @@ def _wants_key(engine: str, has_key: bool) -> str:
 # --- the questions --------------------------------------------------------------------------------------------
 
 
-async def _question(deployment: Deployment, there: list[Deployment], side: Side, tick: Tick, patience: float) -> None:
+async def _question(
+    deployment: DeploymentConfig, there: list[DeploymentConfig], side: Side, tick: Tick, patience: float
+) -> None:
     """Ask one engine all questions, directly and through a gateway that has the other engines too."""
     others = [one for one in there if one.engine != deployment.engine]
     behind = [deployment, *others]
