@@ -56,7 +56,7 @@ def _shape(kind: msgspec.inspect.Type) -> Shape | None:
     return None
 
 
-class Reader(Generic[T]):
+class ExtrasReader(Generic[T]):
     """Reads JSON as `kind`, a Struct type that forbids unknown fields.
 
     `decode` is the fast road, for JSON that holds nothing else; `read` takes any.

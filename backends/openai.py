@@ -24,7 +24,7 @@ from backends.base import (
     Served,
     UpstreamRequest,
 )
-from backends.extras import Reader, lay
+from backends.extras import ExtrasReader, lay
 from backends.failures import CUT, NOT_THE_PROTOCOL, classify, event_failure
 from backends.finishing import (
     copies,
@@ -155,9 +155,9 @@ class OpenAI:
         return classify(status, problem.read(body), call)
 
 
-WHOLE_CHAT = Reader(ChatAnswer)
-WHOLE_TEXT = Reader(TextAnswer)
-CHAT_CHUNK = Reader(ChatChunk)
+WHOLE_CHAT = ExtrasReader(ChatAnswer)
+WHOLE_TEXT = ExtrasReader(TextAnswer)
+CHAT_CHUNK = ExtrasReader(ChatChunk)
 
 
 class StreamDecoder:
@@ -173,7 +173,7 @@ class StreamDecoder:
         self._chat = isinstance(call.view, ChatRequest)
         kind = "chat.completion.chunk" if self._chat else "text_completion"
         self._head = call.id, kind, call.created, call.model
-        self._reader: Reader[Any] = CHAT_CHUNK if self._chat else WHOLE_TEXT
+        self._reader: ExtrasReader[Any] = CHAT_CHUNK if self._chat else WHOLE_TEXT
         self._decode = self._reader.decode
         self._begun: set[int] = set()
         self._ended: set[int] = set()  # choices whose finish reason has come

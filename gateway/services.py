@@ -21,7 +21,7 @@ from gateway.http.deadlines import DeadlineSweeper
 from gateway.http.errors import RETRY_AFTER, ShuttingDown
 from gateway.observe import tracing
 from gateway.observe.access_recorder import AccessRecorder
-from gateway.observe.gauges import Redis, readings
+from gateway.observe.gauges import RedisHealth, readings
 from gateway.observe.logs import RequestLog
 from gateway.observe.metrics import Metrics
 from gateway.observe.tracing import Tracer
@@ -139,7 +139,7 @@ def make(
     admission = Admission(config.admission)
     limiter = limits.make(config.limits, config.server.workers, clock)
     cache = cached.make(config.cache, wall, clock)
-    redis: dict[str, Redis] = {"limits": limiter} if config.limits.store == "redis" else {}
+    redis: dict[str, RedisHealth] = {"limits": limiter} if config.limits.store == "redis" else {}
     if cache is not None and cache.store.redis is not None:
         redis["cache"] = cache.store.redis
     figures = partial(readings, catalog, admission, cache, tracer, redis, clock)

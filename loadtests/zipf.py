@@ -24,8 +24,8 @@ from typing import Any
 
 import httpx
 
-from gateway.cache.entry import Entry, Label
-from gateway.cache.memory import Memory, weight
+from gateway.cache.entry import CachedAnswer, Label
+from gateway.cache.memory import MemoryTier, weight
 
 NEVER = 2**62
 ANSWER = b"x" * 4000
@@ -71,7 +71,7 @@ def least_recent(asked: Sequence[int], room: int) -> float:
 
 def of_memory(asked: Sequence[int], room: int) -> float:
     """Return the hits of the gateway's memory tier."""
-    memory = Memory(room * weight(b"k" * 32, _entry(0)))
+    memory = MemoryTier(room * weight(b"k" * 32, _entry(0)))
     hits = 0
     for prompt in asked:
         if memory.get(prompt.to_bytes(32, "big"), 0.0) is not None:
@@ -81,8 +81,8 @@ def of_memory(asked: Sequence[int], room: int) -> float:
     return hits / len(asked)
 
 
-def _entry(prompt: int) -> Entry:
-    return Entry(Label(prompt.to_bytes(32, "big"), "m", 0.0, 1e9), ANSWER, b"")
+def _entry(prompt: int) -> CachedAnswer:
+    return CachedAnswer(Label(prompt.to_bytes(32, "big"), "m", 0.0, 1e9), ANSWER, b"")
 
 
 async def of_gateway(asked: Sequence[int], url: str, model: str, together: int) -> Counter[str]:

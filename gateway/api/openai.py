@@ -15,7 +15,7 @@ from gateway.http.respond import Send, respond
 from gateway.proxy import parse
 from gateway.proxy.pipeline import serve
 from gateway.services import Services
-from gateway.upstream.models import Catalog, Entry
+from gateway.upstream.models import Catalog, ModelRoute
 
 MODELS = "/v1/models"
 
@@ -59,8 +59,8 @@ def models(services: Services) -> Handler:
 
     async def handle(context: RequestContext, receive: Receive, send: Send) -> None:
         catalog = services.catalog
-        entries = [entry for entry in catalog.entries.values() if context.principal.may_ask(entry.name)]
-        cards = [_card(entry, entry.name, catalog) for entry in entries]
+        routes = [route for route in catalog.routes.values() if context.principal.may_ask(route.name)]
+        cards = [_card(route, route.name, catalog) for route in routes]
         body = msgspec.json.encode({"object": "list", "data": cards})
         await respond(context, send, services.clock(), 200, body)
 
@@ -75,15 +75,15 @@ def model(services: Services) -> Handler:
         name = unquote(context.raw_path.decode("latin-1")).removeprefix(MODELS + "/")
         if not name:
             raise ModelNotFound("The path needs the name of a model.", "model")
-        entry = services.catalog.find(name)
-        allow(context.principal, entry.name)
-        body = msgspec.json.encode(_card(entry, name, services.catalog))
+        route = services.catalog.find(name)
+        allow(context.principal, route.name)
+        body = msgspec.json.encode(_card(route, name, services.catalog))
         await respond(context, send, services.clock(), 200, body)
 
     return handle
 
 
-def _card(entry: Entry, name: str, catalog: Catalog) -> Card:
+def _card(route: ModelRoute, name: str, catalog: Catalog) -> Card:
     return Card(
-        id=name, object="model", created=catalog.created, owned_by="pointsman", max_model_len=entry.max_model_len
+        id=name, object="model", created=catalog.created, owned_by="pointsman", max_model_len=route.max_model_len
     )

@@ -23,14 +23,16 @@ def ready(services: Services) -> Handler:
     """Return the handler of `/readyz`: 200 when each model has an engine, else 503 and who is missing."""
 
     async def handle(context: RequestContext, receive: Receive, send: Send) -> None:
-        entries = services.catalog.entries
+        routes = services.catalog.routes
         now = services.clock()
-        lacking = [name for name, entry in entries.items() if not entry.ready(now)]
-        is_ready = bool(entries) and not lacking and not services.draining
+        lacking = [name for name, route in routes.items() if not route.ready(now)]
+        is_ready = bool(routes) and not lacking and not services.draining
         report = {
             "status": "ready" if is_ready else "draining" if services.draining else "not ready",
-            "models": {name: name not in lacking for name in entries},
-            "missing": {target.name: target.lacks(now) for target in services.catalog.targets if not target.ready(now)},
+            "models": {name: name not in lacking for name in routes},
+            "missing": {
+                endpoint.name: endpoint.lacks(now) for endpoint in services.catalog.endpoints if not endpoint.ready(now)
+            },
         }
         await respond(context, send, services.clock(), 200 if is_ready else 503, msgspec.json.encode(report))
 

@@ -69,8 +69,8 @@ def json_path(services: Services) -> Handler:
     return handle
 
 
-def _with_model(fields: dict[str, Raw], offer: Candidate) -> bytes:
-    return _encode(fields | {"model": raw(offer.model)})
+def _with_model(fields: dict[str, Raw], candidate: Candidate) -> bytes:
+    return _encode(fields | {"model": raw(candidate.model)})
 
 
 def form_path(services: Services) -> Handler:
@@ -86,7 +86,7 @@ def form_path(services: Services) -> Handler:
             form = Form(body, boundary[1])
             context.tier = context.principal.tier
             context.passed("parse", services.clock())
-            await _pass(form.model, b"", lambda offer: form.written(offer.model), context, send, services)
+            await _pass(form.model, b"", lambda candidate: form.written(candidate.model), context, send, services)
 
     return handle
 
@@ -124,15 +124,15 @@ def _name(value: Raw | None) -> str:
 
 
 async def _pass(name: str, head: bytes, write: Write, context: RequestContext, send: Send, services: Services) -> None:
-    entry = services.catalog.find(name)
-    context.model = name or entry.name
-    allow(context.principal, entry.name)
-    offers = plan_path(context.path, head, entry, pin(context), services.clock(), services.random)
+    route = services.catalog.find(name)
+    context.model = name or route.name
+    allow(context.principal, route.name)
+    candidates = plan_path(context.path, head, route, pin(context), services.clock(), services.random)
     context.passed("route", services.clock())
     try:
         reply = await first_good(
-            offers,
-            lambda attempt: _ask(attempt, write(attempt.offer), context, services),
+            candidates,
+            lambda attempt: _ask(attempt, write(attempt.candidate), context, services),
             context,
             services,
             services.config.timeouts.first_event if context.stream else NEVER,
@@ -154,13 +154,13 @@ async def _pass(name: str, head: bytes, write: Write, context: RequestContext, s
 async def _ask(attempt: Attempt, body: bytes, context: RequestContext, services: Services) -> Reply:
     """Return the answer, if it is one. Raises PointsmanError."""
     place = context.attempts.index(attempt)
-    headers = {"x-request-id": context.id, **context.trace.headers(place, attempt.offer.target.engine)}
+    headers = {"x-request-id": context.id, **context.trace.headers(place, attempt.candidate.endpoint.engine)}
     kind = context.headers.get(b"content-type")
     if kind is not None:
         headers["content-type"] = kind.decode("latin-1")
     context.heard = services.clock()
     context.asked = context.asked or context.heard
-    reply = await services.upstream.post(attempt.offer.target, context.path, body, headers)
+    reply = await services.upstream.post(attempt.candidate.endpoint, context.path, body, headers)
     context.heard = services.clock()
     if reply.status == 200:
         return reply
@@ -168,7 +168,7 @@ async def _ask(attempt: Attempt, body: bytes, context: RequestContext, services:
         said = await reply.read()
     finally:
         reply.close()
-    failure = _failure(reply, said, attempt.offer, context)
+    failure = _failure(reply, said, attempt.candidate, context)
     if _is_anthropics(reply, said, context):
         failure.own = UpstreamErrorBody(reply.status, said, _kind(reply))
     raise failure
@@ -198,8 +198,8 @@ def _is_anthropics(reply: Reply, body: bytes, context: RequestContext) -> bool:
         return False
 
 
-def _failure(reply: Reply, body: bytes, offer: Candidate, context: RequestContext) -> PointsmanError:
-    failure = offer.target.backend.failure(None, None, reply.status, reply.headers, body)
+def _failure(reply: Reply, body: bytes, candidate: Candidate, context: RequestContext) -> PointsmanError:
+    failure = candidate.endpoint.backend.failure(None, None, reply.status, reply.headers, body)
     if not isinstance(failure, BackendError):
         raise TypeError(f"a passed request was answered with {failure!r}")
     if failure.cause is Cause.MISSING:

@@ -11,10 +11,10 @@ from backends.base import Call, Event
 from backends.extras import laid
 from backends.schema import Usage
 from gateway.cache import entry as kept_answer
-from gateway.cache.entry import Entry
+from gateway.cache.entry import CachedAnswer
 from gateway.cache.lease import Lease
-from gateway.cache.policy import Asked, Cache
-from gateway.cache.single_flight import Reader
+from gateway.cache.policy import Cache, CacheLookup
+from gateway.cache.single_flight import FlightReader
 from gateway.http.context import NEVER, RequestContext
 from gateway.http.errors import ClientDisconnected
 from gateway.proxy.dispatch import finish
@@ -31,11 +31,11 @@ class SharedUpstream(Through):
     """
 
     def __init__(
-        self, asked: Asked, call: Call, leader: RequestContext, open_: Open, cache: Cache, services: Services
+        self, asked: CacheLookup, call: Call, leader: RequestContext, open_: Open, cache: Cache, services: Services
     ) -> None:
         super().__init__(Ready([], None))  # until it is open
         self.own = leader
-        self.kept: Entry | None = None
+        self.kept: CachedAnswer | None = None
         self._lease: Lease | None = None
         self._asked = asked
         self._call = call
@@ -99,7 +99,7 @@ class SharedUpstream(Through):
             self._lease.release()
 
 
-def _ready(kept: Entry, call: Call) -> Ready | None:
+def _ready(kept: CachedAnswer, call: Call) -> Ready | None:
     """Return the source of a kept answer, if it has the form that the call wants."""
     if call.stream:
         events = kept_answer.as_events(kept, call)
@@ -114,7 +114,7 @@ class Subscriber:
     `now` is of the monotonic clock, `wall` Unix time, both in seconds.
     """
 
-    def __init__(self, reader: Reader[SharedUpstream], context: RequestContext, now: float, wall: float) -> None:
+    def __init__(self, reader: FlightReader[SharedUpstream], context: RequestContext, now: float, wall: float) -> None:
         self._reader = reader
         self._exchange = context
         flown = reader.source

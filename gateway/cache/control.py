@@ -8,7 +8,7 @@ HEADERS = (b"x-pointsman-cache", b"cache-control")
 ASKED = b"cache"  # of `x-pointsman-cache`: keep an answer that is not the same each time, too
 
 
-class Words(Struct, frozen=True):
+class CacheControl(Struct, frozen=True):
     """Whether to look an answer up, to keep it, and whether the client asks for that aloud."""
 
     look: bool = True
@@ -21,10 +21,10 @@ class Words(Struct, frozen=True):
         return self.look and self.keep
 
 
-NOTHING_SAID = Words()
+NOTHING_SAID = CacheControl()
 
 
-def words(headers: Mapping[bytes, bytes]) -> Words:
+def words(headers: Mapping[bytes, bytes]) -> CacheControl:
     """Return what a request's headers say: `no-cache` is not looked up, but kept; `no-store` neither."""
     said = [headers[name] for name in HEADERS if name in headers]
     if not said:
@@ -32,4 +32,4 @@ def words(headers: Mapping[bytes, bytes]) -> Words:
     given = {word.strip().lower() for word in b",".join(said).split(b",")}
     no_store = b"no-store" in given
     asked = ASKED in {word.strip().lower() for word in headers.get(HEADERS[0], b"").split(b",")}
-    return Words(look=not no_store and b"no-cache" not in given, keep=not no_store, asked=asked)
+    return CacheControl(look=not no_store and b"no-cache" not in given, keep=not no_store, asked=asked)

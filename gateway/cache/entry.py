@@ -11,7 +11,7 @@ import msgspec
 from msgspec import Struct
 
 from backends.base import Call, Completion, Event
-from backends.extras import Reader, lay
+from backends.extras import ExtrasReader, lay
 from backends.schema import Answer, ChatAnswer, ChatChunk, ChatRequest, TextAnswer, Usage
 from gateway.cache.forms import chunks_of, finished, whole_of
 
@@ -21,8 +21,8 @@ SKEW = 5.0  # seconds that two gateways' clocks may differ
 
 _encoder = msgspec.json.Encoder()
 _encode = _encoder.encode
-_whole_chat, _whole_text = Reader(ChatAnswer), Reader(TextAnswer)
-_chat_chunk = Reader(ChatChunk)
+_whole_chat, _whole_text = ExtrasReader(ChatAnswer), ExtrasReader(TextAnswer)
+_chat_chunk = ExtrasReader(ChatChunk)
 
 
 class Label(Struct, frozen=True):
@@ -42,7 +42,7 @@ class Label(Struct, frozen=True):
         return -SKEW <= now - self.created < self.ttl
 
 
-class Entry(Struct, frozen=True):
+class CachedAnswer(Struct, frozen=True):
     """A finished answer. `whole` and `lines` are empty where it has no such form; a whole one's lines are made late.
 
     `usage` is as first counted, and marked as cached; it is in `whole` too.
@@ -54,7 +54,7 @@ class Entry(Struct, frozen=True):
     usage: Usage | None = None
 
 
-def of_stream(call: Call, events: Sequence[Event], usage: Usage | None, label: Label) -> Entry | None:
+def of_stream(call: Call, events: Sequence[Event], usage: Usage | None, label: Label) -> CachedAnswer | None:
     """Return the entry of a stream's chunks; None if some choice did not finish."""
     if not finished(call, events):
         return None
@@ -63,10 +63,10 @@ def of_stream(call: Call, events: Sequence[Event], usage: Usage | None, label: L
     if whole is not None:
         whole.usage = marked
     lines = _encoder.encode_lines([_headless(event) for event in events])[:-1]
-    return Entry(label, b"" if whole is None else _encode(_headless(whole)), lines, marked)
+    return CachedAnswer(label, b"" if whole is None else _encode(_headless(whole)), lines, marked)
 
 
-def of_whole(call: Call, answer: Event, usage: Usage | None, label: Label) -> Entry | None:
+def of_whole(call: Call, answer: Event, usage: Usage | None, label: Label) -> CachedAnswer | None:
     """Return the entry of a whole answer; None if some choice did not finish."""
     if not finished(call, [answer]):
         return None
@@ -76,7 +76,7 @@ def of_whole(call: Call, answer: Event, usage: Usage | None, label: Label) -> En
         kept.usage = marked
     elif marked is not None:
         kept["usage"] = marked
-    return Entry(label, _encode(kept), b"", marked)
+    return CachedAnswer(label, _encode(kept), b"", marked)
 
 
 def cached(usage: Usage) -> Usage:
@@ -85,14 +85,14 @@ def cached(usage: Usage) -> Usage:
     return msgspec.structs.replace(usage, prompt_tokens_details=details)
 
 
-def whole(entry: Entry, call: Call) -> bytes | None:
+def whole(entry: CachedAnswer, call: Call) -> bytes | None:
     """Return the answer to a request that wants it whole, as JSON; None if it has no such form."""
     if not entry.whole:
         return None
     return _head(call, "chat.completion") + entry.whole[1:]
 
 
-def stream(entry: Entry, call: Call) -> bytes | None:
+def stream(entry: CachedAnswer, call: Call) -> bytes | None:
     """Return the answer to a request that wants a stream: all of its server-sent events; None if it has no such form.
 
     An event ends in an empty line: who plays it at a pace splits it there.
@@ -107,7 +107,7 @@ def stream(entry: Entry, call: Call) -> bytes | None:
     return events + DONE
 
 
-def as_completion(entry: Entry, call: Call) -> Completion | None:
+def as_completion(entry: CachedAnswer, call: Call) -> Completion | None:
     """Return the whole answer unwritten, for who says it in other words; None if it has no such form."""
     if not entry.whole:
         return None
@@ -117,9 +117,9 @@ def as_completion(entry: Entry, call: Call) -> Completion | None:
     return Completion(answer, extra)
 
 
-def as_events(entry: Entry, call: Call) -> list[Event] | None:
+def as_events(entry: CachedAnswer, call: Call) -> list[Event] | None:
     """Return the stream's chunks unwritten; None if it has no such form."""
-    reader: Reader[Any] = _chat_chunk if isinstance(call.view, ChatRequest) else _whole_text
+    reader: ExtrasReader[Any] = _chat_chunk if isinstance(call.view, ChatRequest) else _whole_text
     events: list[Event] = []
     for line in _lines(entry, call).splitlines():
         chunk, extra = reader.read(line)
@@ -135,7 +135,7 @@ def headed(event: Event, call: Call) -> Event:
     return msgspec.structs.replace(event, id=call.id, created=call.created, model=call.model)
 
 
-def _lines(entry: Entry, call: Call) -> bytes:
+def _lines(entry: CachedAnswer, call: Call) -> bytes:
     """Return the chunks, one a line: those that came, or those that the whole answer would have had."""
     if entry.lines:
         return entry.lines

@@ -9,7 +9,7 @@ from collections.abc import Awaitable, Callable
 from itertools import chain, repeat
 from typing import TYPE_CHECKING
 
-from gateway.cache.entry import Entry
+from gateway.cache.entry import CachedAnswer
 from gateway.cache.names import LEASE
 
 if TYPE_CHECKING:
@@ -23,7 +23,7 @@ if redis.call("get", KEYS[1]) == ARGV[1] then return redis.call("del", KEYS[1]) 
 return 0
 """
 
-Look = Callable[[], Awaitable[Entry | None]]
+Look = Callable[[], Awaitable[CachedAnswer | None]]
 
 
 class Lease:
@@ -50,7 +50,7 @@ class Leases:
         self._clock = clock
         self._seconds = seconds
 
-    async def turn(self, name: str, look: Look, patience: float = SECONDS) -> Lease | Entry:
+    async def turn(self, name: str, look: Look, patience: float = SECONDS) -> Lease | CachedAnswer:
         """Return a lease as soon as it is our turn to ask; or the answer that another gateway has come to meanwhile.
 
         `look` looks the answer up where all gateways do. Nobody waits longer than a lease lasts, or than `patience`.
@@ -66,7 +66,7 @@ class Leases:
         lease.release()
         return found
 
-    async def _settled(self, lease: Lease, look: Look, patience: float) -> Entry | None:
+    async def _settled(self, lease: Lease, look: Look, patience: float) -> CachedAnswer | None:
         """Return None as soon as it is our turn, or we have waited long enough; or the answer.
 
         Whoever gives a lease back has kept the answer before: so we look once more when we have it.

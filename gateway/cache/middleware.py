@@ -8,8 +8,8 @@ from backends.base import Call, Event
 from backends.schema import Usage
 from gateway.cache import entry as kept_answer
 from gateway.cache.coalesce import Open, SharedUpstream, Subscriber
-from gateway.cache.entry import Entry
-from gateway.cache.policy import Asked, Cache
+from gateway.cache.entry import CachedAnswer
+from gateway.cache.policy import Cache, CacheLookup
 from gateway.http.body import JSON
 from gateway.http.context import RequestContext
 from gateway.http.errors import PointsmanError
@@ -20,7 +20,7 @@ from gateway.services import Services
 
 
 async def played(
-    kept: Entry, call: Call, context: RequestContext, send: Send, cache: Cache, services: Services
+    kept: CachedAnswer, call: Call, context: RequestContext, send: Send, cache: Cache, services: Services
 ) -> bool:
     """Answer with what is kept; return False if it has not the form that the call wants."""
     body = kept_answer.stream(kept, call) if call.stream else kept_answer.whole(kept, call)
@@ -54,7 +54,7 @@ async def _paced(body: bytes, pace: float, context: RequestContext, client: RawE
 
 
 async def shared(
-    asked: Asked, call: Call, context: RequestContext, open_: Open, cache: Cache, services: Services
+    asked: CacheLookup, call: Call, context: RequestContext, open_: Open, cache: Cache, services: Services
 ) -> Source:
     """Return the answer's source, which keeps it at its end. Raises PointsmanError.
 

@@ -19,7 +19,7 @@ from typing import Literal
 import msgspec
 
 from backends.schema import Usage
-from gateway.cache.entry import Entry, Label
+from gateway.cache.entry import CachedAnswer, Label
 
 MAGIC = b"PSMC"
 VERSION = 1
@@ -37,7 +37,7 @@ _write = msgspec.msgpack.Encoder().encode
 _read = msgspec.msgpack.Decoder(tuple[str, bytes, bytes, Usage | None]).decode
 
 
-class Unreadable(Exception):
+class UnreadableEntry(Exception):
     """A value that is no entry of this version, or not the one that was asked for; `fault` says which."""
 
     def __init__(self, fault: Fault) -> None:
@@ -45,13 +45,13 @@ class Unreadable(Exception):
         self.fault: Fault = fault
 
 
-def pack(entry: Entry) -> bytes:
-    """Return an entry as bytes. Raises Unreadable (oversize) if it would not be read again."""
+def pack(entry: CachedAnswer) -> bytes:
+    """Return an entry as bytes. Raises UnreadableEntry (oversize) if it would not be read again."""
     label = entry.label
     payload = _write((label.model, entry.whole, entry.lines, entry.usage))
     size = len(payload)
     if size > MOST:
-        raise Unreadable("oversize")
+        raise UnreadableEntry("oversize")
     flags = COMPRESSED if size >= WORTH_IT else 0
     if flags:
         payload = zlib.compress(payload, LEVEL)
@@ -59,36 +59,36 @@ def pack(entry: Entry) -> bytes:
     return header + _checksum.pack(zlib.crc32(payload, zlib.crc32(header))) + payload
 
 
-def unpack(value: bytes, digest: bytes) -> Entry:
-    """Return the entry that was kept under a digest. Raises Unreadable."""
+def unpack(value: bytes, digest: bytes) -> CachedAnswer:
+    """Return the entry that was kept under a digest. Raises UnreadableEntry."""
     if len(value) > MOST + _START:
-        raise Unreadable("oversize")
+        raise UnreadableEntry("oversize")
     if len(value) < _START or not value.startswith(MAGIC):
-        raise Unreadable("corrupt")
+        raise UnreadableEntry("corrupt")
     _, version, flags, kept, created, ttl, size = _header.unpack_from(value)
     if version != VERSION:
-        raise Unreadable("version")
+        raise UnreadableEntry("version")
     (checksum,) = _checksum.unpack_from(value, _header.size)
     if zlib.crc32(value[_START:], zlib.crc32(value[: _header.size])) != checksum:
-        raise Unreadable("corrupt")
+        raise UnreadableEntry("corrupt")
     if kept != digest:
-        raise Unreadable("poisoned")
+        raise UnreadableEntry("poisoned")
     try:
         model, whole, lines, usage = _read(_payload(value[_START:], flags, size))
     except (msgspec.DecodeError, UnicodeDecodeError) as error:
-        raise Unreadable("corrupt") from error
-    return Entry(Label(digest, model, created, ttl), whole, lines, usage)
+        raise UnreadableEntry("corrupt") from error
+    return CachedAnswer(Label(digest, model, created, ttl), whole, lines, usage)
 
 
 def _payload(data: bytes, flags: int, size: int) -> bytes:
     """Return the payload, of which no more than it says and no more than the limit is ever unpacked."""
     if size > MOST:
-        raise Unreadable("oversize")
+        raise UnreadableEntry("oversize")
     if flags & COMPRESSED:
         try:
             data = zlib.decompressobj().decompress(data, size + 1)
         except zlib.error as error:
-            raise Unreadable("corrupt") from error
+            raise UnreadableEntry("corrupt") from error
     if len(data) != size:
-        raise Unreadable("corrupt")
+        raise UnreadableEntry("corrupt")
     return data

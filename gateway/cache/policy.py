@@ -9,13 +9,13 @@ from msgspec import Struct
 
 from backends.base import Call, Event
 from backends.schema import Usage
-from gateway.cache.control import Words, words
-from gateway.cache.entry import Entry, Label, of_stream, of_whole
+from gateway.cache.control import CacheControl, words
+from gateway.cache.entry import CachedAnswer, Label, of_stream, of_whole
 from gateway.cache.key import cacheable, digest
 from gateway.cache.names import name_of
 from gateway.cache.single_flight import Flights
 from gateway.config.tables import CacheConfig, duration, size
-from gateway.upstream.models import Entry as Model
+from gateway.upstream.models import ModelRoute
 
 if TYPE_CHECKING:
     from gateway.cache.lease import Lease, Leases
@@ -29,13 +29,13 @@ WHOLE_ANSWERS_WAIT = 5.0
 STREAMS_WAIT = 1.0
 
 
-class Asked(Struct, frozen=True):
+class CacheLookup(Struct, frozen=True):
     """What a call asks of the cache: the answer under a digest, to be kept so long (such as "10m"), by its words."""
 
     digest: bytes
     model: str
     ttl: str
-    words: Words
+    words: CacheControl
 
 
 class Cache:
@@ -51,20 +51,20 @@ class Cache:
         self._wall = wall
 
     def asked(
-        self, call: Call, headers: Mapping[bytes, bytes], tenant: str, model: Model, engine: str, arm: str = ""
-    ) -> Asked | None:
+        self, call: Call, headers: Mapping[bytes, bytes], tenant: str, model: ModelRoute, engine: str, arm: str = ""
+    ) -> CacheLookup | None:
         """Return what a call asks of the cache; None if the cache has nothing to do with it."""
         said = words(headers)
         if not (said.look or said.keep) or not cacheable(call, said.asked):
             return None
         key = digest(call, tenant=tenant, model=model.name, served=model.served, engine=engine, arm=arm)
-        return Asked(key, model.name, model.settings.cache_ttl or self.settings.ttl, said)
+        return CacheLookup(key, model.name, model.settings.cache_ttl or self.settings.ttl, said)
 
-    async def get(self, asked: Asked) -> Entry | None:
+    async def get(self, asked: CacheLookup) -> CachedAnswer | None:
         """Return the answer that is kept, if it may be looked up."""
         return await self.store.get(asked.digest, asked.model) if asked.words.look else None
 
-    async def turn(self, asked: Asked, stream: bool) -> "Lease | Entry | None":
+    async def turn(self, asked: CacheLookup, stream: bool) -> "Lease | CachedAnswer | None":
         """Return the answer, if it has come meanwhile. Else it is our turn to ask; by a lease, if gateways share."""
         entry = self.store.near(asked.digest)
         if entry is not None or self.leases is None:
@@ -72,7 +72,7 @@ class Cache:
         name, patience = name_of(asked.model, asked.digest), STREAMS_WAIT if stream else WHOLE_ANSWERS_WAIT
         return await self.leases.turn(name, lambda: self.store.shared(asked.digest, asked.model), patience)
 
-    def keep(self, asked: Asked, call: Call, events: Sequence[Event], usage: Usage | None) -> None:
+    def keep(self, asked: CacheLookup, call: Call, events: Sequence[Event], usage: Usage | None) -> None:
         """Keep a finished answer: the chunks of a stream, or the only one of a whole answer."""
         label = Label(asked.digest, asked.model, self._wall(), duration(asked.ttl) or 0.0)
         try:
@@ -97,10 +97,10 @@ def make(settings: CacheConfig, wall: Callable[[], float], clock: Callable[[], f
     if settings.store == "off":
         return None
     # What follows is imported by those who use it alone: Redis's client takes 0.3 s and 20 MB.
-    from gateway.cache.memory import Memory  # noqa: PLC0415
+    from gateway.cache.memory import MemoryTier  # noqa: PLC0415
     from gateway.cache.store import Store  # noqa: PLC0415
 
-    memory = Memory(size(settings.max_bytes) or 0)
+    memory = MemoryTier(size(settings.max_bytes) or 0)
     if settings.store == "memory":
         return Cache(settings, Store(memory, None, wall), None, wall)
     from gateway.cache.lease import Leases  # noqa: PLC0415

@@ -79,7 +79,7 @@ class Flight(Generic[S]):
                 one.set_result(None)
 
 
-class Reader(Generic[S]):
+class FlightReader(Generic[S]):
     """One request's view of a flight, a Source. `led` says whether it was the one that asked."""
 
     def __init__(self, flight: Flight[S], call: Call, led: bool, leave: Callable[[Flight[S]], None]) -> None:
@@ -148,7 +148,7 @@ class Flights(Generic[S]):
         """How many tasks run."""
         return len(self._tasks)
 
-    async def join(self, key: bytes, call: Call, open_: Open[S], keep: Keep) -> Reader[S]:
+    async def join(self, key: bytes, call: Call, open_: Open[S], keep: Keep) -> FlightReader[S]:
         """Return a reader of the flight of that key, its first chunks there.
 
         If there is none, this request leads one: `open_` asks, and `keep` is given all events and the usage of an
@@ -160,7 +160,7 @@ class Flights(Generic[S]):
             led = flight is None
             if flight is None:
                 flight = self._start(key, open_, keep)
-            reader = Reader(flight, call, led, self._left)
+            reader = FlightReader(flight, call, led, self._left)
             try:
                 await reader.begin()
                 return reader

@@ -7,10 +7,10 @@ from typing import TYPE_CHECKING
 
 from msgspec import Struct
 
-from gateway.cache.entry import Entry
-from gateway.cache.memory import Memory
+from gateway.cache.entry import CachedAnswer
+from gateway.cache.memory import MemoryTier
 from gateway.cache.names import name_of
-from gateway.cache.packed import Unreadable, pack, unpack
+from gateway.cache.packed import UnreadableEntry, pack, unpack
 
 if TYPE_CHECKING:
     from gateway.cache.redis import Redis
@@ -33,7 +33,7 @@ class Store:
     `faults` counts what could not be used: corrupt, version, oversize, poisoned (kept under another's key), clock.
     """
 
-    def __init__(self, memory: Memory, redis: "Redis | None", wall: Callable[[], float]) -> None:
+    def __init__(self, memory: MemoryTier, redis: "Redis | None", wall: Callable[[], float]) -> None:
         self.memory = memory
         self.redis = redis
         self.faults: Counter[str] = Counter()
@@ -52,7 +52,7 @@ class Store:
         if self.redis is not None:
             await self.redis.close()
 
-    async def get(self, digest: bytes, model: str) -> Entry | None:
+    async def get(self, digest: bytes, model: str) -> CachedAnswer | None:
         """Return the answer that is kept for a model under a digest, from the nearest tier that has it."""
         entry = self.near(digest)
         tier = "memory"
@@ -65,11 +65,11 @@ class Store:
             self.hits[tier] += 1
         return entry
 
-    def near(self, digest: bytes) -> Entry | None:
+    def near(self, digest: bytes) -> CachedAnswer | None:
         """Return what is kept here."""
         return self.memory.get(digest, self._wall())
 
-    async def shared(self, digest: bytes, model: str) -> Entry | None:
+    async def shared(self, digest: bytes, model: str) -> CachedAnswer | None:
         """Return what Redis has, and keep it here too, for as long as it is still good."""
         if self.redis is None:
             return None
@@ -78,7 +78,7 @@ class Store:
             return None
         try:
             entry = unpack(value, digest)
-        except Unreadable as error:
+        except UnreadableEntry as error:
             self._fault(error.fault, digest)
             return None
         if not entry.label.fresh(self._wall()):
@@ -87,7 +87,7 @@ class Store:
         self.memory.put(entry)
         return entry
 
-    def put(self, entry: Entry) -> None:
+    def put(self, entry: CachedAnswer) -> None:
         """Keep an answer in both tiers: here at once, in Redis in a moment."""
         self.memory.put(entry)
         if self.redis is None:
@@ -95,7 +95,7 @@ class Store:
         label = entry.label
         try:
             self.redis.put(name_of(label.model, label.digest), pack(entry), label.ttl)
-        except Unreadable as error:
+        except UnreadableEntry as error:
             self._fault(error.fault, label.digest)
 
     async def purge(self, model: str | None = None) -> int:

@@ -35,7 +35,7 @@ SUBJECTS = ["continuous batching", "paged attention", "prefix caching", "specula
 
 
 @dataclass
-class Question:
+class DemoQuestion:
     """A request that the demo sends, and what to call it."""
 
     title: str
@@ -45,7 +45,7 @@ class Question:
 
 
 @dataclass
-class Seen:
+class DemoAnswer:
     """What one request came to. Times are in seconds."""
 
     title: str
@@ -60,14 +60,14 @@ class Seen:
 
 
 @dataclass
-class Tally:
+class DemoTally:
     """What all requests came to, by engine."""
 
     requests: Counter[str] = field(default_factory=Counter)
     tokens: Counter[str] = field(default_factory=Counter)
     firsts: dict[str, list[float]] = field(default_factory=lambda: defaultdict(list))
 
-    def add(self, seen: Seen) -> None:
+    def add(self, seen: DemoAnswer) -> None:
         """Count one request."""
         self.requests[seen.engine] += 1
         self.tokens[seen.engine] += seen.tokens
@@ -93,7 +93,7 @@ def run(port: int, once: bool) -> int:
         console.print(
             f"The gateway is on {base}/v1, model [bold]{MODEL}[/]: point an OpenAI SDK or curl at it.\n", soft_wrap=True
         )
-        tally = Tally()
+        tally = DemoTally()
         try:
             for number in itertools.count(1):
                 play(client, number, console, tally)
@@ -108,7 +108,7 @@ def run(port: int, once: bool) -> int:
     return 0
 
 
-def play(client: httpx.Client, number: int, console: Console, tally: Tally) -> None:
+def play(client: httpx.Client, number: int, console: Console, tally: DemoTally) -> None:
     """Send one round of questions, and show each answer as it comes."""
     for question in questions(random.Random(number)):
         seen = ask(client, question)
@@ -117,7 +117,7 @@ def play(client: httpx.Client, number: int, console: Console, tally: Tally) -> N
         time.sleep(PAUSE)
 
 
-def questions(chance: random.Random) -> Iterator[Question]:
+def questions(chance: random.Random) -> Iterator[DemoQuestion]:
     """Yield a round: what clients commonly send, and one mistake."""
 
     def chat(subject: str, **more: Any) -> dict[str, Any]:
@@ -126,20 +126,20 @@ def questions(chance: random.Random) -> Iterator[Question]:
         return {"model": MODEL, "messages": messages, "max_tokens": 40, "temperature": 0, **usage, **more}
 
     subject = chance.choice(SUBJECTS)
-    yield Question("chat, whole", chat(subject))
+    yield DemoQuestion("chat, whole", chat(subject))
     for subject in chance.sample(SUBJECTS, 3):
-        yield Question("chat, streamed", chat(subject, stream=True))
-    yield Question("the same to vLLM", chat(subject, stream=True, top_p=1), pin="vllm")
-    yield Question("the same to TGI", chat(subject, stream=True, top_p=1), pin="tgi")
-    yield Question("two choices", chat(subject, n=2, temperature=1, seed=7))
-    yield Question("a tool call", chat(subject, tools=[TOOL], tool_choice="required", max_tokens=200))
+        yield DemoQuestion("chat, streamed", chat(subject, stream=True))
+    yield DemoQuestion("the same to vLLM", chat(subject, stream=True, top_p=1), pin="vllm")
+    yield DemoQuestion("the same to TGI", chat(subject, stream=True, top_p=1), pin="tgi")
+    yield DemoQuestion("two choices", chat(subject, n=2, temperature=1, seed=7))
+    yield DemoQuestion("a tool call", chat(subject, tools=[TOOL], tool_choice="required", max_tokens=200))
     text = {"model": MODEL, "prompt": f"{subject} is", "max_tokens": 20, "temperature": 0}
-    yield Question("completion", text, "/v1/completions")
-    yield Question("only vLLM can", chat(subject, min_p=0.1))
-    yield Question("a mistake", chat(subject, temperature=3))
+    yield DemoQuestion("completion", text, "/v1/completions")
+    yield DemoQuestion("only vLLM can", chat(subject, min_p=0.1))
+    yield DemoQuestion("a mistake", chat(subject, temperature=3))
 
 
-def ask(client: httpx.Client, question: Question) -> Seen:
+def ask(client: httpx.Client, question: DemoQuestion) -> DemoAnswer:
     """Send one question, and read its answer to the end."""
     began = time.perf_counter()
     headers = {"x-pointsman-engine": question.pin} if question.pin else {}
@@ -159,7 +159,7 @@ def ask(client: httpx.Client, question: Question) -> Seen:
             note = answer.get("error", {}).get("message", "")
     total = time.perf_counter() - began
     head = response.headers
-    return Seen(
+    return DemoAnswer(
         title=question.title,
         status=response.status_code,
         engine=head.get("x-pointsman-engine", "none"),
@@ -172,7 +172,7 @@ def ask(client: httpx.Client, question: Question) -> Seen:
     )
 
 
-def line(seen: Seen) -> str:
+def line(seen: DemoAnswer) -> str:
     """Write what one request came to."""
     colour = "green" if seen.status == 200 else "yellow"
     adapted = f"  adapted: {seen.adapted}" if seen.adapted else ""
@@ -181,7 +181,7 @@ def line(seen: Seen) -> str:
     return f"  {seen.title:<18} [{colour}]{seen.status}[/] -> {seen.engine:<5} {what}{adapted}"
 
 
-def summary(tally: Tally) -> Table:
+def summary(tally: DemoTally) -> Table:
     """Return what went where, as a table."""
     table = Table(title="What went where (simulated engines)")
     for column in ("engine", "requests", "tokens", "median TTFT (streamed)"):

@@ -35,7 +35,7 @@ log = logging.getLogger("pointsman")
 class Attempt:
     """One deployment asked. Times are of the monotonic clock, in seconds; `ended` is 0 before."""
 
-    offer: Candidate
+    candidate: Candidate
     began: float
     half_open_probe: bool = False  # by whose end the breaker decides
     adapted: tuple[str, ...] = ()
@@ -95,17 +95,17 @@ class RequestContext:
         self.heard = self.wrote = self.since = self.began
 
     @property
-    def target(self) -> Endpoint | None:
+    def endpoint(self) -> Endpoint | None:
         """The deployment that answers."""
-        return self.answering.offer.target if self.answering else None
+        return self.answering.candidate.endpoint if self.answering else None
 
     @property
     def served_by(self) -> tuple[str, str]:
         """The engine and the deployment whose work the answer is; the cache's is no engine's."""
         if self.cache in ("hit", "coalesced"):
             return "cache", ""
-        target = self.target
-        return (target.engine, target.name) if target else ("", "")
+        endpoint = self.endpoint
+        return (endpoint.engine, endpoint.name) if endpoint else ("", "")
 
     @property
     def adapted(self) -> tuple[str, ...]:
@@ -155,7 +155,7 @@ class RequestContext:
             if not self.attempts:
                 self.stop(RequestTimeout("The request did not come in time."))
             else:
-                name = self.attempts[-1].offer.target.name
+                name = self.attempts[-1].candidate.endpoint.name
                 self.stop(UpstreamIdleTimeout(f"The engine {name} was silent for {self.patience:g} s."))
 
     def answer_headers(self, now: float) -> list[tuple[bytes, bytes]]:
@@ -173,7 +173,7 @@ class RequestContext:
         if self.cache == "hit":
             headers.append((b"age", b"%d" % self.age))
         if attempt is not None:
-            headers += attempt.offer.target.answer_headers
+            headers += attempt.candidate.endpoint.answer_headers
             headers.append((b"x-pointsman-overhead-ms", b"%.3f" % (self.overhead * 1000)))
             if attempt.adapted:
                 headers.append((b"x-pointsman-adapted", ",".join(attempt.adapted).encode()))

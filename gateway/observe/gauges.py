@@ -18,14 +18,14 @@ from gateway.upstream.models import Catalog
 DEPLOYMENT = ("deployment", "engine")
 
 
-class Redis(Protocol):
+class RedisHealth(Protocol):
     """Knows whether Redis answers."""
 
     @property
     def up(self) -> bool: ...  # noqa: D102
 
 
-class Spans(Protocol):
+class SpanCounts(Protocol):
     """Counts the spans that reached the collector, and those that did not."""
 
     @property
@@ -52,8 +52,8 @@ KINDS: dict[str, Kind] = {
     "pointsman_model_ready": Kind("Whether a model has a deployment that takes requests.", ("model",), max),
     "pointsman_deployment_up": Kind("Whether a deployment answers.", DEPLOYMENT, max),
     "pointsman_breaker_open": Kind("Whether a deployment is left alone, by any worker.", DEPLOYMENT, max),
-    "pointsman_spans_sent_total": Kind("Spans that the collector has taken.", (), sum),
-    "pointsman_spans_dropped_total": Kind("Spans that did not reach the collector.", (), sum),
+    "pointsman_spans_sent_total": Kind("SpanCounts that the collector has taken.", (), sum),
+    "pointsman_spans_dropped_total": Kind("SpanCounts that did not reach the collector.", (), sum),
     "pointsman_cache_entries": Kind("Answers kept in memory.", (), sum),
     "pointsman_cache_bytes": Kind("What they take.", (), sum),
     "pointsman_cache_evicted_total": Kind("Answers that had to go for others, or were not let in.", (), sum),
@@ -71,8 +71,8 @@ def readings(
     catalog: Catalog,
     admission: Admission,
     cache: Cache | None,
-    spans: Spans,
-    redis: Mapping[str, Redis],
+    spans: SpanCounts,
+    redis: Mapping[str, RedisHealth],
     clock: Callable[[], float],
 ) -> Iterator[GaugeReading]:
     """Return this worker's figures; `redis` is who uses it, by what for, and `clock` monotonic."""
@@ -83,12 +83,12 @@ def readings(
     yield GaugeReading("pointsman_spans_dropped_total", (), spans.lost)
     if cache is not None:
         yield from _of_cache(cache)
-    for name, entry in catalog.entries.items():
+    for name, entry in catalog.routes.items():
         yield GaugeReading("pointsman_model_ready", (name,), float(entry.ready(now)))
     for use, user in redis.items():
         yield GaugeReading("pointsman_redis_up", (use,), float(user.up))
-    for target in catalog.targets:
-        yield from _of(target, now)
+    for endpoint in catalog.endpoints:
+        yield from _of(endpoint, now)
 
 
 def _of_cache(cache: Cache) -> Iterator[GaugeReading]:
@@ -100,13 +100,13 @@ def _of_cache(cache: Cache) -> Iterator[GaugeReading]:
         yield GaugeReading("pointsman_cache_faults_total", (kind,), count)
 
 
-def _of(target: Endpoint, now: float) -> Iterator[GaugeReading]:
-    labels = (target.name, target.engine)
-    figures = target.figures
+def _of(endpoint: Endpoint, now: float) -> Iterator[GaugeReading]:
+    labels = (endpoint.name, endpoint.engine)
+    figures = endpoint.figures
     for name, value in (
-        ("pointsman_deployment_in_flight", target.in_flight),
-        ("pointsman_deployment_up", target.up),
-        ("pointsman_breaker_open", not target.breaker.allows(now)),
+        ("pointsman_deployment_in_flight", endpoint.in_flight),
+        ("pointsman_deployment_up", endpoint.up),
+        ("pointsman_breaker_open", not endpoint.breaker.allows(now)),
         ("pointsman_engine_running", figures.running),
         ("pointsman_engine_waiting", figures.waiting),
         ("pointsman_engine_kv_use_ratio", figures.kv_use),

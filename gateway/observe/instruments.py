@@ -24,7 +24,7 @@ REQUEST = ("operation", "engine", "model", "deployment", "outcome")
 GENERATES = frozenset(GENERATIVE.values())
 
 
-class Request(NamedTuple):
+class RequestLabels(NamedTuple):
     """What a request is counted under. All of it is from the configuration or a fixed set of words."""
 
     operation: str
@@ -35,7 +35,7 @@ class Request(NamedTuple):
     error: str
 
 
-class Generated(NamedTuple):
+class GenerationSeries(NamedTuple):
     """The series of the requests of one kind that ask for an answer of a model's."""
 
     duration: Histogram
@@ -78,13 +78,13 @@ class GenAi:
             registry=registry,
         )
 
-    def of(self, request: Request) -> Generated | None:
+    def of(self, request: RequestLabels) -> GenerationSeries | None:
         """Return the series of requests that ask for an answer of a model's, and nothing for others."""
         if request.operation not in GENERATES:
             return None
         labels, of_deployment = request[:3], request[:4]
         ok, found = request.outcome == "ok", request.engine not in ("", "cache")
-        return Generated(
+        return GenerationSeries(
             self._duration.labels(*of_deployment, request.error),
             self._tokens.labels(*labels, "input") if found else None,
             self._tokens.labels(*labels, "output") if found else None,

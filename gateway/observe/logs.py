@@ -30,7 +30,7 @@ CHATTY = ("pointsman", "uvicorn.error")  # from INFO on; all else from WARNING o
 _encode = msgspec.json.Encoder().encode
 
 
-class Line(msgspec.Struct):
+class AccessLine(msgspec.Struct):
     """What is said of a request."""
 
     time: datetime
@@ -58,7 +58,7 @@ class Line(msgspec.Struct):
     event: str = "request"
 
 
-def as_text(line: Line) -> bytes:
+def as_text(line: AccessLine) -> bytes:
     """Return the line of a request as people like to read it."""
     who = " ".join(name for name in (line.model, line.deployment or line.engine) if name)
     path = "".join(letter if letter.isprintable() else "?" for letter in line.path)  # nothing that a terminal obeys
@@ -86,11 +86,11 @@ class RequestLog:
                 self._write(b"\n".join(lines))
 
 
-def _line(context: RequestContext, now: float, wall: float) -> Line:
+def _line(context: RequestContext, now: float, wall: float) -> AccessLine:
     ended = outcome(context.failure)
     usage, failure = context.usage, context.failure
     engine, deployment = context.served_by
-    return Line(
+    return AccessLine(
         time=datetime.fromtimestamp(wall, UTC),
         level=LEVELS.get(ended, "info"),
         request_id=context.id,

@@ -21,7 +21,7 @@ from prometheus_client.multiprocess import MultiProcessCollector
 
 from gateway.http.context import RequestContext
 from gateway.observe.gauges import GaugeCollector
-from gateway.observe.instruments import Generated, Instruments, Request
+from gateway.observe.instruments import GenerationSeries, Instruments, RequestLabels
 from gateway.observe.labels import error_type, operation, outcome
 from gateway.observe.worker_snapshots import GaugeReading, WorkerSnapshots
 
@@ -63,7 +63,7 @@ class Metrics:
         self._wall = wall
         self._board = WorkerSnapshots(shared) if shared else None
         self._instruments = Instruments(registry)
-        self._known: dict[Request, tuple[Counter, Generated | None]] = {}
+        self._known: dict[RequestLabels, tuple[Counter, GenerationSeries | None]] = {}
         self._cached: dict[tuple[str, str], Counter] = {}
         self._shed = self._unchecked = 0
         if shared:
@@ -82,7 +82,7 @@ class Metrics:
             return
         engine, deployment = context.served_by
         failure = context.failure
-        request = Request(doing, engine, context.model, deployment, outcome(failure), error_type(failure))
+        request = RequestLabels(doing, engine, context.model, deployment, outcome(failure), error_type(failure))
         requests, generated = self._known.get(request) or self._new(request)
         requests.inc()
         if context.cache:
@@ -105,14 +105,14 @@ class Metrics:
             known = self._cached[model, result] = self._instruments.cache.labels(model, result)
         return known
 
-    def _new(self, request: Request) -> tuple[Counter, Generated | None]:
+    def _new(self, request: RequestLabels) -> tuple[Counter, GenerationSeries | None]:
         found = self._known[request] = (
             self._instruments.requests.labels(*request[:5]),
             self._instruments.gen_ai.of(request),
         )
         return found
 
-    def _generated(self, context: RequestContext, series: Generated, now: float) -> None:
+    def _generated(self, context: RequestContext, series: GenerationSeries, now: float) -> None:
         series.duration.observe(now - context.began)
         usage = context.usage
         if usage is not None and series.tokens_in is not None and series.tokens_out is not None:
@@ -131,13 +131,13 @@ class Metrics:
             if usage is not None and usage.completion_tokens > 1:
                 series.per_token.observe((context.heard - first) / (usage.completion_tokens - 1))
 
-    def _troubles(self, context: RequestContext, request: Request) -> None:
+    def _troubles(self, context: RequestContext, request: RequestLabels) -> None:
         last = context.answering or (context.attempts[-1] if context.attempts else None)
         for attempt in context.attempts:
             if attempt is not last:
                 cause = outcome(attempt.failure)
                 self._instruments.retries.labels(
-                    attempt.offer.target.name, "hedged" if cause == "aborted" else cause
+                    attempt.candidate.endpoint.name, "hedged" if cause == "aborted" else cause
                 ).inc()
         if request.outcome == "rate_limited" and not context.attempts:
             self._instruments.limited.labels(getattr(context.failure, "type", "")).inc()

@@ -68,15 +68,15 @@ def of_request(context: RequestContext, parented: bool) -> Attributes:
 
 def of_try(context: RequestContext, attempt: Attempt, place: int, notes: Notes) -> Attributes:
     """Return the attributes of a try's span."""
-    target = attempt.offer.target
-    url = target.at("")
+    endpoint = attempt.candidate.endpoint
+    url = endpoint.at("")
     said: Attributes = {
         "gen_ai.operation.name": operation(context.path),
-        "gen_ai.provider.name": target.engine,
+        "gen_ai.provider.name": endpoint.engine,
         "gen_ai.request.model": context.model,
         "server.address": url.host,
         "server.port": url.port,
-        "pointsman.deployment": target.name,
+        "pointsman.deployment": endpoint.name,
     }
     if context.stream:
         said["gen_ai.request.stream"] = True
@@ -111,7 +111,7 @@ def of_call(call: Call) -> Attributes:
 
 def of_answer(context: RequestContext, attempt: Attempt, notes: Notes) -> Attributes:
     """Return what came of it."""
-    said: Attributes = {"gen_ai.response.model": attempt.offer.model or context.model}
+    said: Attributes = {"gen_ai.response.model": attempt.candidate.model or context.model}
     if notes.call is not None:
         said["gen_ai.response.id"] = notes.call.id
     if context.first:

@@ -31,7 +31,7 @@ class Redaction:
         return text
 
 
-class Words:
+class ContentBudget:
     """Texts as one attribute may hold them: redacted, and all of them together no longer than `MOST`."""
 
     def __init__(self, redact: Redaction) -> None:
@@ -73,9 +73,9 @@ class ContentNotes(Notes):
         """Return the attributes that hold what was said."""
         said = {}
         if self.call is not None:
-            said["gen_ai.input.messages"] = _json(asked(self.call.view, Words(self._redact)))
+            said["gen_ai.input.messages"] = _json(asked(self.call.view, ContentBudget(self._redact)))
         if self._spoken:
-            words = Words(self._redact)
+            words = ContentBudget(self._redact)
             choices = sorted(self._spoken.items())
             answers = [spoken.message(words, self.reasons.get(index, "error")) for index, spoken in choices]
             said["gen_ai.output.messages"] = _json(answers)
@@ -102,7 +102,7 @@ class Spoken:
             for key in ("name", "arguments"):
                 known[key] += call["function"].get(key) or ""
 
-    def message(self, words: Words, reason: str) -> dict[str, Any]:
+    def message(self, words: ContentBudget, reason: str) -> dict[str, Any]:
         """Return the choice as a message."""
         thought, text = "".join(self._thoughts), "".join(self._texts)
         parts = [words.part(thought, "reasoning")] if thought else []
@@ -111,7 +111,7 @@ class Spoken:
         return {"role": "assistant", "parts": parts, "finish_reason": reason}
 
 
-def asked(view: Any, words: Words) -> list[dict[str, Any]]:
+def asked(view: Any, words: ContentBudget) -> list[dict[str, Any]]:
     """Return the messages of a request; of prompts that are token ids, nothing."""
     if isinstance(view, ChatRequest):
         return [{"role": message.role, "parts": list(_parts(message, words))} for message in view.messages]
@@ -119,7 +119,7 @@ def asked(view: Any, words: Words) -> list[dict[str, Any]]:
     return [{"role": "user", "parts": [words.part(text)]} for text in texts]
 
 
-def _parts(message: Message, words: Words) -> Iterable[dict[str, Any]]:
+def _parts(message: Message, words: ContentBudget) -> Iterable[dict[str, Any]]:
     if message.role == "tool":
         yield {"type": "tool_call_response", "id": None, "response": words.cut(message.text)}
         return

@@ -26,7 +26,7 @@ class Waiter:
     rank: int
     number: int
     new: bool = field(compare=False)
-    offers: Sequence[Candidate] = field(compare=False)
+    candidates: Sequence[Candidate] = field(compare=False)
     place: "asyncio.Future[Candidate]" = field(compare=False)
 
 
@@ -45,19 +45,19 @@ class Admission:
         """How many requests wait."""
         return len(self._waiting)
 
-    async def take(self, offers: Sequence[Candidate], tier: Tier, new: bool) -> Candidate:
+    async def take(self, candidates: Sequence[Candidate], tier: Tier, new: bool) -> Candidate:
         """Take a place at the first of the deployments that has one, and if `new` one in all. Raises Unavailable."""
-        found = self._room(offers, new)
-        return self._seat(found, new) if found else await self._wait(offers, RANK[tier], new)
+        found = self._room(candidates, new)
+        return self._seat(found, new) if found else await self._wait(candidates, RANK[tier], new)
 
-    def take_now(self, offers: Sequence[Candidate]) -> Candidate | None:
+    def take_now(self, candidates: Sequence[Candidate]) -> Candidate | None:
         """Take a place at one of the deployments for a request that has one already, if there is room now."""
-        found = self._room(offers, new=False)
+        found = self._room(candidates, new=False)
         return found and self._seat(found, new=False)
 
-    def give_back(self, offer: Candidate) -> None:
+    def give_back(self, candidate: Candidate) -> None:
         """Give back a place at a deployment."""
-        offer.target.in_flight -= 1
+        candidate.endpoint.in_flight -= 1
         if self._waiting:
             self.call_up()
 
@@ -70,28 +70,28 @@ class Admission:
     def call_up(self) -> None:
         """Give places to those who wait, as far as there are any."""
         for waiter in list(self._waiting):
-            found = None if waiter.place.done() else self._room(waiter.offers, waiter.new)
+            found = None if waiter.place.done() else self._room(waiter.candidates, waiter.new)
             if found:
                 self._waiting.remove(waiter)
                 waiter.place.set_result(self._seat(found, waiter.new))
 
-    def _room(self, offers: Sequence[Candidate], new: bool) -> Candidate | None:
+    def _room(self, candidates: Sequence[Candidate], new: bool) -> Candidate | None:
         if new and self.in_flight >= self.bounds.max_in_flight:
             return None
-        for offer in offers:
-            target = offer.target
-            if not target.max_in_flight or target.in_flight < target.max_in_flight:
-                return offer
+        for candidate in candidates:
+            endpoint = candidate.endpoint
+            if not endpoint.max_in_flight or endpoint.in_flight < endpoint.max_in_flight:
+                return candidate
         return None
 
-    def _seat(self, offer: Candidate, new: bool) -> Candidate:
+    def _seat(self, candidate: Candidate, new: bool) -> Candidate:
         self.in_flight += new
-        offer.target.in_flight += 1
-        return offer
+        candidate.endpoint.in_flight += 1
+        return candidate
 
-    async def _wait(self, offers: Sequence[Candidate], rank: int, new: bool) -> Candidate:
+    async def _wait(self, candidates: Sequence[Candidate], rank: int, new: bool) -> Candidate:
         self._number += 1
-        waiter = Waiter(rank, self._number, new, offers, asyncio.get_running_loop().create_future())
+        waiter = Waiter(rank, self._number, new, candidates, asyncio.get_running_loop().create_future())
         bisect.insort(self._waiting, waiter)
         if len(self._waiting) > self.bounds.queue:
             self._turn_away(self._waiting.pop())

@@ -25,7 +25,7 @@ log = logging.getLogger("pointsman")
 
 
 async def first_good(
-    offers: Sequence[Candidate], ask: Ask[T], context: RequestContext, services: Services, patience: float = NEVER
+    candidates: Sequence[Candidate], ask: Ask[T], context: RequestContext, services: Services, patience: float = NEVER
 ) -> T:
     """Ask the deployments in order; return the first good answer. Raises the last one's PointsmanError.
 
@@ -34,15 +34,15 @@ async def first_good(
     """
     services.budget.earn()
     while True:
-        attempt = await _begin(offers, context, services)
+        attempt = await _begin(candidates, context, services)
         context.patience = patience
         try:
             _check_open(attempt)
-            answer = await _asked(attempt, offers, ask, context, services)
+            answer = await _asked(attempt, candidates, ask, context, services)
         except (Exception, asyncio.CancelledError) as error:
             failure = context.ended_by(error)
             end(attempt, failure, services)
-            pause = _pause(failure, offers, context, services)
+            pause = _pause(failure, candidates, context, services)
             if pause is None:
                 raise failure from error
         else:
@@ -60,14 +60,14 @@ def end(attempt: Attempt, failure: BaseException | None, services: Services) -> 
         return
     now = attempt.ended = services.clock()
     attempt.failure = failure
-    target = attempt.offer.target
+    endpoint = attempt.candidate.endpoint
     if failure is None:
         _note_success(attempt, now)
     elif not isinstance(failure, THE_ENGINES_DOING) or isinstance(failure, ModelFailed):
-        target.breaker.record_ignored(attempt.half_open_probe)
-    elif target.breaker.failed(attempt.half_open_probe, now):
-        log.warning("%s is left alone for %.1f s: %s", target.name, target.breaker.open_until - now, failure)
-    services.admission.give_back(attempt.offer)
+        endpoint.breaker.record_ignored(attempt.half_open_probe)
+    elif endpoint.breaker.failed(attempt.half_open_probe, now):
+        log.warning("%s is left alone for %.1f s: %s", endpoint.name, endpoint.breaker.open_until - now, failure)
+    services.admission.give_back(attempt.candidate)
 
 
 def finish(context: RequestContext, services: Services) -> None:
@@ -87,61 +87,61 @@ def _settle(attempt: Attempt, services: Services) -> None:
 
 
 def _note_success(attempt: Attempt, now: float) -> None:
-    target = attempt.offer.target
-    if target.breaker.succeeded(attempt.half_open_probe, now):
-        target.returned(now)
+    endpoint = attempt.candidate.endpoint
+    if endpoint.breaker.succeeded(attempt.half_open_probe, now):
+        endpoint.returned(now)
 
 
-async def _begin(offers: Sequence[Candidate], context: RequestContext, services: Services) -> Attempt:
+async def _begin(candidates: Sequence[Candidate], context: RequestContext, services: Services) -> Attempt:
     new = not context.attempts
     if not new:
-        offers = _next(offers, context, services.clock()) or offers
-    offer = await services.admission.take(offers, context.tier, new)
+        candidates = _next(candidates, context, services.clock()) or candidates
+    candidate = await services.admission.take(candidates, context.tier, new)
     context.admitted = True
-    return _at(offer, context, services)
+    return _at(candidate, context, services)
 
 
-def _at(offer: Candidate, context: RequestContext, services: Services) -> Attempt:
+def _at(candidate: Candidate, context: RequestContext, services: Services) -> Attempt:
     now = context.heard = services.clock()
-    target = offer.target
+    endpoint = candidate.endpoint
     if not context.attempts:
         context.passed("queue", now)
-    attempt = Attempt(offer, now, target.breaker.allows(now) and target.begins(now))
+    attempt = Attempt(candidate, now, endpoint.breaker.allows(now) and endpoint.begins(now))
     context.attempts.append(attempt)
     context.answering = attempt
     return attempt
 
 
-def _left(offers: Sequence[Candidate], context: RequestContext) -> Sequence[Candidate]:
+def _left(candidates: Sequence[Candidate], context: RequestContext) -> Sequence[Candidate]:
     """Return the deployments that have not been asked yet."""
     if not context.attempts:
-        return offers
-    tried = {id(attempt.offer) for attempt in context.attempts}
-    return [offer for offer in offers if id(offer) not in tried]
+        return candidates
+    tried = {id(attempt.candidate) for attempt in context.attempts}
+    return [candidate for candidate in candidates if id(candidate) not in tried]
 
 
-def _next(offers: Sequence[Candidate], context: RequestContext, now: float) -> Sequence[Candidate]:
+def _next(candidates: Sequence[Candidate], context: RequestContext, now: float) -> Sequence[Candidate]:
     """Return the deployments to be asked next: those that have not been, or all again; none that is left alone."""
-    allowed = [offer for offer in offers if offer.target.breaker.allows(now)]
+    allowed = [candidate for candidate in candidates if candidate.endpoint.breaker.allows(now)]
     return _left(allowed, context) or allowed
 
 
 def _check_open(attempt: Attempt) -> None:
     """See that the deployment is not left alone since its place was waited for. Raises Unavailable."""
-    target = attempt.offer.target
-    if target.breaker.open_until and not attempt.half_open_probe:
-        raise Unavailable(f"The engine {target.name} has failed too often.", headers={"retry-after": RETRY_AFTER})
+    endpoint = attempt.candidate.endpoint
+    if endpoint.breaker.open_until and not attempt.half_open_probe:
+        raise Unavailable(f"The engine {endpoint.name} has failed too often.", headers={"retry-after": RETRY_AFTER})
 
 
 def _pause(
-    failure: BaseException, offers: Sequence[Candidate], context: RequestContext, services: Services
+    failure: BaseException, candidates: Sequence[Candidate], context: RequestContext, services: Services
 ) -> float | None:
     """Return how long to wait before the next attempt, or None if there is to be none."""
     over = context.stopped is not None and not isinstance(context.stopped, UpstreamIdleTimeout)
-    following = _next(offers, context, services.clock())
+    following = _next(candidates, context, services.clock())
     if over or context.status or not following:
         return None
-    elsewhere = all(attempt.offer is not following[0] for attempt in context.attempts)
+    elsewhere = all(attempt.candidate is not following[0] for attempt in context.attempts)
     rules = services.config.retries
     return wait(failure, len(context.attempts), elsewhere, rules, services.budget, services.random)
 
@@ -150,17 +150,17 @@ def _pause(
 
 
 async def _asked(
-    attempt: Attempt, offers: Sequence[Candidate], ask: Ask[T], context: RequestContext, services: Services
+    attempt: Attempt, candidates: Sequence[Candidate], ask: Ask[T], context: RequestContext, services: Services
 ) -> T:
     """Ask one deployment; where the model is hedged and it is slow to begin, a second beside it."""
     after = context.hedge_after
-    if not after or len(offers) == 1:
+    if not after or len(candidates) == 1:
         return await ask(attempt)
     first = asyncio.create_task(ask(attempt))
     racing = {first: attempt}
     try:
         await asyncio.wait(racing, timeout=after)
-        other = None if first.done() or context.status else _another(offers, context, services)
+        other = None if first.done() or context.status else _another(candidates, context, services)
         if other is not None:
             racing[asyncio.create_task(ask(other))] = other
         return await _winner(racing, context, services)
@@ -168,16 +168,16 @@ async def _asked(
         await _stop(racing, context, services)
 
 
-def _another(offers: Sequence[Candidate], context: RequestContext, services: Services) -> Attempt | None:
+def _another(candidates: Sequence[Candidate], context: RequestContext, services: Services) -> Attempt | None:
     """Begin a second attempt, if a deployment has room now and the budget allows it."""
-    left = [offer for offer in _left(offers, context) if offer.target.ready(services.clock())]
-    offer = services.admission.take_now(left)
-    if offer is None:
+    left = [candidate for candidate in _left(candidates, context) if candidate.endpoint.ready(services.clock())]
+    candidate = services.admission.take_now(left)
+    if candidate is None:
         return None
     if not services.budget.spend():
-        services.admission.give_back(offer)
+        services.admission.give_back(candidate)
         return None
-    attempt = _at(offer, context, services)
+    attempt = _at(candidate, context, services)
     context.answering = None  # until one has won, nobody's name is told
     return attempt
 

@@ -27,17 +27,17 @@ class EngineClient:
     def __init__(self, call: Call, attempt: Attempt, context: RequestContext, services: Services) -> None:
         self.call = call
         self.attempt = attempt
-        self.backend = attempt.offer.target.backend
+        self.backend = attempt.candidate.endpoint.backend
         self.context = context
         self.clock = services.clock
-        self._target = attempt.offer.target
+        self._endpoint = attempt.candidate.endpoint
         self._upstream = services.upstream
         place = context.attempts.index(attempt)
-        self._headers = {"x-request-id": call.request_id, **context.trace.headers(place, self._target.engine)}
+        self._headers = {"x-request-id": call.request_id, **context.trace.headers(place, self._endpoint.engine)}
 
     def encoded(self) -> list[UpstreamRequest]:
         """Return what to send; the attempt holds what was adapted."""
-        requests = self.backend.encode(self.call, self.attempt.offer.model)
+        requests = self.backend.encode(self.call, self.attempt.candidate.model)
         self.attempt.adapted = requests[0].adapted
         return requests
 
@@ -46,7 +46,7 @@ class EngineClient:
         context = self.context
         context.heard = self.clock()
         context.asked = context.asked or context.heard
-        reply = await self._upstream.post(self._target, request.path, request.body, self._headers)
+        reply = await self._upstream.post(self._endpoint, request.path, request.body, self._headers)
         context.heard = self.clock()
         return reply
 

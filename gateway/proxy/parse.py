@@ -88,7 +88,7 @@ def _in_newer_words(raw: dict[str, Raw], older: bool) -> dict[str, Raw]:
 
 
 def _with_allowed_tools(raw: dict[str, Raw], view: ChatRequest, allowed: AllowedTools) -> dict[str, Raw]:
-    """Return a chat that offers the allowed tools alone."""
+    """Return a chat that candidates the allowed tools alone."""
     if not view.tools:
         raise InvalidRequest("'tool_choice' is only allowed when 'tools' are given.", "tool_choice")
     names = {tool.name for tool in allowed.tools}

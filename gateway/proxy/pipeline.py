@@ -15,7 +15,7 @@ from backends.merge import merged
 from gateway.access.auth import allow
 from gateway.access.principal import Tier
 from gateway.cache.middleware import played, shared
-from gateway.cache.policy import Asked
+from gateway.cache.policy import CacheLookup
 from gateway.http.context import RequestContext
 from gateway.http.errors import PointsmanError
 from gateway.http.respond import Send, respond
@@ -26,7 +26,7 @@ from gateway.proxy.engine_client import EngineClient, MergedSource, Older
 from gateway.proxy.sources import Ready, Source
 from gateway.routing import plan
 from gateway.services import Services
-from gateway.upstream.models import Candidate, Entry
+from gateway.upstream.models import Candidate, ModelRoute
 
 PIN = b"x-pointsman-engine"
 FLEX = b'"flex"'
@@ -38,34 +38,36 @@ _encode = msgspec.json.Encoder().encode
 
 async def serve(call: Call, context: RequestContext, send: Send, services: Services) -> None:
     """Answer a call. Raises PointsmanError as long as nothing has been sent."""
-    entry = services.catalog.find(call.model)
-    call = msgspec.structs.replace(call, model=call.model or entry.name, beside_tgi=entry.beside_tgi)
-    context.model = entry.name
-    allow(context.principal, entry.name)
+    route = services.catalog.find(call.model)
+    call = msgspec.structs.replace(call, model=call.model or route.name, beside_tgi=route.beside_tgi)
+    context.model = route.name
+    allow(context.principal, route.name)
     context.stream = call.stream
     if context.trace.notes is not None:
         context.trace.notes.call = call
     context.tier = tier(call.body.get("service_tier"), context)
-    asked = await _cached(call, entry, context, send, services)
+    asked = await _cached(call, route, context, send, services)
     if context.cache == "hit":
         return
     if pin(context) == "tgi":
-        call = await as_text(call, entry, context, services)
-    offers = plan(call, entry, pin(context), services.clock(), services.random)
+        call = await as_text(call, route, context, services)
+    candidates = plan(call, route, pin(context), services.clock(), services.random)
     context.passed("route", services.clock())
     if call.stream:
-        context.hedge_after = entry.settings.hedge_after
-        await _stream(call, offers, asked, context, send, services)
+        context.hedge_after = route.settings.hedge_after
+        await _stream(call, candidates, asked, context, send, services)
     else:
-        await _whole(call, offers, asked, context, send, services)
+        await _whole(call, candidates, asked, context, send, services)
 
 
-async def _cached(call: Call, entry: Entry, context: RequestContext, send: Send, services: Services) -> Asked | None:
+async def _cached(
+    call: Call, route: ModelRoute, context: RequestContext, send: Send, services: Services
+) -> CacheLookup | None:
     """Answer with what is kept, if there is anything; return what else the call asks of the cache."""
     cache = services.cache
     if cache is None:
         return None
-    asked = cache.asked(call, context.headers, context.principal.tenant, entry, pin(context) or "")
+    asked = cache.asked(call, context.headers, context.principal.tenant, route, pin(context) or "")
     context.cache = "miss" if asked is not None and asked.words.look else "bypass"
     kept = await cache.get(asked) if asked is not None else None
     now = services.clock()
@@ -89,19 +91,24 @@ def tier(asked: Raw | None, context: RequestContext) -> Tier:
 
 
 async def _source(
-    call: Call, offers: list[Candidate], asked: Asked | None, context: RequestContext, services: Services
+    call: Call, candidates: list[Candidate], asked: CacheLookup | None, context: RequestContext, services: Services
 ) -> Source:
     """Return the source of the answer, its beginning read: the engines', or that of an identical request in flight."""
-    open_ = partial(_opened if call.stream else _answered, call, offers, services)
+    open_ = partial(_opened if call.stream else _answered, call, candidates, services)
     if asked is None or services.cache is None:
         return await open_(context)
     return await shared(asked, call, context, open_, services.cache, services)
 
 
 async def _whole(
-    call: Call, offers: list[Candidate], asked: Asked | None, context: RequestContext, send: Send, services: Services
+    call: Call,
+    candidates: list[Candidate],
+    asked: CacheLookup | None,
+    context: RequestContext,
+    send: Send,
+    services: Services,
 ) -> None:
-    source = await _source(call, offers, asked, context, services)
+    source = await _source(call, candidates, asked, context, services)
     try:
         (answer,) = await source.read()
     finally:
@@ -112,9 +119,9 @@ async def _whole(
     await respond(context, send, services.clock(), 200, _encode(answer))
 
 
-async def _answered(call: Call, offers: list[Candidate], services: Services, context: RequestContext) -> Source:
+async def _answered(call: Call, candidates: list[Candidate], services: Services, context: RequestContext) -> Source:
     completion = await first_good(
-        offers, lambda attempt: _complete(EngineClient(call, attempt, context, services)), context, services
+        candidates, lambda attempt: _complete(EngineClient(call, attempt, context, services)), context, services
     )
     if call.older:
         functions.answer(completion.answer)
@@ -128,11 +135,16 @@ async def _complete(asker: EngineClient) -> Completion:
 
 
 async def _stream(
-    call: Call, offers: list[Candidate], asked: Asked | None, context: RequestContext, send: Send, services: Services
+    call: Call,
+    candidates: list[Candidate],
+    asked: CacheLookup | None,
+    context: RequestContext,
+    send: Send,
+    services: Services,
 ) -> None:
     client = ClientStream(context, send, services.clock)
     try:
-        await _relay(call, await _source(call, offers, asked, context, services), context, client, services)
+        await _relay(call, await _source(call, candidates, asked, context, services), context, client, services)
     except (Exception, asyncio.CancelledError) as error:
         failure = context.failure = context.ended_by(error)
         if not client.begun or not isinstance(failure, PointsmanError):
@@ -158,9 +170,9 @@ async def _relay(call: Call, source: Source, context: RequestContext, client: Cl
     await client.finish(call, source.usage, events)
 
 
-async def _opened(call: Call, offers: list[Candidate], services: Services, context: RequestContext) -> Source:
+async def _opened(call: Call, candidates: list[Candidate], services: Services, context: RequestContext) -> Source:
     source = await first_good(
-        offers,
+        candidates,
         lambda attempt: _open(EngineClient(call, attempt, context, services)),
         context,
         services,

@@ -9,12 +9,12 @@ from random import Random
 from gateway.upstream.models import Candidate
 
 
-def order(offers: list[Candidate], head: bytes, now: float, random: Random) -> list[Candidate]:
-    """Return the offers, the less busy of two first; the rest follow by how busy they are."""
+def order(candidates: list[Candidate], head: bytes, now: float, random: Random) -> list[Candidate]:
+    """Return the candidates, the less busy of two first; the rest follow by how busy they are."""
 
-    def busy(offer: Candidate) -> float:
-        return (offer.target.load + 1) / max(offer.target.share(now), 1e-9)
+    def busy(candidate: Candidate) -> float:
+        return (candidate.endpoint.load + 1) / max(candidate.endpoint.share(now), 1e-9)
 
-    shared = [offer for offer in offers if offer.target.share(now)] or offers
+    shared = [candidate for candidate in candidates if candidate.endpoint.share(now)] or candidates
     first = min(random.sample(shared, min(2, len(shared))), key=busy)
-    return [first, *sorted((offer for offer in offers if offer is not first), key=busy)]
+    return [first, *sorted((candidate for candidate in candidates if candidate is not first), key=busy)]

@@ -14,24 +14,24 @@ from gateway.upstream.models import Candidate
 BOUND = 1.25
 
 
-def order(offers: list[Candidate], head: bytes, now: float, random: Random) -> list[Candidate]:
-    """Return the offers by what the head's hash says of them, those over their bound last."""
-    ranked = sorted(offers, key=lambda offer: _score(offer, head, now))
-    shares = [offer.target.share(now) for offer in ranked]
+def order(candidates: list[Candidate], head: bytes, now: float, random: Random) -> list[Candidate]:
+    """Return the candidates by what the head's hash says of them, those over their bound last."""
+    ranked = sorted(candidates, key=lambda candidate: _score(candidate, head, now))
+    shares = [candidate.endpoint.share(now) for candidate in ranked]
     whole = sum(shares) or 1.0
-    in_flight = sum(offer.target.load for offer in ranked) + 1
+    in_flight = sum(candidate.endpoint.load for candidate in ranked) + 1
     room = [
-        offer.target.load + 1 <= math.ceil(BOUND * in_flight * share / whole)
-        for offer, share in zip(ranked, shares, strict=True)
+        candidate.endpoint.load + 1 <= math.ceil(BOUND * in_flight * share / whole)
+        for candidate, share in zip(ranked, shares, strict=True)
     ]
     return [
-        *(offer for offer, has in zip(ranked, room, strict=True) if has),
-        *(offer for offer, has in zip(ranked, room, strict=True) if not has),
+        *(candidate for candidate, has in zip(ranked, room, strict=True) if has),
+        *(candidate for candidate, has in zip(ranked, room, strict=True) if not has),
     ]
 
 
-def _score(offer: Candidate, head: bytes, now: float) -> float:
+def _score(candidate: Candidate, head: bytes, now: float) -> float:
     """Return the place that a deployment has for this head: the lowest wins, each as often as its share says."""
-    share = offer.target.share(now)
-    drawn = int.from_bytes(blake2b(offer.target.name.encode() + b"\0" + head, digest_size=8).digest())
+    share = candidate.endpoint.share(now)
+    drawn = int.from_bytes(blake2b(candidate.endpoint.name.encode() + b"\0" + head, digest_size=8).digest())
     return -math.log((drawn + 1) / 2**64) / share if share else math.inf

@@ -59,7 +59,7 @@ class Drained(aiohttp.StreamReader):
 class Reply:
     """An engine's answer: its status and headers are here, its body is read when it is wanted."""
 
-    def __init__(self, response: aiohttp.ClientResponse, target: Endpoint, drains: set[asyncio.Task[None]]) -> None:
+    def __init__(self, response: aiohttp.ClientResponse, endpoint: Endpoint, drains: set[asyncio.Task[None]]) -> None:
         self.status = response.status
         self.headers: CIMultiDictProxy[str] = response.headers
         if type(response.content) is aiohttp.StreamReader:  # else it is the empty one, which all share
@@ -69,19 +69,19 @@ class Reply:
             connection.body = response.content
         self._response = response
         self._read = response.content.readany
-        self._target = target
+        self._endpoint = endpoint
         self._drains = drains
 
     async def read(self) -> bytes:
         """Return the whole body."""
-        return await _seam(self._response.read(), self._target)
+        return await _seam(self._response.read(), self._endpoint)
 
     async def chunk(self) -> bytes:
         """Return what has come of the body since the last call, or wait for more; at the end, nothing."""
         try:
             return await self._read()
         except (aiohttp.ClientError, OSError) as error:
-            raise _mapped(error, self._target) from error
+            raise _mapped(error, self._endpoint) from error
 
     def close(self) -> None:
         """Close the connection unless the body has been read: for an engine, that cancels the work."""
@@ -169,52 +169,52 @@ class Upstream:
         if self._session is not None:
             await self._session.close()
 
-    async def post(self, target: Endpoint, path: str, body: bytes, headers: dict[str, str]) -> Reply:
+    async def post(self, endpoint: Endpoint, path: str, body: bytes, headers: dict[str, str]) -> Reply:
         """Send a request; return when the answer's head is there. Raises UpstreamConnectError and EngineFailed."""
         began = self._clock()
         try:
-            return await self._send(target, "POST", path, body, headers)
+            return await self._send(endpoint, "POST", path, body, headers)
         except UpstreamReset:
             # A connection kept alive may be closed by the engine just as it is used again; any later, it was at work.
             if self._clock() - began > STALE:
                 raise
-            return await self._send(target, "POST", path, body, headers)
+            return await self._send(endpoint, "POST", path, body, headers)
 
-    async def get(self, target: Endpoint, path: str) -> Reply:
+    async def get(self, endpoint: Endpoint, path: str) -> Reply:
         """Ask for a path. Raises as `post` does."""
-        return await self._send(target, "GET", path, None, {})
+        return await self._send(endpoint, "GET", path, None, {})
 
     async def _send(
-        self, target: Endpoint, method: str, path: str, body: bytes | None, headers: dict[str, str]
+        self, endpoint: Endpoint, method: str, path: str, body: bytes | None, headers: dict[str, str]
     ) -> Reply:
         assert self._session is not None, "open() comes first"
         asked = self._session.request(
             method,
-            target.at(path),
+            endpoint.at(path),
             data=body,
-            headers=target.headers | headers,
+            headers=endpoint.headers | headers,
             allow_redirects=False,
             timeout=self._timeout,
-            server_hostname=target.server_name,
+            server_hostname=endpoint.server_name,
         )
-        return Reply(await _seam(asked, target), target, self._drains)
+        return Reply(await _seam(asked, endpoint), endpoint, self._drains)
 
 
-async def _seam(waited: Awaitable[T], target: Endpoint) -> T:
+async def _seam(waited: Awaitable[T], endpoint: Endpoint) -> T:
     try:
         return await waited
     except (TimeoutError, aiohttp.ClientError, OSError) as error:
-        raise _mapped(error, target) from error
+        raise _mapped(error, endpoint) from error
 
 
 class UpstreamReset(EngineFailed):
     """The engine closed the connection without an answer."""
 
 
-def _mapped(error: Exception, target: Endpoint) -> EngineFailed | Unavailable:
-    name = target.name
+def _mapped(error: Exception, endpoint: Endpoint) -> EngineFailed | Unavailable:
+    name = endpoint.name
     if isinstance(error, aiohttp.ClientConnectorError | aiohttp.ConnectionTimeoutError | aiohttp.InvalidURL):
-        target.lost(f"no connection to {target.url}: {_reason(error)}")
+        endpoint.lost(f"no connection to {endpoint.url}: {_reason(error)}")
         return UpstreamConnectError(f"The engine {name} cannot be reached.", headers={"retry-after": RETRY_AFTER})
     if isinstance(error, aiohttp.ServerDisconnectedError | aiohttp.ClientOSError | ConnectionError):
         return UpstreamReset(f"The engine {name} closed the connection without an answer.")

@@ -32,10 +32,10 @@ class HealthChecker:
 
     def follow(self) -> None:
         """Ask the engines that the catalog has now, and none that it has no more."""
-        for target in set(self._asking) - set(self._catalog.targets):
-            self._asking.pop(target).cancel()
-        for target in set(self._catalog.targets) - set(self._asking):
-            self._asking[target] = asyncio.ensure_future(self._ask_on(target))
+        for endpoint in set(self._asking) - set(self._catalog.endpoints):
+            self._asking.pop(endpoint).cancel()
+        for endpoint in set(self._catalog.endpoints) - set(self._asking):
+            self._asking[endpoint] = asyncio.ensure_future(self._ask_on(endpoint))
 
     async def close(self) -> None:
         """Ask no more."""
@@ -44,51 +44,51 @@ class HealthChecker:
         await asyncio.gather(*self._asking.values(), return_exceptions=True)
         self._asking.clear()
 
-    async def _ask_on(self, target: Endpoint) -> None:
+    async def _ask_on(self, endpoint: Endpoint) -> None:
         """Ask one engine for ever."""
         while True:
             try:
-                await self.ask(target)
+                await self.ask(endpoint)
             except Exception:  # whatever it is, the next engine and the next time must not suffer
-                target.lost("it could not be asked: a fault of the gateway's")
-                log.exception("asking %s failed", target.name)
-            await asyncio.sleep(self.health.interval if target.up else min(WHEN_DOWN, self.health.interval))
+                endpoint.lost("it could not be asked: a fault of the gateway's")
+                log.exception("asking %s failed", endpoint.name)
+            await asyncio.sleep(self.health.interval if endpoint.up else min(WHEN_DOWN, self.health.interval))
 
-    async def ask(self, target: Endpoint) -> None:
+    async def ask(self, endpoint: Endpoint) -> None:
         """Ask one engine once, and note what it says."""
-        backend = target.backend
+        backend = endpoint.backend
         path = backend.health_path
         try:
             async with asyncio.timeout(PATIENCE):
                 if path:
-                    await self._got(target, path)
+                    await self._got(endpoint, path)
                 path = backend.facts_path
-                served = backend.served(await self._got(target, path))
+                served = backend.served(await self._got(endpoint, path))
         except UpstreamConnectError:
             return  # which has been noted
         except (PointsmanError, BackendError, TimeoutError) as error:
-            target.lost(f"{target.url}{path} does not say that all is well: {_words(error)}")
+            endpoint.lost(f"{endpoint.url}{path} does not say that all is well: {_words(error)}")
             return
-        if target.heard(served, self._clock()):
+        if endpoint.heard(served, self._clock()):
             self._catalog.refresh()
         if backend.load.path:
-            await self._ask_load(target)
+            await self._ask_load(endpoint)
 
-    async def _ask_load(self, target: Endpoint) -> None:
+    async def _ask_load(self, endpoint: Endpoint) -> None:
         """Ask for the engine's own figures; one that keeps them to itself is not worse for it."""
         try:
             async with asyncio.timeout(PATIENCE):
-                body = await self._got(target, target.backend.load.path)
+                body = await self._got(endpoint, endpoint.backend.load.path)
         except (PointsmanError, BackendError, TimeoutError):
             body = b""
-        target.figures = target.backend.load.read(body)
+        endpoint.figures = endpoint.backend.load.read(body)
 
-    async def _got(self, target: Endpoint, path: str) -> bytes:
-        reply = await self._upstream.get(target, path)
+    async def _got(self, endpoint: Endpoint, path: str) -> bytes:
+        reply = await self._upstream.get(endpoint, path)
         body = await reply.read()
         if reply.status == 200:
             return body
-        failure = target.backend.failure(None, None, reply.status, reply.headers, body)
+        failure = endpoint.backend.failure(None, None, reply.status, reply.headers, body)
         raise EngineFailed(getattr(failure, "message", ""))
 
 

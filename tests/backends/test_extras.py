@@ -8,7 +8,7 @@ from typing import Any
 import msgspec
 import pytest
 
-from backends.extras import Reader, given, lay
+from backends.extras import ExtrasReader, given, lay
 from backends.openai import CHAT_CHUNK, WHOLE_CHAT, WHOLE_TEXT
 
 CHUNK: dict[str, Any] = {"choices": [{"index": 0, "delta": {"content": "a"}, "finish_reason": None}]}
@@ -20,7 +20,7 @@ TEXT: dict[str, Any] = {"choices": [{"index": 0, "text": "a", "finish_reason": N
 CALL: dict[str, Any] = {"index": 0, "function": {"arguments": "{}"}}
 
 # (reader, what is read, where in it a field is put)
-LEVELS: list[tuple[Reader[Any], dict[str, Any], list[str | int]]] = [
+LEVELS: list[tuple[ExtrasReader[Any], dict[str, Any], list[str | int]]] = [
     (WHOLE_CHAT, CHAT, []),
     (WHOLE_CHAT, CHAT, ["choices", 0]),
     (WHOLE_CHAT, CHAT, ["choices", 0, "message"]),
@@ -48,7 +48,7 @@ VALUES = [0, False, "", [], {}, "text", 1.5, [1, None], {"a": {"b": None}}]
 @pytest.mark.parametrize(("reader", "body", "where"), LEVELS, ids=[str(level[2]) for level in LEVELS])
 @pytest.mark.parametrize("value", VALUES, ids=repr)
 def test_an_unknown_field_comes_back_where_it_was(
-    reader: Reader[Any], body: dict[str, Any], where: list[str | int], value: Any
+    reader: ExtrasReader[Any], body: dict[str, Any], where: list[str | int], value: Any
 ) -> None:
     said = put(body, where, "new_field", value)
     assert passed(reader, said) == said
@@ -57,7 +57,7 @@ def test_an_unknown_field_comes_back_where_it_was(
 @pytest.mark.parametrize(("reader", "body", "where"), LEVELS, ids=[str(level[2]) for level in LEVELS])
 @pytest.mark.parametrize("name", ["new_field", "stop_reason", "routed_experts", "system_fingerprint"])
 def test_an_unknown_null_is_dropped(
-    reader: Reader[Any], body: dict[str, Any], where: list[str | int], name: str
+    reader: ExtrasReader[Any], body: dict[str, Any], where: list[str | int], name: str
 ) -> None:
     assert passed(reader, put(body, where, name, None)) == body
 
@@ -78,7 +78,7 @@ NEVER = [
 
 @pytest.mark.parametrize(("reader", "body", "where", "name"), NEVER)
 def test_what_tells_one_engine_from_another_never_passes(
-    reader: Reader[Any], body: dict[str, Any], where: list[str | int], name: str
+    reader: ExtrasReader[Any], body: dict[str, Any], where: list[str | int], name: str
 ) -> None:
     """Where a type names these, it is the dialect that takes them out (`test_openai`)."""
     assert passed(reader, put(body, where, name, "engine")) == body
@@ -147,7 +147,7 @@ def put(body: dict[str, Any], where: list[str | int], name: str, value: Any) -> 
     return copy
 
 
-def passed(reader: Reader[Any], said: dict[str, Any]) -> dict[str, Any]:
+def passed(reader: ExtrasReader[Any], said: dict[str, Any]) -> dict[str, Any]:
     """Return what a client would see of it."""
     view, extra = reader.read(json.dumps(said).encode())
     return lay(view, extra)

@@ -18,9 +18,9 @@ from backends.inbound.tgi.answers import (
     piece,
     unnamed,
 )
-from backends.inbound.tgi.passthrough import Passed
+from backends.inbound.tgi.passthrough import DetailsFilter
 from backends.inbound.tgi.serde import Rejected
-from backends.inbound.tgi.wire import Asked, Choice, Logprobs
+from backends.inbound.tgi.wire import Choice, Logprobs, TgiRequest
 from tests.backends import recorded, shapes
 
 WHOLE = (
@@ -84,19 +84,19 @@ MISREAD = (
 )
 
 
-def load(name: str) -> tuple[Asked, recorded.Recorded]:
+def load(name: str) -> tuple[TgiRequest, recorded.Recorded]:
     case = recorded.load(f"tgi/{name}")
     return native.read(case.path, case.body), case
 
 
-def asked(path: str = "/generate", inputs: str = "def main", **parameters: Any) -> Asked:
+def asked(path: str = "/generate", inputs: str = "def main", **parameters: Any) -> TgiRequest:
     return native.read(path, json.dumps({"inputs": inputs, "parameters": parameters}).encode())
 
 
 # --- a vLLM that writes what TGI wrote ------------------------------------------------------------------------
 
 
-def vllm_choice(wanted: Asked, said: dict[str, Any], index: int = 0) -> dict[str, Any]:
+def vllm_choice(wanted: TgiRequest, said: dict[str, Any], index: int = 0) -> dict[str, Any]:
     """A whole choice of vLLM's with the tokens of TGI's answer, in the form that `native.encode` asks for."""
     text = said["generated_text"].removeprefix(wanted.inputs if wanted.full_text else "")
     details = said.get("details") or said
@@ -132,7 +132,7 @@ def vllm_logprobs(tokens: list[Any], tops: list[Any]) -> dict[str, Any]:
     }
 
 
-def vllm_whole(wanted: Asked, said: Any) -> bytes:
+def vllm_whole(wanted: TgiRequest, said: Any) -> bytes:
     """TGI's whole answer as vLLM's."""
     answer = said[0] if isinstance(said, list) else said
     details = answer.get("details") or {}
@@ -142,7 +142,7 @@ def vllm_whole(wanted: Asked, said: Any) -> bytes:
     return json.dumps({"object": "text_completion", "choices": choices, "usage": counts}).encode()
 
 
-def vllm_stream(wanted: Asked, said: list[Any]) -> list[bytes]:
+def vllm_stream(wanted: TgiRequest, said: list[Any]) -> list[bytes]:
     """TGI's events as vLLM's chunks: text as it becomes whole, the special token's left out."""
     reason = "length" if wanted.parameters.stop == [] else "stop_sequence"
     chunks = []
@@ -635,14 +635,14 @@ def test_what_tgi_takes_all_the_same(body: str) -> None:
 def test_a_passed_stream_is_counted_and_kept(name: str) -> None:
     case = recorded.load(f"tgi/{name}")
     payloads = [part.removeprefix(b"data: ") for part in case.response_body.split(b"\n\n") if part]
-    passed = Passed(hidden=False)
+    passed = DetailsFilter(hidden=False)
     assert [passed.take(payload) for payload in payloads] == payloads
     assert passed.ended
 
 
 def test_details_that_the_client_did_not_ask_for_are_taken_out_again() -> None:
     case = recorded.load("tgi/N51_stream_details_top_n")
-    passed = Passed(hidden=True)
+    passed = DetailsFilter(hidden=True)
     last = [part.removeprefix(b"data: ") for part in case.response_body.split(b"\n\n") if part][-1]
     assert json.loads(passed.take(last)) == json.loads(last) | {"details": None}
     assert passed.usage is not None
@@ -651,14 +651,14 @@ def test_details_that_the_client_did_not_ask_for_are_taken_out_again() -> None:
 
 def test_an_error_ends_a_passed_stream_and_is_raised_if_it_is_the_first_event() -> None:
     case = recorded.load("tgi/L13_overload_generate_stream")
-    passed = Passed(hidden=True)
+    passed = DetailsFilter(hidden=True)
     payload = case.response_body.removeprefix(b"data: ").strip()
     with pytest.raises(BackendError) as raised:
         passed.take(payload)
     assert raised.value.cause is Cause.OVERLOADED
     assert passed.ended
     with pytest.raises(BackendError):
-        Passed(hidden=False).take(b"nonsense")
+        DetailsFilter(hidden=False).take(b"nonsense")
 
 
 def test_info_has_tgis_fields() -> None:

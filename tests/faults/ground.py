@@ -12,7 +12,7 @@ from typing import Any
 
 from gateway import config
 from gateway.access.limits import Limiter
-from gateway.access.limits.memory import Memory
+from gateway.access.limits.memory import InMemoryLimiter
 from gateway.access.limits.redis import Redis
 from gateway.http.context import RequestContext
 from gateway.observe.logs import RequestLog
@@ -94,7 +94,7 @@ class Ground:
             "requests open": len(services.sweep.open),
             "places": services.admission.in_flight,
             "requests that wait": services.admission.waiting,
-            "places at deployments": sum(target.in_flight for target in services.catalog.targets),
+            "places at deployments": sum(endpoint.in_flight for endpoint in services.catalog.endpoints),
             "places of keys": _places(services.limiter),
             "connections in use": len(connector._acquired),
             "bodies being drained": len(upstream._drains),
@@ -112,7 +112,7 @@ class Ground:
 
 
 def _places(limiter: Limiter) -> int:
-    if isinstance(limiter, Memory):
+    if isinstance(limiter, InMemoryLimiter):
         return sum(counts.in_flight for counts in limiter._counts.values())
     assert isinstance(limiter, Redis)
     return sum(map(len, limiter._leases.values()))

@@ -65,7 +65,7 @@ async def queued(here: Ground, behind: Engine, body: Any) -> Client:
 async def backing_off(here: Ground, behind: Engine, body: Any) -> Client:
     """Between two tries."""
     client = await here.client(body)
-    places = here.front.services.catalog.targets[0]
+    places = here.front.services.catalog.endpoints[0]
     await until(lambda: behind.asked and here.ledger and not places.in_flight)
     return client
 

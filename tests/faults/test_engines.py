@@ -103,7 +103,7 @@ async def answered_again(here: Ground, bad: Engine) -> None:
     """See that the engine that failed is asked once more, and answers."""
     bad.script = answers()
     bad.asked.clear()
-    await until(lambda: here.front.services.catalog.targets[0].up)
+    await until(lambda: here.front.services.catalog.endpoints[0].up)
     assert (await here.ask(CHAT)).status == 200
     assert len(bad.asked) == 1
 

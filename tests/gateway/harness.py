@@ -265,7 +265,7 @@ async def gateway(given: config.Config, ready: bool = True) -> AsyncIterator[Gat
             url = f"http://127.0.0.1:{port}"
             # Without TLS there is nothing to verify, and to make ready for it takes 30 ms.
             async with httpx.AsyncClient(base_url=url, timeout=20, trust_env=False, verify=False) as client:
-                await until(lambda: running.started and (not ready or all(one.up for one in made.catalog.targets)))
+                await until(lambda: running.started and (not ready or all(one.up for one in made.catalog.endpoints)))
                 yield Gateway(client, port, made)
         finally:
             running.should_exit = True

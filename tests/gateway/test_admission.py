@@ -16,7 +16,7 @@ from gateway.upstream.models import Candidate
 Taking = asyncio.Task[Candidate]
 
 
-def offer(name: str = "a", max_in_flight: int = 0) -> Candidate:
+def candidate(name: str = "a", max_in_flight: int = 0) -> Candidate:
     row = config.DeploymentConfig(name=name, engine="vllm", url=f"http://{name}", max_in_flight=max_in_flight)
     return Candidate(Endpoint(row, config.BreakerConfig(), 0.0), "m", None)
 
@@ -25,8 +25,8 @@ def admission(in_all: int = 1, queue: int = 8, patience: float = 30.0) -> Admiss
     return Admission(config.AdmissionConfig(max_in_flight=in_all, queue=queue, queue_timeout=patience))
 
 
-def take(doors: Admission, offers: Sequence[Candidate], tier: Tier = "priority", new: bool = True) -> Taking:
-    return asyncio.create_task(doors.take(offers, tier, new))
+def take(doors: Admission, candidates: Sequence[Candidate], tier: Tier = "priority", new: bool = True) -> Taking:
+    return asyncio.create_task(doors.take(candidates, tier, new))
 
 
 async def settle() -> None:
@@ -40,26 +40,26 @@ def leave(doors: Admission, held: Candidate) -> None:
     doors.leave()
 
 
-async def filled(doors: Admission, offers: Sequence[Candidate]) -> None:
+async def filled(doors: Admission, candidates: Sequence[Candidate]) -> None:
     for _ in range(doors.bounds.max_in_flight):
-        await doors.take(offers, "priority", True)
+        await doors.take(candidates, "priority", True)
 
 
 async def test_no_more_are_in_flight_than_in_all() -> None:
-    doors, one = admission(in_all=3), offer()
+    doors, one = admission(in_all=3), candidate()
     tasks = [take(doors, [one]) for _ in range(5)]
     await settle()
-    assert (doors.in_flight, one.target.in_flight, doors.waiting) == (3, 3, 2)
+    assert (doors.in_flight, one.endpoint.in_flight, doors.waiting) == (3, 3, 2)
     leave(doors, one)
     await settle()
-    assert (doors.in_flight, one.target.in_flight, doors.waiting) == (3, 3, 1)
+    assert (doors.in_flight, one.endpoint.in_flight, doors.waiting) == (3, 3, 1)
     assert sum(task.done() for task in tasks) == 4
     tasks[-1].cancel()
     await settle()
 
 
 async def test_no_more_are_in_flight_at_a_deployment_and_the_next_one_with_room_is_taken() -> None:
-    doors, one, two = admission(in_all=100), offer("a", 2), offer("b", 1)
+    doors, one, two = admission(in_all=100), candidate("a", 2), candidate("b", 1)
     taken = [await doors.take([one, two], "priority", True) for _ in range(3)]
     assert taken == [one, one, two]
     task = take(doors, [one, two])
@@ -70,13 +70,13 @@ async def test_no_more_are_in_flight_at_a_deployment_and_the_next_one_with_room_
 
 
 async def test_a_deployment_without_a_bound_takes_all() -> None:
-    doors, one = admission(in_all=1000), offer("a", 0)
+    doors, one = admission(in_all=1000), candidate("a", 0)
     await filled(doors, [one])
-    assert one.target.in_flight == 1000
+    assert one.endpoint.in_flight == 1000
 
 
 async def test_who_waits_for_one_deployment_does_not_hold_up_who_waits_for_another() -> None:
-    doors, one, two = admission(in_all=100), offer("a", 1), offer("b", 1)
+    doors, one, two = admission(in_all=100), candidate("a", 1), candidate("b", 1)
     await doors.take([one], "priority", True)
     await doors.take([two], "priority", True)
     first, second = take(doors, [one]), take(doors, [two])
@@ -84,13 +84,13 @@ async def test_who_waits_for_one_deployment_does_not_hold_up_who_waits_for_anoth
     leave(doors, two)
     await settle()
     assert (first.done(), second.done()) == (False, True)
-    assert await doors.take([offer("c")], "priority", True)
+    assert await doors.take([candidate("c")], "priority", True)
     leave(doors, one)
     assert await first is one
 
 
 async def test_places_are_given_to_the_better_tier_and_within_it_in_turn() -> None:
-    doors, one = admission(in_all=1), offer()
+    doors, one = admission(in_all=1), candidate()
     await filled(doors, [one])
     order: list[str] = []
 
@@ -109,7 +109,7 @@ async def test_places_are_given_to_the_better_tier_and_within_it_in_turn() -> No
 
 
 async def test_whoever_comes_as_a_place_frees_up_does_not_overtake_whoever_waits() -> None:
-    doors, one = admission(in_all=1), offer()
+    doors, one = admission(in_all=1), candidate()
     await filled(doors, [one])
     waiting = take(doors, [one], "flex")
     await settle()
@@ -122,7 +122,7 @@ async def test_whoever_comes_as_a_place_frees_up_does_not_overtake_whoever_waits
 
 
 async def test_a_full_queue_turns_away_the_youngest_of_the_lower_tier() -> None:
-    doors, one = admission(in_all=1, queue=2), offer()
+    doors, one = admission(in_all=1, queue=2), candidate()
     await filled(doors, [one])
     old, young = take(doors, [one], "flex"), take(doors, [one], "flex")
     await settle()
@@ -147,7 +147,7 @@ async def test_a_full_queue_turns_away_the_youngest_of_the_lower_tier() -> None:
 
 
 async def test_without_a_queue_nobody_waits() -> None:
-    doors, one = admission(in_all=1, queue=0), offer()
+    doors, one = admission(in_all=1, queue=0), candidate()
     await filled(doors, [one])
     with pytest.raises(Unavailable):
         await doors.take([one], "priority", True)
@@ -155,7 +155,7 @@ async def test_without_a_queue_nobody_waits() -> None:
 
 
 async def test_nobody_waits_longer_than_the_deadline() -> None:
-    doors, one = admission(in_all=1, patience=0.05), offer()
+    doors, one = admission(in_all=1, patience=0.05), candidate()
     await filled(doors, [one])
     began = asyncio.get_running_loop().time()
     with pytest.raises(Unavailable) as raised:
@@ -166,10 +166,10 @@ async def test_nobody_waits_longer_than_the_deadline() -> None:
 
 
 async def test_a_second_try_needs_a_place_at_a_deployment_and_none_in_all() -> None:
-    doors, one = admission(in_all=1), offer("a", 2)
+    doors, one = admission(in_all=1), candidate("a", 2)
     await filled(doors, [one])
     assert await doors.take([one], "priority", False) is one
-    assert (doors.in_flight, one.target.in_flight) == (1, 2)
+    assert (doors.in_flight, one.endpoint.in_flight) == (1, 2)
     again = take(doors, [one], new=False)
     await settle()
     doors.give_back(one)
@@ -178,16 +178,16 @@ async def test_a_second_try_needs_a_place_at_a_deployment_and_none_in_all() -> N
 
 
 async def test_a_hedge_is_given_what_is_free_now_or_nothing() -> None:
-    doors, one, two = admission(in_all=1), offer("a", 1), offer("b", 1)
+    doors, one, two = admission(in_all=1), candidate("a", 1), candidate("b", 1)
     await filled(doors, [one])
     assert doors.take_now([one]) is None
     assert doors.take_now([]) is None
     assert doors.take_now([one, two]) is two
-    assert (doors.in_flight, two.target.in_flight) == (1, 1)
+    assert (doors.in_flight, two.endpoint.in_flight) == (1, 1)
 
 
 async def test_a_wider_bound_calls_up_those_who_wait() -> None:
-    doors, one = admission(in_all=1), offer()
+    doors, one = admission(in_all=1), candidate()
     await filled(doors, [one])
     tasks = [take(doors, [one]) for _ in range(3)]
     await settle()
@@ -202,7 +202,7 @@ async def test_a_wider_bound_calls_up_those_who_wait() -> None:
 @pytest.mark.parametrize("steps", range(6))
 @pytest.mark.parametrize("cancelled_first", [True, False])
 async def test_who_is_cancelled_as_the_place_comes_leaves_it_to_the_next(steps: int, cancelled_first: bool) -> None:
-    doors, one = admission(in_all=1), offer()
+    doors, one = admission(in_all=1), candidate()
     await filled(doors, [one])
     leaving, staying = take(doors, [one]), take(doors, [one])
     await settle()
@@ -220,12 +220,12 @@ async def test_who_is_cancelled_as_the_place_comes_leaves_it_to_the_next(steps: 
         assert not staying.done()
         leave(doors, one)
     await settle()
-    assert (doors.in_flight, one.target.in_flight, doors.waiting) == (1, 1, 0)
+    assert (doors.in_flight, one.endpoint.in_flight, doors.waiting) == (1, 1, 0)
     assert staying.done()
 
 
 async def test_who_is_cancelled_as_the_queue_overflows_does_not_harm_who_came() -> None:
-    doors, one = admission(in_all=1, queue=1), offer()
+    doors, one = admission(in_all=1, queue=1), candidate()
     await filled(doors, [one])
     leaving = take(doors, [one], "flex")
     await settle()
@@ -240,7 +240,7 @@ async def test_who_is_cancelled_as_the_queue_overflows_does_not_harm_who_came() 
 
 
 async def test_the_deadline_and_a_place_in_the_same_moment_lose_nothing() -> None:
-    doors, one = admission(in_all=1, patience=0.03), offer()
+    doors, one = admission(in_all=1, patience=0.03), candidate()
     for early in (0.0, 0.0005, 0.001):
         held = await doors.take([one], "priority", True)
         waiting = take(doors, [one])
@@ -249,13 +249,16 @@ async def test_the_deadline_and_a_place_in_the_same_moment_lose_nothing() -> Non
         (found,) = await asyncio.gather(waiting, return_exceptions=True)
         if isinstance(found, Candidate):
             leave(doors, found)
-        assert (doors.in_flight, one.target.in_flight, doors.waiting) == (0, 0, 0)
+        assert (doors.in_flight, one.endpoint.in_flight, doors.waiting) == (0, 0, 0)
 
 
 @pytest.mark.parametrize("seed", range(40))
 async def test_whatever_is_taken_cancelled_and_given_back_all_is_free_in_the_end(seed: int) -> None:
     random = Random(seed)
-    doors, offers = admission(random.randint(1, 4), random.randint(0, 4)), [offer("a", 1), offer("b", 2), offer("c", 0)]
+    doors, candidates = (
+        admission(random.randint(1, 4), random.randint(0, 4)),
+        [candidate("a", 1), candidate("b", 2), candidate("c", 0)],
+    )
     tasks: list[asyncio.Task[None]] = []
 
     async def request(tier: Tier) -> None:
@@ -263,7 +266,7 @@ async def test_whatever_is_taken_cancelled_and_given_back_all_is_free_in_the_end
         began = False
         try:
             for _ in range(random.randint(1, 3)):
-                mine = random.sample(offers, random.randint(1, 2))
+                mine = random.sample(candidates, random.randint(1, 2))
                 held = await doors.take(mine, tier, not began)
                 began = True
                 try:
@@ -287,8 +290,8 @@ async def test_whatever_is_taken_cancelled_and_given_back_all_is_free_in_the_end
                 await asyncio.sleep(0)
         assert doors.in_flight <= doors.bounds.max_in_flight
         assert doors.waiting <= doors.bounds.queue
-        assert all(0 <= one.target.in_flight <= (one.target.max_in_flight or 99) for one in offers)
+        assert all(0 <= one.endpoint.in_flight <= (one.endpoint.max_in_flight or 99) for one in candidates)
     ended = await asyncio.wait_for(asyncio.gather(*tasks, return_exceptions=True), 5)
     assert {type(one) for one in ended} <= {type(None), asyncio.CancelledError}
     assert (doors.in_flight, doors.waiting) == (0, 0)
-    assert [one.target.in_flight for one in offers] == [0, 0, 0]
+    assert [one.endpoint.in_flight for one in candidates] == [0, 0, 0]

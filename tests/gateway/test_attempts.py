@@ -69,24 +69,24 @@ class Pair:
     second: Engine
 
     @property
-    def targets(self) -> list[Endpoint]:
-        return self.front.services.catalog.targets
+    def endpoints(self) -> list[Endpoint]:
+        return self.front.services.catalog.endpoints
 
     def idle(self) -> bool:
         """Whether all places have been given back."""
-        return self.front.services.admission.in_flight == 0 and all(not one.in_flight for one in self.targets)
+        return self.front.services.admission.in_flight == 0 and all(not one.in_flight for one in self.endpoints)
 
     def struck(self) -> list[bool]:
         """Whether each engine's failure was counted (with ONE_STRIKE)."""
-        return [one.breaker.open_until > 0 for one in self.targets]
+        return [one.breaker.open_until > 0 for one in self.endpoints]
 
     def afresh(self, first: Script, second: Script) -> None:
         """Give the engines other scripts, and forget what has been."""
         for one, script in ((self.first, first), (self.second, second)):
             one.script = script
             one.asked.clear()
-        for target in self.targets:
-            target.breaker = Breaker(ONE_STRIKE)
+        for endpoint in self.endpoints:
+            endpoint.breaker = Breaker(ONE_STRIKE)
 
 
 def settings(urls: list[tuple[str, str]], hedge_after: float = 0.0, busy: int = 0, **more: Any) -> config.Config:
@@ -204,7 +204,7 @@ async def test_an_engine_that_refuses_the_connection_is_passed_over(kinds: tuple
         these.first.stop()
         for stream in (False, True):
             these.afresh(hangs(), good(kinds[1], stream))
-            these.targets[0].up = True  # as it is until somebody finds out
+            these.endpoints[0].up = True  # as it is until somebody finds out
             answer = await these.front.post(CHAT | {"stream": stream})
             assert answer.status_code == 200
             assert answer.headers["x-pointsman-deployment"] == "second"
@@ -546,7 +546,7 @@ async def test_without_room_elsewhere_there_is_no_hedge() -> None:
         holding = [asyncio.create_task(these.front.post(CHAT)) for _ in range(2)]
         await until(lambda: these.first.asked and these.second.asked)
         holding[0].cancel()
-        await until(lambda: these.targets[0].in_flight == 0)
+        await until(lambda: these.endpoints[0].in_flight == 0)
         these.first.script = after(0.2, streamed(*STREAM))
         assert text(await these.front.post(STREAMED)) == "Grüße dir"
         assert len(these.second.asked) == 1

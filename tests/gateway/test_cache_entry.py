@@ -14,11 +14,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from backends.base import Call, Event
-from backends.extras import Reader
+from backends.extras import ExtrasReader
 from backends.schema import Answer, ChatAnswer, ChatChunk, TextAnswer, Usage
 from gateway.cache import entry, packed
-from gateway.cache.entry import Entry, Label
-from gateway.cache.packed import Unreadable
+from gateway.cache.entry import CachedAnswer, Label
+from gateway.cache.packed import UnreadableEntry
 from gateway.proxy import parse
 from tests.gateway.harness import CHAT, TEXT, events
 
@@ -27,7 +27,7 @@ LABEL = Label(DIGEST, "m", 1000.0, 60.0)
 USAGE = Usage(prompt_tokens=12, completion_tokens=3, total_tokens=15)
 HEAD = {"id": "first", "created": 1, "model": "m"}
 
-_chunk, _chat, _text = Reader(ChatChunk), Reader(ChatAnswer), Reader(TextAnswer)
+_chunk, _chat, _text = ExtrasReader(ChatChunk), ExtrasReader(ChatAnswer), ExtrasReader(TextAnswer)
 
 
 def call(body: dict[str, Any] = CHAT, **more: Any) -> Call:
@@ -123,13 +123,13 @@ STREAMS: dict[str, tuple[list[Event], dict[str, Any]]] = {
 }
 
 
-def kept(chunks: list[Event], body: dict[str, Any] = CHAT, usage: Usage | None = USAGE, **more: Any) -> Entry:
+def kept(chunks: list[Event], body: dict[str, Any] = CHAT, usage: Usage | None = USAGE, **more: Any) -> CachedAnswer:
     made = entry.of_stream(call(body, **more), chunks, usage, LABEL)
     assert made is not None
     return made
 
 
-def kept_whole(one: Event, body: dict[str, Any] = CHAT, usage: Usage | None = USAGE) -> Entry:
+def kept_whole(one: Event, body: dict[str, Any] = CHAT, usage: Usage | None = USAGE) -> CachedAnswer:
     made = entry.of_whole(call(body), one, usage, LABEL)
     assert made is not None
     return made
@@ -184,7 +184,7 @@ def test_a_stored_stream_is_served_whole(name: str) -> None:
 @pytest.mark.parametrize("name", STREAMS)
 def test_a_whole_answer_served_as_a_stream_says_the_same(name: str) -> None:
     made = kept(STREAMS[name][0])
-    turned = Entry(made.label, made.whole, b"", made.usage)
+    turned = CachedAnswer(made.label, made.whole, b"", made.usage)
     back = entry.as_events(turned, call(stream=True))
     assert back is not None
     again = kept(back)
@@ -203,7 +203,7 @@ def test_legacy_texts_go_both_ways() -> None:
     whole = json.loads(entry.whole(made, call(prompts)) or b"")
     assert [choice["text"] for choice in whole["choices"]] == ["xy", "z"]
     assert whole["choices"][0]["logprobs"]["tokens"] == ["x", "x"]
-    turned = Entry(made.label, made.whole, b"", made.usage)
+    turned = CachedAnswer(made.label, made.whole, b"", made.usage)
     told = events(entry.stream(turned, call(prompts, stream=True)) or b"")
     assert [one["choices"][0]["text"] for one in told[:-1]] == ["xy", "z"]
     assert {one["object"] for one in told[:-1]} == {"text_completion"}
@@ -281,11 +281,11 @@ def test_an_entry_is_good_for_its_time_and_not_before(now: float, good: bool) ->
 # --- as bytes ----------------------------------------------------------------------------------------------
 
 LONG = kept([ROLE, *[chunk({"content": f"word{n} "}) for n in range(500)], chunk({}, "stop")])
-SHORT = Entry(LABEL, b'{"choices":[]}', b"", None)
+SHORT = CachedAnswer(LABEL, b'{"choices":[]}', b"", None)
 
 
 @pytest.mark.parametrize("made", [LONG, SHORT])
-def test_what_is_packed_comes_out_the_same(made: Entry) -> None:
+def test_what_is_packed_comes_out_the_same(made: CachedAnswer) -> None:
     assert packed.unpack(packed.pack(made), DIGEST) == made
 
 
@@ -294,7 +294,7 @@ def test_a_large_answer_is_compressed() -> None:
 
 
 def fault(value: bytes, digest: bytes = DIGEST) -> str:
-    with pytest.raises(Unreadable) as caught:
+    with pytest.raises(UnreadableEntry) as caught:
         packed.unpack(value, digest)
     return caught.value.fault
 
@@ -355,6 +355,6 @@ def test_a_bomb_is_never_unpacked_further_than_the_limit(size: int, kind: str) -
 
 
 def test_a_value_over_the_limit_is_neither_written_nor_read() -> None:
-    with pytest.raises(Unreadable, match="oversize"):
-        packed.pack(Entry(LABEL, b"x" * (packed.MOST + 1), b"", None))
+    with pytest.raises(UnreadableEntry, match="oversize"):
+        packed.pack(CachedAnswer(LABEL, b"x" * (packed.MOST + 1), b"", None))
     assert fault(packed.pack(SHORT) + b"x" * packed.MOST) == "oversize"

@@ -12,7 +12,7 @@ import pytest
 
 from backends.base import Call, Event
 from backends.schema import Answer, ChunkChoice, Delta, Usage
-from gateway.cache.single_flight import Flights, Reader
+from gateway.cache.single_flight import FlightReader, Flights
 from gateway.http.errors import EngineFailed, InvalidRequest, PointsmanError, RateLimited, ShuttingDown
 from gateway.proxy import parse
 from gateway.proxy.sources import Ready
@@ -69,7 +69,7 @@ class Upstream:
     def keep(self, events: Sequence[Event], usage: Usage | None) -> None:
         self.kept.append((list(events), usage))
 
-    async def join(self, flights: Flights[Upstream], number: int = 0) -> Reader[Upstream]:
+    async def join(self, flights: Flights[Upstream], number: int = 0) -> FlightReader[Upstream]:
         return await flights.join(KEY, call(number), self.open, self.keep)
 
 
@@ -93,7 +93,7 @@ def texts(events: Sequence[Event]) -> str:
     return "".join(event.choices[0].delta.content for event in events if isinstance(event, Answer))
 
 
-async def rest(reader: Reader[Upstream]) -> str:
+async def rest(reader: FlightReader[Upstream]) -> str:
     """Read to the end, and leave."""
     told = ""
     try:

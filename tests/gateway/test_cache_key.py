@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from backends.base import Call
-from gateway.cache.control import Words, words
+from gateway.cache.control import CacheControl, words
 from gateway.cache.key import LEFT_OUT, NUMBERS, cacheable, digest
 from gateway.proxy import parse
 from tests.gateway.harness import CHAT, TEXT
@@ -284,17 +284,17 @@ def test_what_comes_again_may_be_cached_and_what_does_not_only_if_asked(
 
 
 @pytest.mark.parametrize(("headers", "said"), [
-    ({}, Words()),
-    ({b"cache-control": b"max-age=0"}, Words()),
-    ({b"cache-control": b"no-cache"}, Words(look=False)),
-    ({b"cache-control": b"No-Cache , max-age=0"}, Words(look=False)),
-    ({b"cache-control": b"no-store"}, Words(look=False, keep=False)),
-    ({b"x-pointsman-cache": b"no-cache"}, Words(look=False)),
-    ({b"x-pointsman-cache": b"no-store"}, Words(look=False, keep=False)),
-    ({b"x-pointsman-cache": b"cache"}, Words(asked=True)),
-    ({b"x-pointsman-cache": b"cache", b"cache-control": b"no-cache"}, Words(look=False, asked=True)),
-    ({b"cache-control": b"cache"}, Words()),
+    ({}, CacheControl()),
+    ({b"cache-control": b"max-age=0"}, CacheControl()),
+    ({b"cache-control": b"no-cache"}, CacheControl(look=False)),
+    ({b"cache-control": b"No-Cache , max-age=0"}, CacheControl(look=False)),
+    ({b"cache-control": b"no-store"}, CacheControl(look=False, keep=False)),
+    ({b"x-pointsman-cache": b"no-cache"}, CacheControl(look=False)),
+    ({b"x-pointsman-cache": b"no-store"}, CacheControl(look=False, keep=False)),
+    ({b"x-pointsman-cache": b"cache"}, CacheControl(asked=True)),
+    ({b"x-pointsman-cache": b"cache", b"cache-control": b"no-cache"}, CacheControl(look=False, asked=True)),
+    ({b"cache-control": b"cache"}, CacheControl()),
 ])  # fmt: skip
-def test_the_words_of_a_client_are_obeyed(headers: dict[bytes, bytes], said: Words) -> None:
+def test_the_words_of_a_client_are_obeyed(headers: dict[bytes, bytes], said: CacheControl) -> None:
     assert words(headers) == said
     assert words(headers).share is (said.look and said.keep)

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from gateway.cache.entry import Entry, Label
-from gateway.cache.memory import OVERHEAD, Memory, weight
+from gateway.cache.entry import CachedAnswer, Label
+from gateway.cache.memory import OVERHEAD, MemoryTier, weight
 
 
-def entry(number: int, size: int = 100, created: float = 100.0, ttl: float = 60.0, model: str = "m") -> Entry:
-    return Entry(Label(number.to_bytes(32, "big"), model, created, ttl), b"x" * size, b"")
+def entry(number: int, size: int = 100, created: float = 100.0, ttl: float = 60.0, model: str = "m") -> CachedAnswer:
+    return CachedAnswer(Label(number.to_bytes(32, "big"), model, created, ttl), b"x" * size, b"")
 
 
 def key(number: int) -> bytes:
@@ -15,7 +15,7 @@ def key(number: int) -> bytes:
 
 
 def test_what_was_put_is_got_until_its_time_is_over() -> None:
-    memory = Memory(100_000)
+    memory = MemoryTier(100_000)
     memory.put(entry(1))
     assert memory.get(key(1), 100.0) == entry(1)
     assert memory.get(key(1), 159.9) == entry(1)
@@ -25,13 +25,13 @@ def test_what_was_put_is_got_until_its_time_is_over() -> None:
 
 
 def test_an_entry_from_the_future_is_none() -> None:
-    memory = Memory(100_000)
+    memory = MemoryTier(100_000)
     memory.put(entry(1, created=1000.0))
     assert memory.get(key(1), 100.0) is None
 
 
 def test_keys_and_objects_count_and_the_bound_always_holds() -> None:
-    memory = Memory(100_000)
+    memory = MemoryTier(100_000)
     assert weight(key(1), entry(1, 50)) == OVERHEAD + 32 + 50
     for number in range(1000):
         memory.put(entry(number, number * 7 % 5000))
@@ -41,7 +41,7 @@ def test_keys_and_objects_count_and_the_bound_always_holds() -> None:
 
 
 def test_an_entry_larger_than_all_is_not_kept_and_drives_nothing_out() -> None:
-    memory = Memory(10_000)
+    memory = MemoryTier(10_000)
     memory.put(entry(1))
     memory.put(entry(2, 20_000))
     assert memory.get(key(2), 100.0) is None
@@ -49,7 +49,7 @@ def test_an_entry_larger_than_all_is_not_kept_and_drives_nothing_out() -> None:
 
 
 def test_a_scan_of_new_answers_does_not_drive_out_those_that_are_asked_for() -> None:
-    memory = Memory(20 * weight(key(0), entry(0)))
+    memory = MemoryTier(20 * weight(key(0), entry(0)))
     for number in range(20):
         memory.put(entry(number))
     for number in [*range(10)] * 5:
@@ -61,7 +61,7 @@ def test_a_scan_of_new_answers_does_not_drive_out_those_that_are_asked_for() -> 
 
 
 def test_an_answer_put_again_is_the_newer_one() -> None:
-    memory = Memory(100_000)
+    memory = MemoryTier(100_000)
     memory.put(entry(1, 10))
     memory.put(entry(1, 20))
     assert memory.get(key(1), 100.0) == entry(1, 20)
@@ -69,7 +69,7 @@ def test_an_answer_put_again_is_the_newer_one() -> None:
 
 
 def test_one_models_answers_are_forgotten_and_those_that_come_later_kept() -> None:
-    memory = Memory(100_000)
+    memory = MemoryTier(100_000)
     memory.put(entry(1, model="a"))
     memory.put(entry(2, model="b"))
     memory.purge("a", 110.0)

@@ -15,9 +15,9 @@ from time import monotonic
 import pytest
 
 from gateway.cache import packed, store
-from gateway.cache.entry import Entry, Label
+from gateway.cache.entry import CachedAnswer, Label
 from gateway.cache.lease import Lease, Leases
-from gateway.cache.memory import Memory
+from gateway.cache.memory import MemoryTier
 from gateway.cache.names import name_of
 from gateway.cache.redis import Redis
 from gateway.cache.store import Store
@@ -28,7 +28,7 @@ from tests.redis_servers import Server
 NOW = 1_700_000_000.0
 KEY = b"k" * 32
 NAME = name_of("m", KEY)
-ENTRY = Entry(Label(KEY, "m", NOW, 60.0), b'{"choices":[]}', b"")
+ENTRY = CachedAnswer(Label(KEY, "m", NOW, 60.0), b'{"choices":[]}', b"")
 
 
 @pytest.fixture(scope="module")
@@ -59,7 +59,7 @@ class Gateway:
 @asynccontextmanager
 async def gateway(server: Server) -> AsyncIterator[Gateway]:
     redis = Redis(server.url, deadline=0.5)
-    made = Gateway(Store(Memory(1_000_000), redis, lambda: made.now), redis)
+    made = Gateway(Store(MemoryTier(1_000_000), redis, lambda: made.now), redis)
     await made.store.open()
     try:
         yield made
@@ -92,7 +92,7 @@ async def test_what_came_from_redis_is_good_only_for_what_is_left_of_its_time(se
 
 
 async def test_memory_alone_is_a_store(server: Server) -> None:
-    alone = Store(Memory(1_000_000), None, lambda: NOW)
+    alone = Store(MemoryTier(1_000_000), None, lambda: NOW)
     await alone.open()
     alone.put(ENTRY)
     assert await alone.get(KEY, "m") == ENTRY
@@ -104,7 +104,7 @@ async def test_memory_alone_is_a_store(server: Server) -> None:
 def _sealed(**changed: object) -> bytes:
     """Write the entry as somebody would who has the format right and the facts wrong."""
     label = Label(**{"digest": KEY, "model": "m", "created": NOW, "ttl": 60.0} | changed)  # type: ignore[arg-type]
-    return packed.pack(Entry(label, ENTRY.whole, ENTRY.lines))
+    return packed.pack(CachedAnswer(label, ENTRY.whole, ENTRY.lines))
 
 
 def _of_version(number: int) -> bytes:
@@ -155,7 +155,7 @@ async def test_a_bad_value_is_written_over_by_the_next_answer(server: Server) ->
 
 async def test_an_answer_over_the_limit_is_not_written(server: Server) -> None:
     async with gateway(server) as one:
-        one.store.put(Entry(ENTRY.label, b"x" * (packed.MOST + 1), b""))
+        one.store.put(CachedAnswer(ENTRY.label, b"x" * (packed.MOST + 1), b""))
         assert one.store.faults == {"oversize": 1}
         assert one.redis.waiting == 0
 
@@ -167,7 +167,7 @@ async def test_a_clock_that_jumps_makes_misses_and_no_wrong_answers(server: Serv
         await one.settled()
         one.now += jump
         assert await one.store.get(KEY, "m") is None
-        one.store.put(Entry(Label(KEY, "m", one.now, 60.0), ENTRY.whole, b""))
+        one.store.put(CachedAnswer(Label(KEY, "m", one.now, 60.0), ENTRY.whole, b""))
         assert await one.store.get(KEY, "m") is not None
 
 
@@ -200,10 +200,10 @@ def leases(of: Gateway, number: int, seconds: float = 5.0) -> Leases:
     return Leases(of.redis, lambda: f"{number}-{next(names)}", monotonic, seconds)
 
 
-async def answered(of: Gateway, whose: Leases, asked: list[int], slow: float = 0.1, keeps: bool = True) -> Entry:
+async def answered(of: Gateway, whose: Leases, asked: list[int], slow: float = 0.1, keeps: bool = True) -> CachedAnswer:
     """Answer as a gateway does: from another's answer if there is one, else by the engine."""
     turn = await whose.turn(NAME, lambda: of.store.shared(KEY, "m"))
-    if isinstance(turn, Entry):
+    if isinstance(turn, CachedAnswer):
         return turn
     try:
         asked.append(1)
@@ -291,7 +291,7 @@ async def test_a_turn_that_is_cancelled_while_it_waits_leaves_no_lease(server: S
         first = await leases(one, 1).turn(NAME, lambda: one.store.shared(KEY, "m"))
         assert isinstance(first, Lease)
 
-        async def look() -> Entry | None:
+        async def look() -> CachedAnswer | None:
             if server.ask("GET", NAME + ":lease").endswith("2-0"):
                 await asyncio.Event().wait()
             return None

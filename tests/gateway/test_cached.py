@@ -66,7 +66,7 @@ async def given_back(front: Gateway) -> None:
     flights = services.cache.flights
     await until(lambda: not services.sweep.open and not flights.tasks)
     assert services.admission.in_flight == 0
-    assert [target.in_flight for target in services.catalog.targets] == [0] * len(services.catalog.targets)
+    assert [endpoint.in_flight for endpoint in services.catalog.endpoints] == [0] * len(services.catalog.endpoints)
 
 
 def said(answer: httpx.Response) -> str:
@@ -344,10 +344,10 @@ async def test_an_engine_that_comes_or_goes_by_a_reload_makes_other_answers() ->
             await front.post(CHAT)
             assert said(await front.post(CHAT)) == "hit"
             front.services.follow(msgspec.structs.replace(given, models=configured(tgi=two.url).models))
-            await until(lambda: front.services.catalog.entries[MODEL].served == ("tgi/tiny",))
+            await until(lambda: front.services.catalog.routes[MODEL].served == ("tgi/tiny",))
             assert said(await front.post(CHAT)) == "miss"
             front.services.follow(given)
-            await until(lambda: front.services.catalog.entries[MODEL].served == ("vllm/tiny",))
+            await until(lambda: front.services.catalog.routes[MODEL].served == ("vllm/tiny",))
             assert said(await front.post(CHAT)) == "hit"
 
 

@@ -24,10 +24,10 @@ def catalog(*models: ModelConfig) -> Catalog:
 
 def hear(made: Catalog, **served: str) -> None:
     """Note what each deployment says it serves, names parted by blanks."""
-    for target in made.targets:
-        if target.name in served:
-            own = "tgi" if target.engine == "tgi" else ""
-            target.heard([Served(name, own or name, 100) for name in served[target.name].split()], -100.0)
+    for endpoint in made.endpoints:
+        if endpoint.name in served:
+            own = "tgi" if endpoint.engine == "tgi" else ""
+            endpoint.heard([Served(name, own or name, 100) for name in served[endpoint.name].split()], -100.0)
     made.refresh()
 
 
@@ -51,18 +51,20 @@ def test_before_any_engine_has_answered_a_model_is_unavailable_and_not_unknown()
 def test_engines_that_serve_the_same_name_are_one_model() -> None:
     made = catalog(ModelConfig(deployments=[deployment("a")]), ModelConfig(deployments=[deployment("b", "tgi")]))
     hear(made, a="x lora", b="x")
-    assert {name: [offer.target.name for offer in entry.offers] for name, entry in made.entries.items()} == {
+    assert {
+        name: [candidate.endpoint.name for candidate in entry.candidates] for name, entry in made.routes.items()
+    } == {
         "x": ["a", "b"],
         "lora": ["a"],
     }
-    assert [offer.model for offer in made.entries["x"].offers] == ["x", "tgi"]
+    assert [candidate.model for candidate in made.routes["x"].candidates] == ["x", "tgi"]
 
 
 def test_a_configured_name_covers_what_its_engines_call_it() -> None:
     one = deployment("a", model="org/own")
     made = catalog(ModelConfig(name="mine", aliases=["m"], deployments=[one, deployment("b"), deployment("c", "tgi")]))
     hear(made, a="base org/own", b="own other", c="third")
-    assert [offer.model for offer in made.find("mine").offers] == ["org/own", "own", "tgi"]
+    assert [candidate.model for candidate in made.find("mine").candidates] == ["org/own", "own", "tgi"]
     assert made.find("m") is made.find("mine")
     with pytest.raises(ModelNotFound):
         made.find("org/own")
@@ -81,7 +83,7 @@ def test_with_one_model_the_names_that_mean_the_model_find_it(name: str) -> None
 def test_an_engine_that_went_away_keeps_its_model() -> None:
     made = catalog(ModelConfig(deployments=[deployment("a")]))
     hear(made, a="x")
-    made.targets[0].lost("gone")
+    made.endpoints[0].lost("gone")
     made.refresh()
     assert not made.find("x").ready(0.0)
     assert len(plan(call(), made.find("x"), None, 0.0, Random(1))) == 1
@@ -92,22 +94,22 @@ def test_the_first_engine_is_drawn_by_weight_and_those_that_are_down_are_left_ou
         ModelConfig(name="m", deployments=[deployment("a", weight=90), deployment("b", weight=10), deployment("c")])
     )
     hear(made, a="x", b="x", c="x")
-    made.targets[2].lost("gone")
+    made.endpoints[2].lost("gone")
     random = Random(1)
     plans = [plan(call(), made.find("m"), None, 0.0, random) for _ in range(1000)]
-    firsts = Counter(offers[0].target.name for offers in plans)
+    firsts = Counter(candidates[0].endpoint.name for candidates in plans)
     assert 870 < firsts["a"] < 930
     assert firsts["a"] + firsts["b"] == 1000
-    assert {len(offers) for offers in plans} == {2}
+    assert {len(candidates) for candidates in plans} == {2}
 
 
 def test_what_one_engine_cannot_do_goes_to_the_others_alone_up_or_not() -> None:
     made = catalog(ModelConfig(name="m", deployments=[deployment("v"), deployment("t", "tgi")]))
     hear(made, v="x", t="x")
-    made.targets[0].lost("gone")
+    made.endpoints[0].lost("gone")
     for _ in range(10):
-        (offer,) = plan(call(top_k=1), made.find("m"), None, 0.0, Random(1))
-        assert offer.target.name == "v"
+        (candidate,) = plan(call(top_k=1), made.find("m"), None, 0.0, Random(1))
+        assert candidate.endpoint.name == "v"
     with pytest.raises(InvalidRequest) as raised:
         plan(call(top_k=1), made.find("m"), "tgi", 0.0, Random(1))
     assert raised.value.param == "top_k"
@@ -116,6 +118,8 @@ def test_what_one_engine_cannot_do_goes_to_the_others_alone_up_or_not() -> None:
 def test_a_path_goes_to_the_engines_that_have_it() -> None:
     made = catalog(ModelConfig(name="m", deployments=[deployment("v"), deployment("t", "tgi")]))
     hear(made, v="x", t="x")
-    assert [offer.target.name for offer in plan_path("/v1/rerank", b"", made.find("m"), None, 0.0, Random(1))] == ["v"]
+    assert [
+        candidate.endpoint.name for candidate in plan_path("/v1/rerank", b"", made.find("m"), None, 0.0, Random(1))
+    ] == ["v"]
     with pytest.raises(InvalidRequest, match="TGI"):
         plan_path("/v1/rerank", b"", made.find("m"), "tgi", 0.0, Random(1))

@@ -17,7 +17,7 @@ from gateway.cli import compat
 from gateway.cli.compat import lines
 from gateway.cli.compat.facts import Verdict
 from gateway.cli.compat.judge import EXAMPLES, MAX_MODELS, MAX_REASONS, Tally
-from gateway.cli.compat.records import Unreadable, read
+from gateway.cli.compat.records import UnreadableRecord, read
 from gateway.cli.compat.show import document, status, tables
 
 USER = {"role": "user", "content": "hi"}
@@ -200,7 +200,7 @@ def test_a_request_is_found_in_whatever_it_was_recorded_by(line: dict[str, Any],
     ],
 )
 def test_a_line_that_is_no_request_is_counted_with_its_number(line: bytes, why: str) -> None:
-    with pytest.raises(Unreadable, match=why):
+    with pytest.raises(UnreadableRecord, match=why):
         read(line)
     counted = tally(BODY, line)
     assert (counted.requests, counted.unreadable) == (1, 1)

@@ -114,9 +114,9 @@ async def test_the_systems_own_look_up_gives_each_address_once_in_order() -> Non
 def test_an_address_is_asked_under_its_name(
     url: str, address: str, asked: str, host: str | None, server_name: str | None
 ) -> None:
-    target = Endpoint(DeploymentConfig(name="v", engine="vllm", url=url, address=address), BreakerConfig(), 0.0)
-    assert str(target.at("/x")) == asked
-    assert (target.headers.get("host"), target.server_name) == (host, server_name)
+    endpoint = Endpoint(DeploymentConfig(name="v", engine="vllm", url=url, address=address), BreakerConfig(), 0.0)
+    assert str(endpoint.at("/x")) == asked
+    assert (endpoint.headers.get("host"), endpoint.server_name) == (host, server_name)
 
 
 # --- over real sockets ------------------------------------------------------------------------------------------
@@ -146,7 +146,7 @@ async def test_each_address_is_asked_by_name_and_one_that_goes_finishes_what_it_
         listening(held(event), "127.0.0.2", port) as (two, _),
         gateway(configured(f"http://{NAME}:{port}"), ready=False) as front,
     ):
-        await until(lambda: [target.up for target in front.services.catalog.targets] == [True, True])
+        await until(lambda: [endpoint.up for endpoint in front.services.catalog.endpoints] == [True, True])
         for _ in range(20):
             answer = await front.post(CHAT)
             assert answer.status_code == 200
@@ -160,7 +160,7 @@ async def test_each_address_is_asked_by_name_and_one_that_goes_finishes_what_it_
         await until(lambda: len(one.asked) + len(two.asked) == 28 and len(two.asked) > before)
         names[NAME] = ["127.0.0.1"]
         await front.services.discovery.look()
-        assert [target.name for target in front.services.catalog.targets] == ["v@127.0.0.1"]
+        assert [endpoint.name for endpoint in front.services.catalog.endpoints] == ["v@127.0.0.1"]
         before = len(two.asked)
         assert {(await front.post(CHAT)).status_code for _ in range(5)} == {200}
         event.set()
@@ -184,7 +184,7 @@ async def test_an_address_is_asked_over_tls_for_its_name(tmp_path: Path, monkeyp
         listening(answers(), "127.0.0.1", tls=tls) as (behind, port),
         gateway(configured(f"https://{NAME}:{port}"), ready=False) as front,
     ):
-        await until(lambda: front.services.catalog.targets[0].up)
+        await until(lambda: front.services.catalog.endpoints[0].up)
         assert (await front.post(CHAT)).status_code == 200
         assert set(named) == {NAME}
         assert behind.asked[0].headers["host"] == f"{NAME}:{port}"

@@ -22,7 +22,7 @@ from gateway import config
 from gateway.cli.doctor import diagnose
 from gateway.cli.doctor.aspects import Question
 from gateway.cli.doctor.examine import Side
-from gateway.cli.doctor.heard import Answer, Heard, read, tokens, words
+from gateway.cli.doctor.heard import EngineAnswer, Heard, read, tokens, words
 from gateway.cli.doctor.judge import Finding, Severity, findings
 from gateway.cli.doctor.questions import QUESTIONS
 from gateway.cli.doctor.show import Report, document, status, tables
@@ -249,7 +249,7 @@ def running(body: bytes) -> float:
 # --- the pure parts -------------------------------------------------------------------------------------------
 
 
-def side(name: str, question: Question, raw: Answer, via: Answer) -> Side:
+def side(name: str, question: Question, raw: EngineAnswer, via: EngineAnswer) -> Side:
     place = QUESTIONS.index(question)
     return Side(name, name, "http://x", served=[Served("m", "m", 1024)], raw={place: raw}, via={place: via})
 
@@ -258,8 +258,8 @@ def asked(check: str) -> Question:
     return next(question for question in QUESTIONS if question.check == check)
 
 
-def count(number: int, *ids: int) -> Answer:
-    return Answer(texts=("a",), prompt_tokens=number, ids=ids)
+def count(number: int, *ids: int) -> EngineAnswer:
+    return EngineAnswer(texts=("a",), prompt_tokens=number, ids=ids)
 
 
 @pytest.mark.parametrize(
@@ -270,26 +270,31 @@ def count(number: int, *ids: int) -> Answer:
         ("plain", [count(5, 1, 2), count(5, 1, 3)], [count(5), count(5)], Severity.BROKEN),
         ("text in parts", [count(5, 1), count(6, 1)], [count(6), count(6)], Severity.HANDLED),
         ("with a tool", [count(5, 1), count(6, 1)], [count(5), count(6)], Severity.DIFFERS),
-        ("top_p 1", [count(1), Answer(status=422, error="422 no")], [count(1), count(1)], Severity.HANDLED),
-        ("top_p 1", [count(1), count(1)], [count(1), Answer(status=400, error="400 no")], Severity.BROKEN),
-        ("temperature 3", [Answer(status=400, error="x")] * 2, [Answer(status=400, error="x")] * 2, Severity.OK),
+        ("top_p 1", [count(1), EngineAnswer(status=422, error="422 no")], [count(1), count(1)], Severity.HANDLED),
+        ("top_p 1", [count(1), count(1)], [count(1), EngineAnswer(status=400, error="400 no")], Severity.BROKEN),
         (
             "temperature 3",
-            [Answer(status=400, error="x"), count(1)],
-            [Answer(status=400, error="x")] * 2,
+            [EngineAnswer(status=400, error="x")] * 2,
+            [EngineAnswer(status=400, error="x")] * 2,
+            Severity.OK,
+        ),
+        (
+            "temperature 3",
+            [EngineAnswer(status=400, error="x"), count(1)],
+            [EngineAnswer(status=400, error="x")] * 2,
             Severity.HANDLED,
         ),
         (
             "temperature 3",
-            [Answer(status=400, error="x")] * 2,
-            [Answer(status=400, error="x"), count(1)],
+            [EngineAnswer(status=400, error="x")] * 2,
+            [EngineAnswer(status=400, error="x"), count(1)],
             Severity.BROKEN,
         ),
-        ("two choices", [count(1)] * 2, [Answer(texts=("a", "b"))] * 2, Severity.HANDLED),
-        ("two choices", [count(1)] * 2, [Answer(texts=("a", "b")), count(1)], Severity.BROKEN),
+        ("two choices", [count(1)] * 2, [EngineAnswer(texts=("a", "b"))] * 2, Severity.HANDLED),
+        ("two choices", [count(1)] * 2, [EngineAnswer(texts=("a", "b")), count(1)], Severity.BROKEN),
     ],
 )
-def test_a_question_is_judged(check: str, raw: list[Answer], via: list[Answer], severity: Severity) -> None:
+def test_a_question_is_judged(check: str, raw: list[EngineAnswer], via: list[EngineAnswer], severity: Severity) -> None:
     question = asked(check)
     sides = [side(name, question, *both) for name, *both in zip(("vllm", "tgi"), raw, via, strict=True)]
     [finding] = [one for one in findings(sides, True) if one.check == check]
@@ -319,8 +324,8 @@ def test_an_error_inside_a_stream_is_one() -> None:
 
 
 def test_token_ids_are_read_in_either_form() -> None:
-    assert tokens(Heard(200, {}, b'{"tokens":[1,2],"count":2}'), "vllm") == Answer(prompt_tokens=2, ids=(1, 2))
-    assert tokens(Heard(200, {}, b'{"tokenize_response":[{"id":1}]}'), "tgi") == Answer(prompt_tokens=1, ids=(1,))
+    assert tokens(Heard(200, {}, b'{"tokens":[1,2],"count":2}'), "vllm") == EngineAnswer(prompt_tokens=2, ids=(1, 2))
+    assert tokens(Heard(200, {}, b'{"tokenize_response":[{"id":1}]}'), "tgi") == EngineAnswer(prompt_tokens=1, ids=(1,))
     assert tokens(Heard(200, {}, b'{"tokenize_response":[{"id":null}]}'), "tgi") is None
     assert tokens(Heard(404, {}, b""), "vllm") is None
 

@@ -164,7 +164,7 @@ async def test_an_engine_that_is_down_is_a_503_until_it_comes_up() -> None:
         port = int(url.rsplit(":", 1)[1])
         listening = await asyncio.start_server(behind.serve, "127.0.0.1", port)
         try:
-            await until(lambda: front.services.catalog.targets[0].up)
+            await until(lambda: front.services.catalog.endpoints[0].up)
             assert (await front.client.get("/readyz")).status_code == 200
             assert (await front.post(CHAT)).status_code == 200
         finally:
@@ -177,8 +177,8 @@ async def test_an_engine_that_goes_down_leaves_its_model_known_and_another_engin
     async with engine(says(whole(ANSWER))) as two:
         models = config.from_urls({"vllm": [dead, two.url]}, "tiny", {})
         async with gateway(checked(config.Config(models=models)), ready=False) as front:
-            await until(lambda: front.services.catalog.targets[1].up)
-            front.services.catalog.targets[0].heard(front.services.catalog.targets[1].served, 0.0)
+            await until(lambda: front.services.catalog.endpoints[1].up)
+            front.services.catalog.endpoints[0].heard(front.services.catalog.endpoints[1].served, 0.0)
             front.services.catalog.refresh()
             for _ in range(10):
                 answer = await front.post(CHAT)
@@ -353,4 +353,4 @@ async def test_a_model_that_writes_no_tool_call_is_not_held_against_its_engine()
             answer = await front.post(asked)
             assert answer.status_code == 502
             assert len(behind.asked) == count  # greedy: the same again would come to the same
-        assert front.services.catalog.targets[0].breaker.open_until == 0
+        assert front.services.catalog.endpoints[0].breaker.open_until == 0

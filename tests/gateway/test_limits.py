@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 from gateway.access.limits import Limiter, RateLimitLease, make
 from gateway.access.limits import redis as in_redis
 from gateway.access.limits.headers import spelled
-from gateway.access.limits.memory import Memory
+from gateway.access.limits.memory import InMemoryLimiter
 from gateway.access.limits.quota import Quota
 from gateway.access.limits.redis import Redis
 from gateway.access.principal import Principal
@@ -218,7 +218,7 @@ DEBITS = st.lists(st.tuples(st.floats(0, 70), st.integers(1, 400)), min_size=1, 
 @given(DEBITS)
 def test_after_retry_after_a_request_is_let_in_and_not_much_before(debits: list[tuple[float, int]]) -> None:
     async def hold() -> None:
-        limiter, principal, now = Memory(), Principal(id="k", tokens_per_minute=300), NOW
+        limiter, principal, now = InMemoryLimiter(), Principal(id="k", tokens_per_minute=300), NOW
         for gap, tokens in debits:
             now += gap
             limiter.leave(RateLimitLease("k", now, tokens=Quota(300, 0, 0, 0, 0)), tokens, now)
@@ -237,7 +237,7 @@ def test_after_retry_after_a_request_is_let_in_and_not_much_before(debits: list[
 @given(DEBITS)
 def test_after_the_reset_all_is_left_again(debits: list[tuple[float, int]]) -> None:
     async def hold() -> None:
-        limiter, principal, now = Memory(), Principal(id="k", tokens_per_minute=10**6), NOW
+        limiter, principal, now = InMemoryLimiter(), Principal(id="k", tokens_per_minute=10**6), NOW
         for gap, tokens in debits:
             now += gap
             limiter.leave(await limiter.enter(principal, now), tokens, now)
@@ -258,7 +258,7 @@ async def test_each_worker_enforces_its_share_rounded_up(workers: int, share: in
 
 @pytest.mark.parametrize("gap", [1, 15, 30, 59, 61, 119, 121, 3600])
 async def test_no_minute_has_more_than_the_limit_whenever_the_next_burst_comes(gap: int) -> None:
-    limiter, principal = Memory(), Principal(id="k", requests_per_minute=6)
+    limiter, principal = InMemoryLimiter(), Principal(id="k", requests_per_minute=6)
     assert len(await entered(limiter, principal, 9, NOW + 45)) == 6
     let_in = len(await entered(limiter, principal, 9, NOW + 45 + gap))
     assert let_in <= 6
@@ -266,7 +266,7 @@ async def test_no_minute_has_more_than_the_limit_whenever_the_next_burst_comes(g
 
 
 async def test_memory_forgets_what_counts_no_more_and_nothing_else() -> None:
-    limiter = Memory()
+    limiter = InMemoryLimiter()
     for number in range(500):
         principal = Principal(id=str(number), requests_per_minute=9, tokens_per_minute=9, max_in_flight=9)
         limiter.leave(await limiter.enter(principal, NOW), 5, NOW)

@@ -124,12 +124,12 @@ def changed(**more: object) -> DeploymentConfig:
 def used() -> Catalog:
     """Return a catalog whose engine is up, at work, and left alone by its breaker."""
     catalog = Catalog(of(ENGINE), 1)
-    (target,) = catalog.targets
-    target.heard([Serves("own", "own", 100)], 0.0)
-    target.in_flight = 3
+    (endpoint,) = catalog.endpoints
+    endpoint.heard([Serves("own", "own", 100)], 0.0)
+    endpoint.in_flight = 3
     for _ in range(5):
-        target.breaker.failed(False, 10.0)
-    assert not target.breaker.allows(10.0)
+        endpoint.breaker.failed(False, 10.0)
+    assert not endpoint.breaker.allows(10.0)
     return catalog
 
 
@@ -138,24 +138,24 @@ def used() -> Catalog:
 )
 def test_an_engine_that_stays_keeps_what_is_known_of_it(after: DeploymentConfig) -> None:
     catalog = used()
-    before = catalog.targets[0]
+    before = catalog.endpoints[0]
     catalog.replace(of(after))
-    (target,) = catalog.targets
-    assert target is before
-    assert (target.up, target.in_flight, target.breaker.allows(10.0)) == (True, 3, False)
-    now = (target.weight, target.max_in_flight, target.vision, target.model)
+    (endpoint,) = catalog.endpoints
+    assert endpoint is before
+    assert (endpoint.up, endpoint.in_flight, endpoint.breaker.allows(10.0)) == (True, 3, False)
+    now = (endpoint.weight, endpoint.max_in_flight, endpoint.vision, endpoint.model)
     assert now == (after.weight, after.max_in_flight, after.vision, after.model)
-    assert [offer.target for offer in catalog.find("m").offers] == [target]
+    assert [candidate.endpoint for candidate in catalog.find("m").candidates] == [endpoint]
 
 
 def test_an_engine_that_stays_is_judged_by_the_rules_of_today() -> None:
     catalog = Catalog(of(ENGINE), 1)
     catalog.replace(of(ENGINE, breaker=BreakerConfig(failures=1, open=7.0), health=HealthConfig(slow_start=100.0)))
-    (target,) = catalog.targets
-    assert target.breaker.failed(False, 10.0)
-    assert not target.breaker.allows(16.9)
-    target.heard([], 10.0)
-    assert target.share(60.0) == pytest.approx(0.5)
+    (endpoint,) = catalog.endpoints
+    assert endpoint.breaker.failed(False, 10.0)
+    assert not endpoint.breaker.allows(16.9)
+    endpoint.heard([], 10.0)
+    assert endpoint.share(60.0) == pytest.approx(0.5)
 
 
 @pytest.mark.parametrize(
@@ -164,10 +164,10 @@ def test_an_engine_that_stays_is_judged_by_the_rules_of_today() -> None:
 def test_another_engine_in_its_place_begins_anew(after: DeploymentConfig) -> None:
     catalog = used()
     catalog.replace(of(after))
-    (target,) = catalog.targets
-    assert (target.up, target.in_flight, target.breaker.allows(10.0)) == (False, 0, True)
-    assert target.at("/x").host == ("b" if "//b" in after.url else "a")
-    assert target.headers["authorization"] == f"Bearer {after.api_key}"
+    (endpoint,) = catalog.endpoints
+    assert (endpoint.up, endpoint.in_flight, endpoint.breaker.allows(10.0)) == (False, 0, True)
+    assert endpoint.at("/x").host == ("b" if "//b" in after.url else "a")
+    assert endpoint.headers["authorization"] == f"Bearer {after.api_key}"
 
 
 @pytest.mark.parametrize(

@@ -12,7 +12,7 @@ from gateway import config
 from gateway.http.errors import InvalidRequest, Unavailable
 from gateway.routing import least_busy, plan, plan_path, prefix, round_robin, standing, weighted
 from gateway.upstream.endpoints import Endpoint
-from gateway.upstream.models import Candidate, Catalog, Entry
+from gateway.upstream.models import Candidate, Catalog, ModelRoute
 from tests.gateway.harness import checked
 from tests.gateway.test_catalog import call
 
@@ -20,50 +20,50 @@ SLOW_START = 10.0
 LATER = 1000.0  # when all are warm
 
 
-def offer(name: str, weight: float = 1.0) -> Candidate:
+def candidate(name: str, weight: float = 1.0) -> Candidate:
     row = config.DeploymentConfig(name=name, engine="vllm", url=f"http://{name}", weight=weight)
     made = Endpoint(row, config.BreakerConfig(), SLOW_START)
     made.heard([Served("m", "m", 100)], 0.0)
     return Candidate(made, "m", 100)
 
 
-def model(policy: config.tables.Policy = "weighted", **engines: str) -> Entry:
+def model(policy: config.tables.Policy = "weighted", **engines: str) -> ModelRoute:
     """Return a model with deployments by name and engine, all heard."""
     rows = [config.DeploymentConfig(name=name, engine=engine, url=f"http://{name}") for name, engine in engines.items()]
     given = config.Config(models=[config.ModelConfig(name="m", policy=policy, prefix_bytes=64, deployments=rows)])
     made = Catalog(checked(given), 1)
-    for target in made.targets:
-        target.heard([Served("x", "tgi" if target.engine == "tgi" else "x", 100)], 0.0)
+    for endpoint in made.endpoints:
+        endpoint.heard([Served("x", "tgi" if endpoint.engine == "tgi" else "x", 100)], 0.0)
     made.refresh()
     return made.find("m")
 
 
-def target(entry: Entry, name: str) -> Endpoint:
-    return next(one.target for one in entry.offers if one.target.name == name)
+def endpoint(entry: ModelRoute, name: str) -> Endpoint:
+    return next(one.endpoint for one in entry.candidates if one.endpoint.name == name)
 
 
-def names(offers: list[Candidate]) -> str:
-    return " ".join(one.target.name for one in offers)
+def names(candidates: list[Candidate]) -> str:
+    return " ".join(one.endpoint.name for one in candidates)
 
 
-def fail(entry: Entry, *those: str, now: float = LATER) -> None:
+def fail(entry: ModelRoute, *those: str, now: float = LATER) -> None:
     """Open the breakers of some."""
     for name in those:
         for _ in range(5):
-            target(entry, name).breaker.failed(target(entry, name).breaker.began(now), now)
+            endpoint(entry, name).breaker.failed(endpoint(entry, name).breaker.began(now), now)
 
 
 # --- weighted ---------------------------------------------------------------------------------------------------
 
 
 def test_by_weight_each_gets_its_share_and_one_of_no_weight_is_the_last() -> None:
-    offers, random = [offer("a", 6), offer("b", 3), offer("c", 1), offer("none", 0)], Random(1)
-    drawn = [weighted.order(offers, b"", LATER, random) for _ in range(5000)]
-    first = Counter(one[0].target.name for one in drawn)
+    candidates, random = [candidate("a", 6), candidate("b", 3), candidate("c", 1), candidate("none", 0)], Random(1)
+    drawn = [weighted.order(candidates, b"", LATER, random) for _ in range(5000)]
+    first = Counter(one[0].endpoint.name for one in drawn)
     for name, share in (("a", 0.6), ("b", 0.3), ("c", 0.1)):
         assert abs(first[name] / 5000 - share) < 0.03
-    assert {one[-1].target.name for one in drawn} == {"none"}
-    behind_a = Counter(one[1].target.name for one in drawn if one[0].target.name == "a")
+    assert {one[-1].endpoint.name for one in drawn} == {"none"}
+    behind_a = Counter(one[1].endpoint.name for one in drawn if one[0].endpoint.name == "a")
     assert abs(behind_a["b"] / behind_a.total() - 0.75) < 0.03
 
 
@@ -71,30 +71,30 @@ def test_by_weight_each_gets_its_share_and_one_of_no_weight_is_the_last() -> Non
     ("after", "share"), [(0.0, 0.1), (0.5, 0.1), (2.0, 0.2), (5.0, 0.5), (9.0, 0.9), (10.0, 1.0), (99.0, 1.0)]
 )
 def test_one_that_came_back_is_given_more_and_more(after: float, share: float) -> None:
-    old, new = offer("old"), offer("new")
-    new.target.lost("gone")
-    new.target.heard([Served("m", "m", 100)], LATER)
-    assert new.target.share(LATER + after) == pytest.approx(share)
+    old, new = candidate("old"), candidate("new")
+    new.endpoint.lost("gone")
+    new.endpoint.heard([Served("m", "m", 100)], LATER)
+    assert new.endpoint.share(LATER + after) == pytest.approx(share)
     random, now = Random(1), LATER + after
     first = sum(weighted.order([old, new], b"", now, random)[0] is new for _ in range(4000))
     assert abs(first / 4000 - share / (1 + share)) < 0.03
 
 
 def test_one_whose_trial_went_well_begins_gently_too() -> None:
-    one = offer("a")
-    one.target.returned(LATER)
-    assert one.target.share(LATER) == pytest.approx(0.1)
+    one = candidate("a")
+    one.endpoint.returned(LATER)
+    assert one.endpoint.share(LATER) == pytest.approx(0.1)
 
 
 # --- in turn ----------------------------------------------------------------------------------------------------
 
 
 def test_in_turn_each_is_asked_once_before_any_is_asked_again() -> None:
-    offers, random, asked = [offer("a"), offer("b"), offer("c")], Random(1), []
+    candidates, random, asked = [candidate("a"), candidate("b"), candidate("c")], Random(1), []
     for turn in range(9):
-        first = round_robin.order(offers, b"", LATER, random)[0]
-        first.target.begins(LATER + turn)
-        asked.append(first.target.name)
+        first = round_robin.order(candidates, b"", LATER, random)[0]
+        first.endpoint.begins(LATER + turn)
+        asked.append(first.endpoint.name)
     assert asked == ["a", "b", "c"] * 3
 
 
@@ -102,44 +102,44 @@ def test_in_turn_each_is_asked_once_before_any_is_asked_again() -> None:
 
 
 def test_of_two_the_less_busy_is_asked() -> None:
-    offers = [offer("a"), offer("b")]
-    offers[0].target.in_flight = 3
-    assert {names(least_busy.order(offers, b"", LATER, Random(seed))) for seed in range(20)} == {"b a"}
+    candidates = [candidate("a"), candidate("b")]
+    candidates[0].endpoint.in_flight = 3
+    assert {names(least_busy.order(candidates, b"", LATER, Random(seed))) for seed in range(20)} == {"b a"}
 
 
 def test_the_engines_own_queue_counts() -> None:
-    offers = [offer("a"), offer("b")]
-    offers[0].target.in_flight = 1
-    offers[1].target.figures = Load(waiting=4.0)
-    assert {names(least_busy.order(offers, b"", LATER, Random(seed))) for seed in range(20)} == {"a b"}
+    candidates = [candidate("a"), candidate("b")]
+    candidates[0].endpoint.in_flight = 1
+    candidates[1].endpoint.figures = Load(waiting=4.0)
+    assert {names(least_busy.order(candidates, b"", LATER, Random(seed))) for seed in range(20)} == {"a b"}
 
 
 def test_how_busy_one_is_is_measured_by_its_weight() -> None:
-    offers = [offer("small", 1), offer("large", 10)]
-    offers[0].target.in_flight, offers[1].target.in_flight = 1, 5
-    assert names(least_busy.order(offers, b"", LATER, Random(1))) == "large small"
+    candidates = [candidate("small", 1), candidate("large", 10)]
+    candidates[0].endpoint.in_flight, candidates[1].endpoint.in_flight = 1, 5
+    assert names(least_busy.order(candidates, b"", LATER, Random(1))) == "large small"
 
 
 def test_two_choices_never_fall_on_the_busiest_of_three() -> None:
-    offers = [offer("a"), offer("b"), offer("c")]
-    for one, load in zip(offers, (0, 5, 9), strict=True):
-        one.target.in_flight = load
-    orders = Counter(names(least_busy.order(offers, b"", LATER, Random(seed))) for seed in range(300))
+    candidates = [candidate("a"), candidate("b"), candidate("c")]
+    for one, load in zip(candidates, (0, 5, 9), strict=True):
+        one.endpoint.in_flight = load
+    orders = Counter(names(least_busy.order(candidates, b"", LATER, Random(seed))) for seed in range(300))
     assert set(orders) == {"a b c", "b a c"}
     assert 150 < orders["a b c"] < 250  # two in three
 
 
 def test_one_of_no_weight_is_asked_last_however_idle_it_is() -> None:
-    offers = [offer("a"), offer("none", 0), offer("nought", 0)]
-    offers[0].target.in_flight = 50
-    assert {least_busy.order(offers, b"", LATER, Random(seed))[0].target.name for seed in range(50)} == {"a"}
+    candidates = [candidate("a"), candidate("none", 0), candidate("nought", 0)]
+    candidates[0].endpoint.in_flight = 50
+    assert {least_busy.order(candidates, b"", LATER, Random(seed))[0].endpoint.name for seed in range(50)} == {"a"}
 
 
 def test_two_choices_keep_the_loads_close_together() -> None:
-    offers, random = [offer(name) for name in "abcdefgh"], Random(3)
+    candidates, random = [candidate(name) for name in "abcdefgh"], Random(3)
     for _ in range(800):
-        least_busy.order(offers, b"", LATER, random)[0].target.in_flight += 1
-    loads = [one.target.in_flight for one in offers]
+        least_busy.order(candidates, b"", LATER, random)[0].endpoint.in_flight += 1
+    loads = [one.endpoint.in_flight for one in candidates]
     assert max(loads) - min(loads) <= 8
 
 
@@ -148,69 +148,69 @@ def test_two_choices_keep_the_loads_close_together() -> None:
 HEADS = [b"prompt %d" % number for number in range(3000)]
 
 
-def owners(offers: list[Candidate]) -> dict[bytes, str]:
-    return {head: prefix.order(offers, head, LATER, Random(1))[0].target.name for head in HEADS}
+def owners(candidates: list[Candidate]) -> dict[bytes, str]:
+    return {head: prefix.order(candidates, head, LATER, Random(1))[0].endpoint.name for head in HEADS}
 
 
 def test_the_same_head_goes_to_the_same_deployment_whatever_the_order_of_the_file() -> None:
-    offers = [offer(name) for name in "abcd"]
-    assert owners(offers) == owners(offers[::-1])
+    candidates = [candidate(name) for name in "abcd"]
+    assert owners(candidates) == owners(candidates[::-1])
 
 
 def test_heads_are_spread_by_weight() -> None:
-    count = Counter(owners([offer("a", 1), offer("b", 1), offer("c", 2)]).values())
+    count = Counter(owners([candidate("a", 1), candidate("b", 1), candidate("c", 2)]).values())
     for name, share in (("a", 0.25), ("b", 0.25), ("c", 0.5)):
         assert abs(count[name] / len(HEADS) - share) < 0.03
 
 
 def test_names_alike_but_for_their_ends_have_their_shares_all_the_same() -> None:
     long = "x" * 80
-    assert max(Counter(owners([offer(long + "a"), offer(long + "b")]).values()).values()) < 0.55 * len(HEADS)
+    assert max(Counter(owners([candidate(long + "a"), candidate(long + "b")]).values()).values()) < 0.55 * len(HEADS)
 
 
 def test_when_one_goes_only_its_own_heads_move_and_come_back_with_it() -> None:
-    offers = [offer(name) for name in "abcd"]
-    before = owners(offers)
-    after = owners([one for one in offers if one.target.name != "c"])
+    candidates = [candidate(name) for name in "abcd"]
+    before = owners(candidates)
+    after = owners([one for one in candidates if one.endpoint.name != "c"])
     for head, name in before.items():
         assert after[head] == name or name == "c"
     moved = Counter(after[head] for head in HEADS if before[head] == "c")
     assert min(moved.values()) > 0.25 * moved.total()
-    assert owners(offers) == before
+    assert owners(candidates) == before
 
 
 def test_the_second_choice_of_a_head_is_where_it_would_go_without_the_first() -> None:
-    offers = [offer(name) for name in "abcd"]
+    candidates = [candidate(name) for name in "abcd"]
     for head in HEADS[:200]:
-        first, second, *_ = prefix.order(offers, head, LATER, Random(1))
-        rest = [one for one in offers if one is not first]
+        first, second, *_ = prefix.order(candidates, head, LATER, Random(1))
+        rest = [one for one in candidates if one is not first]
         assert prefix.order(rest, head, LATER, Random(1))[0] is second
 
 
 @pytest.mark.parametrize("weights", [(1, 1), (1, 1, 1, 1), (4, 2, 1, 1)])
 def test_one_head_alone_does_not_load_its_deployment_beyond_its_share_and_a_quarter(weights: tuple[int, ...]) -> None:
-    offers = [offer(f"e{place}", weight) for place, weight in enumerate(weights)]
+    candidates = [candidate(f"e{place}", weight) for place, weight in enumerate(weights)]
     for sent in range(1, 1001):
-        prefix.order(offers, b"all the same", LATER, Random(1))[0].target.in_flight += 1
-        for one, weight in zip(offers, weights, strict=True):
-            assert one.target.in_flight <= math.ceil(prefix.BOUND * sent * weight / sum(weights))
-    assert sum(one.target.in_flight for one in offers) == 1000
+        prefix.order(candidates, b"all the same", LATER, Random(1))[0].endpoint.in_flight += 1
+        for one, weight in zip(candidates, weights, strict=True):
+            assert one.endpoint.in_flight <= math.ceil(prefix.BOUND * sent * weight / sum(weights))
+    assert sum(one.endpoint.in_flight for one in candidates) == 1000
 
 
 def test_over_its_bound_a_deployment_is_still_the_last_resort() -> None:
-    offers = [offer(name) for name in "ab"]
-    first = prefix.order(offers, b"x", LATER, Random(1))[0]
-    first.target.figures = Load(waiting=100.0)
-    assert prefix.order(offers, b"x", LATER, Random(1))[1] is first
+    candidates = [candidate(name) for name in "ab"]
+    first = prefix.order(candidates, b"x", LATER, Random(1))[0]
+    first.endpoint.figures = Load(waiting=100.0)
+    assert prefix.order(candidates, b"x", LATER, Random(1))[1] is first
 
 
 def test_one_that_has_just_come_back_takes_its_heads_back_little_by_little() -> None:
-    offers = [offer(name) for name in "ab"]
-    offers[0].target.returned(LATER)
+    candidates = [candidate(name) for name in "ab"]
+    candidates[0].endpoint.returned(LATER)
     counts = []
     for after in (0.0, 5.0, 10.0):
-        firsts = [prefix.order(offers, head, LATER + after, Random(1))[0] for head in HEADS]
-        counts.append(sum(one is offers[0] for one in firsts) / len(HEADS))
+        firsts = [prefix.order(candidates, head, LATER + after, Random(1))[0] for head in HEADS]
+        counts.append(sum(one is candidates[0] for one in firsts) / len(HEADS))
     assert counts == pytest.approx([0.1 / 1.1, 0.5 / 1.5, 0.5], abs=0.03)
 
 
@@ -221,7 +221,7 @@ def test_the_head_of_a_chat_is_its_messages_up_to_the_configured_length() -> Non
         asked = call()
         body = b'[{"role": "user", "content": "%s"}]' % text.encode()
         asked.body["messages"] = type(asked.body["messages"])(body)
-        return plan(asked, entry, None, LATER, Random(1))[0].target.name
+        return plan(asked, entry, None, LATER, Random(1))[0].endpoint.name
 
     long = "x" * 64
     assert {first(long + str(end)) for end in range(30)} == {first(long)}
@@ -236,7 +236,7 @@ def test_those_that_are_down_or_left_alone_are_not_asked_while_others_are_there(
     entry = model(policy, down="vllm", alone="vllm", up="vllm", well="vllm", both="vllm")
     fail(entry, "alone", "both")
     for name in ("down", "both"):
-        target(entry, name).lost("gone")
+        endpoint(entry, name).lost("gone")
     for seed in range(20):
         order = plan(call(), entry, None, LATER, Random(seed))
         assert names(order) in ("up well", "well up")
@@ -247,42 +247,42 @@ def test_when_all_are_left_alone_it_is_a_503_that_says_when_to_come_back() -> No
     fail(entry, "a", now=LATER)
     fail(entry, "b", now=LATER + 0.5)
     with pytest.raises(Unavailable) as raised:
-        standing(entry.offers, entry, b"", LATER + 0.6, Random(1))
+        standing(entry.candidates, entry, b"", LATER + 0.6, Random(1))
     assert raised.value.headers["retry-after"] == "1"
-    assert names(standing(entry.offers, entry, b"", LATER + 1.0, Random(1))) == "a"
+    assert names(standing(entry.candidates, entry, b"", LATER + 1.0, Random(1))) == "a"
 
 
 def test_a_long_wait_is_told_in_whole_seconds() -> None:
     entry = model(a="vllm")
-    breaker = target(entry, "a").breaker
+    breaker = endpoint(entry, "a").breaker
     fail(entry, "a")
     for now in (LATER + 1.0, LATER + 3.0):
         breaker.failed(breaker.began(now), now)
     with pytest.raises(Unavailable) as raised:
-        standing(entry.offers, entry, b"", LATER + 3.5, Random(1))
+        standing(entry.candidates, entry, b"", LATER + 3.5, Random(1))
     assert raised.value.headers["retry-after"] == "4"  # 3.5 s are left
 
 
 def test_while_a_trial_is_under_way_the_others_are_told_to_come_back() -> None:
     entry = model(a="vllm")
     fail(entry, "a")
-    assert target(entry, "a").breaker.began(LATER + 59.0)
+    assert endpoint(entry, "a").breaker.began(LATER + 59.0)
     with pytest.raises(Unavailable) as raised:
-        standing(entry.offers, entry, b"", LATER + 60.0, Random(1))
+        standing(entry.candidates, entry, b"", LATER + 60.0, Random(1))
     assert raised.value.headers["retry-after"] == "1"
 
 
 def test_one_alone_that_is_down_is_tried_all_the_same() -> None:
     entry = model(a="vllm")
-    target(entry, "a").lost("gone")
-    assert names(standing(entry.offers, entry, b"", LATER, Random(1))) == "a"
+    endpoint(entry, "a").lost("gone")
+    assert names(standing(entry.candidates, entry, b"", LATER, Random(1))) == "a"
 
 
 # --- capability -------------------------------------------------------------------------------------------------
 
 
-def able(asked: Call, entry: Entry, seed: int) -> set[str]:
-    return {one.target.engine for one in plan(asked, entry, None, LATER, Random(seed))}
+def able(asked: Call, entry: ModelRoute, seed: int) -> set[str]:
+    return {one.endpoint.engine for one in plan(asked, entry, None, LATER, Random(seed))}
 
 
 @pytest.mark.parametrize("policy", ["weighted", "round_robin", "least_busy", "prefix"])
@@ -291,7 +291,7 @@ def test_what_only_vllm_can_do_never_goes_to_tgi(policy: config.tables.Policy, s
     entry = model(policy, t="tgi", u="tgi", v="vllm", w="vllm")
     if state == "down":
         for name in ("v", "w"):
-            target(entry, name).lost("gone")
+            endpoint(entry, name).lost("gone")
     for seed in range(20):
         assert able(call(top_k=1), entry, seed) == {"vllm"}
         assert able(call(), entry, seed) == ({"vllm", "tgi"} if state == "well" else {"tgi"})

@@ -216,15 +216,15 @@ async def test_a_fault_in_asking_one_engine_is_named_and_does_not_end_the_asking
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     async with over(says(whole(ANSWER))) as (front, _):
-        target = front.services.catalog.targets[0]
+        endpoint = front.services.catalog.endpoints[0]
         prober = HealthChecker(
             front.services.catalog, front.services.upstream, config.HealthConfig(interval=0.01), monotonic
         )
-        target.headers["authorization"] = "Bearer a\nb"  # which aiohttp refuses to send
+        endpoint.headers["authorization"] = "Bearer a\nb"  # which aiohttp refuses to send
         prober.follow()
-        await until(lambda: not target.up)
-        assert "fault" in target.trouble
-        del target.headers["authorization"]
-        await until(lambda: target.up)
+        await until(lambda: not endpoint.up)
+        assert "fault" in endpoint.trouble
+        del endpoint.headers["authorization"]
+        await until(lambda: endpoint.up)
         await prober.close()
     assert "asking vllm failed" in caplog.text

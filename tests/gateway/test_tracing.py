@@ -63,10 +63,10 @@ def traced(url: str = "http://127.0.0.1:9", **telemetry: Any) -> tracing.Tracer:
 
 
 def attempt(engine: str = "vllm", began: float = 10.1, ended: float = 10.9, **more: Any) -> Attempt:
-    target = Endpoint(
+    endpoint = Endpoint(
         DeploymentConfig(name=f"{engine}-a", engine=engine, url="http://10.0.0.5:8000"), BreakerConfig(), 0
     )
-    return Attempt(Candidate(target, "org/tiny", 1024), began, ended=ended, **more)
+    return Attempt(Candidate(endpoint, "org/tiny", 1024), began, ended=ended, **more)
 
 
 def context(*attempts: Attempt, **more: Any) -> RequestContext:

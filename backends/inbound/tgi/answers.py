@@ -17,17 +17,17 @@ from backends.failures import CUT, FAILED, NOT_THE_PROTOCOL, classify
 from backends.finishing import BROKEN
 from backends.inbound.tgi.translate import decoded
 from backends.inbound.tgi.wire import (
-    Asked,
     Choice,
-    Completion,
-    Details,
-    Generated,
+    GenerateAnswer,
+    GenerateDetails,
+    GenerateToken,
     PrefillToken,
     Sequence,
     StreamDetails,
     StreamEvent,
-    Token,
+    TgiRequest,
     TopStreamEvent,
+    VllmCompletion,
 )
 from backends.schema import Usage
 from backends.sse import DONE, EventReader, EventTooLarge, events
@@ -42,10 +42,10 @@ SPECIAL = re.compile(r"<\|.*\|>|<\uff5c.*\uff5c>|</?s>|<(unk|pad|bos|eos|mask|st
 
 Names = Mapping[int, str]
 
-NOBODY = Token(0, "", None, special=False)
+NOBODY = GenerateToken(0, "", None, special=False)
 
 _encode = msgspec.json.Encoder().encode
-_chunk = msgspec.json.Decoder(Completion).decode
+_chunk = msgspec.json.Decoder(VllmCompletion).decode
 
 
 class Step(Struct):
@@ -65,7 +65,7 @@ class Piece(Struct):
     finish: str | None
 
 
-def piece(choice: Choice, asked: Asked) -> Piece:
+def piece(choice: Choice, asked: TgiRequest) -> Piece:
     """Read a choice, whole or of a chunk. Raises BackendError if vLLM gave up, or left out what was asked for."""
     ids, beside = choice.token_ids or [], choice.logprobs
     if choice.finish_reason in BROKEN:
@@ -82,7 +82,7 @@ def piece(choice: Choice, asked: Asked) -> Piece:
     return Piece(choice.text, steps, _finish(choice, asked))
 
 
-def _top(likely: dict[str, float] | None, asked: Asked) -> list[tuple[int, float]]:
+def _top(likely: dict[str, float] | None, asked: TgiRequest) -> list[tuple[int, float]]:
     """Return the likeliest tokens: vLLM puts the drawn one among them, whether or not it belongs there."""
     most = asked.parameters.top_n_tokens
     if not most or not likely:
@@ -91,7 +91,7 @@ def _top(likely: dict[str, float] | None, asked: Asked) -> list[tuple[int, float
     return sorted(pairs, key=lambda pair: -pair[1])[:most]
 
 
-def _finish(choice: Choice, asked: Asked) -> str | None:
+def _finish(choice: Choice, asked: TgiRequest) -> str | None:
     match choice.finish_reason:
         case None:
             return None
@@ -123,13 +123,13 @@ class Splitter:
     def __init__(self) -> None:
         self._broken = False  # the last token ended inside a character
 
-    def split(self, one: Piece, names: Names) -> list[Token]:
+    def split(self, one: Piece, names: Names) -> list[GenerateToken]:
         """Return the tokens of the next piece."""
-        made: list[Token] = []
+        made: list[GenerateToken] = []
         rest = one.text
         for step in one.steps:
             name = names.get(step.id, "") if step.name is None else step.name
-            made.append(Token(step.id, "", step.logprob, special=False))
+            made.append(GenerateToken(step.id, "", step.logprob, special=False))
             if not name or name.endswith(BROKEN_CHARACTER):
                 self._broken = True
             else:
@@ -139,7 +139,7 @@ class Splitter:
             self._broken = False
         return made
 
-    def _take(self, made: list[Token], name: str, rest: str) -> str:
+    def _take(self, made: list[GenerateToken], name: str, rest: str) -> str:
         """Give the last token its text; return what is left."""
         token = made[-1]
         before, found, after = rest.partition(name)
@@ -157,10 +157,12 @@ class Splitter:
         return rest
 
 
-def top_tokens(step: Step, names: Names) -> list[Token]:
+def top_tokens(step: Step, names: Names) -> list[GenerateToken]:
     """Return the likeliest tokens at one place."""
     return [
-        Token(token, names.get(token, ""), value if value > IMPOSSIBLE else None, is_special(names.get(token, "")))
+        GenerateToken(
+            token, names.get(token, ""), value if value > IMPOSSIBLE else None, is_special(names.get(token, ""))
+        )
         for token, value in step.top
     ]
 
@@ -176,11 +178,11 @@ def is_special(name: str) -> bool:
 class Whole:
     """A whole answer of vLLM's, which may have come as a stream."""
 
-    def __init__(self, asked: Asked, seed: int, body: bytes) -> None:
+    def __init__(self, asked: TgiRequest, seed: int, body: bytes) -> None:
         """Read it. Raises BackendError."""
         self._asked = asked
         self._seed = seed
-        chunks = _chunks(body) if body.startswith(b"data:") else [decoded(body, Completion)]
+        chunks = _chunks(body) if body.startswith(b"data:") else [decoded(body, VllmCompletion)]
         counts = next((chunk.usage for chunk in reversed(chunks) if chunk.usage is not None), None)
         choices = [choice for chunk in chunks for choice in chunk.choices]
         if not choices or counts is None:
@@ -210,9 +212,9 @@ class Whole:
         best = max(range(len(sequences)), key=lambda place: _mean_logprob(sequences[place]))
         first = sequences.pop(best)
         written = first.generated_tokens or self.usage.completion_tokens
-        answer = Generated(first.generated_text)
+        answer = GenerateAnswer(first.generated_text)
         if self._asked.details:
-            answer.details = Details(
+            answer.details = GenerateDetails(
                 finish_reason=first.finish_reason,
                 generated_tokens=written,
                 seed=first.seed,
@@ -251,7 +253,7 @@ class Whole:
             mended = name == ""
 
 
-def _chunks(body: bytes) -> list[Completion]:
+def _chunks(body: bytes) -> list[VllmCompletion]:
     try:
         payloads = EventReader().feed(body)
     except EventTooLarge as error:
@@ -264,7 +266,7 @@ def _mean_logprob(sequence: Sequence) -> float:
     return sum(values) / len(values) if values else 0.0
 
 
-def _at_the_end(finish: str | None, written: int, asked: Asked) -> str:
+def _at_the_end(finish: str | None, written: int, asked: TgiRequest) -> str:
     """TGI looks at the limit before it looks at what the last token is."""
     limit = asked.parameters.max_new_tokens
     return "length" if finish is None or (limit is not None and written >= limit) else finish
@@ -276,7 +278,7 @@ def _at_the_end(finish: str | None, written: int, asked: Asked) -> str:
 class StreamReader:
     """Reads vLLM's stream. After each `feed`, look at the attributes."""
 
-    def __init__(self, asked: Asked) -> None:
+    def __init__(self, asked: TgiRequest) -> None:
         self.prompt_tokens = 0
         self.finished = False  # all has been said
         self.failure: BackendError | None = None
@@ -318,7 +320,7 @@ class StreamReader:
         return made
 
 
-def _read_chunk(payload: bytes) -> Completion:
+def _read_chunk(payload: bytes) -> VllmCompletion:
     try:
         return _chunk(payload)
     except problem.UNREADABLE as error:
@@ -341,7 +343,7 @@ def _event_failure(payload: bytes) -> BackendError:
 class StreamWriter:
     """Writes TGI's events: one for each token, the last with the text."""
 
-    def __init__(self, asked: Asked, seed: int) -> None:
+    def __init__(self, asked: TgiRequest, seed: int) -> None:
         self.written = 0
         self._asked = asked
         self._seed = None if asked.greedy else seed
@@ -355,7 +357,7 @@ class StreamWriter:
             self._text += one.text
             made = self._splitter.split(one, names)
             if one.finish and not made:  # it has never been seen that vLLM ends without a token; TGI's event has one
-                made, one.steps = [Token(0, "", None, special=True)], [Step(0, "", None, [])]
+                made, one.steps = [GenerateToken(0, "", None, special=True)], [Step(0, "", None, [])]
             for place, (token, step) in enumerate(zip(made, one.steps, strict=True)):
                 self.written += 1
                 ends = one.finish if place == len(made) - 1 else None
@@ -363,7 +365,7 @@ class StreamWriter:
         return events(payloads)
 
     def _made(
-        self, token: Token, top: list[Token], finish: str | None, prompt_tokens: int
+        self, token: GenerateToken, top: list[GenerateToken], finish: str | None, prompt_tokens: int
     ) -> StreamEvent | TopStreamEvent:
         details = None
         if finish and self._asked.parameters.details:

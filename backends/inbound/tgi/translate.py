@@ -3,7 +3,7 @@
 Where the two disagree TGI is right, as its clients must not notice (contract sections 2.1 "TGI native", 2.3, 3.2,
 3.6, 4.4): its ranges and error texts, its idea of when to sample, a request that does not fit is refused instead
 of cut, the stop text stays in the answer, each token is an event of its own. What vLLM has no way to do is refused
-by name. The step from a client's bytes to `Asked` serves a TGI behind as well.
+by name. The step from a client's bytes to `TgiRequest` serves a TGI behind as well.
 """
 
 import re
@@ -18,12 +18,12 @@ from backends.inbound.tgi import serde as native_serde
 from backends.inbound.tgi.wire import (
     COMPAT,
     GENERATE,
-    Asked,
     CompatGenerate,
     Detokenized,
     Generate,
     Grammar,
-    Info,
+    TgiInfo,
+    TgiRequest,
     Tokenized,
 )
 from backends.openai import TEXT
@@ -53,7 +53,7 @@ _compat = msgspec.json.Decoder(CompatGenerate).decode
 # --- requests -------------------------------------------------------------------------------------------------
 
 
-def read(path: str, body: bytes) -> Asked:
+def read(path: str, body: bytes) -> TgiRequest:
     """Read a request as TGI does. Raises native_serde.Rejected, with TGI's words."""
     decode, kind, check = (_compat, CompatGenerate, COMPAT) if path == COMPAT_PATH else (_generate, Generate, GENERATE)
     try:
@@ -62,7 +62,7 @@ def read(path: str, body: bytes) -> Asked:
         given = msgspec.convert(native_serde.read(body, check), kind)
     compat = isinstance(given, CompatGenerate)
     stream = given.stream if isinstance(given, CompatGenerate) else path == STREAM
-    return Asked(given.inputs, given.parameters, stream, compat)
+    return TgiRequest(given.inputs, given.parameters, stream, compat)
 
 
 def with_details(body: bytes) -> bytes:
@@ -75,12 +75,12 @@ def with_details(body: bytes) -> bytes:
     return _encode(value)
 
 
-def refusal(asked: Asked) -> str | None:
+def refusal(asked: TgiRequest) -> str | None:
     """Return what TGI has against a request, in its words and in its order; or what vLLM cannot do; or None."""
     return _unstreamable(asked) or _out_of_range(asked) or _bad_grammar(asked.parameters.grammar) or _not_vllm(asked)
 
 
-def _unstreamable(asked: Asked) -> str | None:
+def _unstreamable(asked: TgiRequest) -> str | None:
     said = asked.parameters
     if asked.stream and said.best_of not in (None, 1):
         return "`best_of` != 1 is not supported when streaming tokens"
@@ -89,7 +89,7 @@ def _unstreamable(asked: Asked) -> str | None:
     return None
 
 
-def _out_of_range(asked: Asked) -> str | None:
+def _out_of_range(asked: TgiRequest) -> str | None:
     said = asked.parameters
     drawn = said.do_sample or any(v is not None for v in (said.temperature, said.top_k, said.top_p, said.typical_p))
     sequences, stops, top = asked.sequences, len(said.stop), said.top_n_tokens or 0
@@ -136,7 +136,7 @@ def _bad_grammar(grammar: Grammar | None) -> str | None:
     return None
 
 
-def _not_vllm(asked: Asked) -> str | None:
+def _not_vllm(asked: TgiRequest) -> str | None:
     said = asked.parameters
     lacking = "watermark" if said.watermark else "typical_p" if said.typical_p is not None else None
     if lacking:
@@ -149,7 +149,7 @@ def _not_vllm(asked: Asked) -> str | None:
 # --- whether it fits ------------------------------------------------------------------------------------------
 
 
-def may_not_fit(asked: Asked, context: int) -> bool:
+def may_not_fit(asked: TgiRequest, context: int) -> bool:
     """Whether the prompt has to be counted: it has not more tokens than bytes, and those that are added to it."""
     most, truncate = len(asked.inputs.encode()) + MAX_SPECIAL, asked.parameters.truncate
     if truncate is not None:
@@ -159,7 +159,7 @@ def may_not_fit(asked: Asked, context: int) -> bool:
     return most + min(asked.parameters.max_new_tokens or 1, PIECE) > context
 
 
-def too_long(asked: Asked, context: int, count: int) -> str | None:
+def too_long(asked: TgiRequest, context: int, count: int) -> str | None:
     """Return what TGI has against a prompt of so many tokens, or None."""
     truncate = asked.parameters.truncate
     if truncate is not None:
@@ -179,7 +179,7 @@ def too_long(asked: Asked, context: int, count: int) -> str | None:
 # --- vLLM's requests ------------------------------------------------------------------------------------------
 
 
-def encode(asked: Asked, model: str, context: int, seed: int) -> UpstreamRequest:
+def encode(asked: TgiRequest, model: str, context: int, seed: int) -> UpstreamRequest:
     """Return the completion to ask vLLM for. `seed` counts only where something is drawn."""
     said = asked.parameters
     limit = min(asked.limit or context, context)
@@ -202,12 +202,12 @@ def encode(asked: Asked, model: str, context: int, seed: int) -> UpstreamRequest
     return UpstreamRequest(path=TEXT, body=_encode(body), stream=asked.stream, adapted=adapted)
 
 
-def by_pieces(asked: Asked) -> bool:
+def by_pieces(asked: TgiRequest) -> bool:
     """Whether a whole answer is asked for as a stream: where tokens come by id, only pieces show whose a text is."""
     return bool(asked.parameters.top_n_tokens) and not asked.parameters.decoder_input_details
 
 
-def _settings(asked: Asked, seed: int) -> dict[str, Any]:
+def _settings(asked: TgiRequest, seed: int) -> dict[str, Any]:
     """Return how to choose tokens. All is said, lest the model's own `generation_config` speak (contract section 0)."""
     said = asked.parameters
     settings: dict[str, Any] = {
@@ -244,7 +244,7 @@ def _schema(grammar: Grammar) -> Any:
     return msgspec.json.decode(grammar.value) if isinstance(grammar.value, str) else grammar.value
 
 
-def count_request(asked: Asked, model: str) -> UpstreamRequest:
+def count_request(asked: TgiRequest, model: str) -> UpstreamRequest:
     """Return the request that counts the prompt's tokens."""
     return UpstreamRequest(path="/tokenize", body=_encode({"model": model, "prompt": asked.inputs}), stream=False)
 
@@ -279,7 +279,7 @@ def info(model: str, context: int | None) -> bytes:
     """Return TGI's description of a model that vLLM serves."""
     total = context or 0
     return _encode(
-        Info(
+        TgiInfo(
             model_id=model,
             max_best_of=MAX_SEQUENCES,
             max_stop_sequences=MAX_STOPS,

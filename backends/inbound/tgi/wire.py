@@ -79,7 +79,7 @@ class CompatGenerate(Generate, frozen=True):
     stream: bool = False
 
 
-class Asked(Struct, frozen=True):
+class TgiRequest(Struct, frozen=True):
     """A request, read; `compat` is the path `/`, whose answers have the prompt before the text, in an array."""
 
     inputs: str
@@ -159,7 +159,7 @@ COMPAT = serde.struct(
 # --- what a client gets -----------------------------------------------------------------------------------
 
 
-class Token(Struct):
+class GenerateToken(Struct):
     """A generated token, or a likely one beside it."""
 
     id: int
@@ -184,27 +184,27 @@ class Sequence(Struct, omit_defaults=True):
     generated_tokens: int
     seed: int | None
     prefill: list[PrefillToken]
-    tokens: list[Token]
-    top_tokens: list[list[Token]] = []
+    tokens: list[GenerateToken]
+    top_tokens: list[list[GenerateToken]] = []
 
 
-class Details(Struct, omit_defaults=True):
+class GenerateDetails(Struct, omit_defaults=True):
     """How a whole answer came about."""
 
     finish_reason: str
     generated_tokens: int
     seed: int | None
     prefill: list[PrefillToken]
-    tokens: list[Token]
+    tokens: list[GenerateToken]
     best_of_sequences: list[Sequence] | None = None
-    top_tokens: list[list[Token]] = []
+    top_tokens: list[list[GenerateToken]] = []
 
 
-class Generated(Struct, omit_defaults=True):
+class GenerateAnswer(Struct, omit_defaults=True):
     """A whole answer."""
 
     generated_text: str
-    details: Details | None = None
+    details: GenerateDetails | None = None
 
 
 class StreamDetails(Struct):
@@ -220,7 +220,7 @@ class StreamEvent(Struct):
     """An event of a stream; the last has the text, and the details if they were asked for."""
 
     index: int
-    token: Token
+    token: GenerateToken
     generated_text: str | None
     details: StreamDetails | None
 
@@ -229,13 +229,13 @@ class TopStreamEvent(Struct):
     """An event with the likeliest tokens."""
 
     index: int
-    token: Token
-    top_tokens: list[Token]
+    token: GenerateToken
+    top_tokens: list[GenerateToken]
     generated_text: str | None
     details: StreamDetails | None
 
 
-class Info(Struct, kw_only=True):
+class TgiInfo(Struct, kw_only=True):
     """What `GET /info` says (contract section 1)."""
 
     model_id: str
@@ -285,18 +285,18 @@ class Choice(Struct):
     prompt_logprobs: list[dict[str, PromptLogprob] | None] | None = None
 
 
-class Counts(Struct):
+class CompletionCounts(Struct):
     """The usage."""
 
     prompt_tokens: int
     completion_tokens: int = 0
 
 
-class Completion(Struct):
+class VllmCompletion(Struct):
     """A whole answer or a chunk."""
 
     choices: list[Choice]
-    usage: Counts | None = None
+    usage: CompletionCounts | None = None
 
 
 class Tokenized(Struct):

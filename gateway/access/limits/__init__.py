@@ -8,7 +8,7 @@ from collections.abc import Callable
 from typing import Protocol
 
 from gateway.access.limits.lease import RateLimitLease
-from gateway.access.limits.memory import Memory
+from gateway.access.limits.memory import InMemoryLimiter
 from gateway.access.principal import Principal
 from gateway.config.tables import LimitsConfig
 
@@ -53,7 +53,7 @@ class Limiter(Protocol):
 def make(limits: LimitsConfig, workers: int, clock: Callable[[], float]) -> Limiter:
     """Return the limiter that is configured; `clock` is monotonic. Without Redis each worker enforces its share."""
     if limits.store == "memory":
-        return Memory(workers)
+        return InMemoryLimiter(workers)
     from gateway.access.limits.redis import Redis  # noqa: PLC0415 - 0.3 s and 20 MB that only those pay who use it
 
     return Redis(limits.url, limits.when_down, clock)

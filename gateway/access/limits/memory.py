@@ -38,7 +38,7 @@ class Windows:
 
 
 @dataclass(slots=True, eq=False)
-class Counts:
+class KeyCounts:
     """What one key has had, and has in flight."""
 
     requests: Windows
@@ -47,13 +47,13 @@ class Counts:
 
 
 @dataclass(slots=True, eq=False)
-class Memory:
+class InMemoryLimiter:
     """The Limiter of one gateway. Of several without Redis, as of workers, each enforces its share, rounded up."""
 
     workers: int = 1
     up: bool = True
     unchecked: int = 0
-    _counts: dict[str, Counts] = field(default_factory=dict)
+    _counts: dict[str, KeyCounts] = field(default_factory=dict)
 
     async def enter(self, principal: Principal, now: float) -> RateLimitLease:
         """Count a request: look at all limits first, then take. Nothing else runs in between."""
@@ -101,17 +101,17 @@ class Memory:
             if not counts.in_flight and now - last >= 2 * WINDOW:
                 del self._counts[key]
 
-    def _of(self, key: str, now: float) -> Counts:
+    def _of(self, key: str, now: float) -> KeyCounts:
         counts = self._counts.get(key)
         if counts is None:
-            counts = self._counts[key] = Counts(Windows(now), Windows(now))
+            counts = self._counts[key] = KeyCounts(Windows(now), Windows(now))
         return counts
 
     def _share(self, limit: int) -> int:
         return -(-limit // self.workers)
 
 
-def _reached(standing: RateLimitLease, counts: Counts, places: int) -> Reached | None:
+def _reached(standing: RateLimitLease, counts: KeyCounts, places: int) -> Reached | None:
     if places and counts.in_flight >= places:
         return "in flight"
     if standing.tokens is not None and not standing.tokens.remaining:

@@ -14,7 +14,7 @@ EVENTS = "text/event-stream"
 COMMENT = b":\n\n"
 
 
-class EventStream(RawEventStream):
+class TgiEventStream(RawEventStream):
     """A stream of TGI's: its errors are events of its own, and so is its silence."""
 
     keep_alive = COMMENT
@@ -33,13 +33,13 @@ class Client:
         self._exchange = context
         self._send = send
         self._clock = clock
-        self._stream: EventStream | None = None
+        self._stream: TgiEventStream | None = None
 
-    def stream(self) -> EventStream:
+    def stream(self) -> TgiEventStream:
         """Begin to be a stream, unless it is one already: from now on errors are events."""
         if self._stream is None:
             self._exchange.stream = True
-            self._stream = EventStream(self._exchange, self._send, self._clock, EVENTS.encode())
+            self._stream = TgiEventStream(self._exchange, self._send, self._clock, EVENTS.encode())
         return self._stream
 
     async def respond(self, status: int, body: bytes, kind: bytes, headers: Iterable[tuple[bytes, bytes]] = ()) -> None:

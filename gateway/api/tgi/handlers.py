@@ -11,14 +11,14 @@ from collections.abc import Awaitable, Callable
 
 from backends.inbound.tgi import serde as native_serde
 from backends.inbound.tgi import translate as native
-from backends.inbound.tgi.wire import Asked
+from backends.inbound.tgi.wire import TgiRequest
 from gateway.access.auth import allow
 from gateway.access.guard import admit
 from gateway.api.tgi.client import Client
 from gateway.api.tgi.errors import Misread
 from gateway.api.tgi.passthrough import TgiPassthrough
 from gateway.api.tgi.translate import Names, Translation
-from gateway.api.tgi.upstream import Line
+from gateway.api.tgi.upstream import TgiEngineClient
 from gateway.http.body import JSON, Receive, read_json, watching
 from gateway.http.context import NEVER, Attempt, RequestContext
 from gateway.http.errors import RETRY_AFTER, InvalidRequest, MethodNotAllowed, PointsmanError, Unavailable
@@ -29,7 +29,7 @@ from gateway.proxy.pipeline import pin
 from gateway.routing import pinned, standing
 from gateway.services import Services
 from gateway.upstream.connection import Upstream
-from gateway.upstream.models import Candidate, Entry
+from gateway.upstream.models import Candidate, ModelRoute
 
 PATHS = (native.WHOLE, native.STREAM, native.COMPAT_PATH)
 INFO = "/info"
@@ -50,7 +50,7 @@ def generation(services: Services) -> Handler:
         body = await read_json(context, receive, services.config.server.max_body_bytes)
         context.since = services.clock()
         with watching(context, receive):
-            await Turn(body, vocabularies, context, client, services).serve()
+            await TgiRequestHandler(body, vocabularies, context, client, services).serve()
 
     return _telling(services, answer)
 
@@ -87,12 +87,12 @@ def _check_method(context: RequestContext, *methods: str) -> None:
         raise MethodNotAllowed("", headers={"allow": ",".join(methods)})
 
 
-def spoken_for(services: Services) -> Entry:
+def spoken_for(services: Services) -> ModelRoute:
     """Return the model that TGI's paths speak for. Raises InvalidRequest if there are several, and Unavailable."""
     catalog = services.catalog
     name = services.config.server.tgi_model
-    if not name and len(catalog.entries) > 1:
-        there = ", ".join(catalog.entries)
+    if not name and len(catalog.routes) > 1:
+        there = ", ".join(catalog.routes)
         raise InvalidRequest(f"this path names no model, and there are several: {there}; server.tgi_model chooses one")
     return catalog.find(name)
 
@@ -102,21 +102,21 @@ def spoken_for(services: Services) -> Entry:
 
 async def _description(context: RequestContext, services: Services) -> bytes:
     """Return the answer to `/info`. Raises Unavailable before any engine has said how long its context is."""
-    offers = pinned(spoken_for(services), pin(context))
-    for offer in offers:
-        if offer.target.engine == "tgi" and (body := await _told_by(offer, services.upstream)):
-            context.answering = Attempt(offer, context.began)
+    candidates = pinned(spoken_for(services), pin(context))
+    for candidate in candidates:
+        if candidate.endpoint.engine == "tgi" and (body := await _told_by(candidate, services.upstream)):
+            context.answering = Attempt(candidate, context.began)
             return body
-    offer = next((offer for offer in offers if offer.max_model_len), offers[0])
-    if offer.max_model_len is None:
+    candidate = next((candidate for candidate in candidates if candidate.max_model_len), candidates[0])
+    if candidate.max_model_len is None:
         raise Unavailable("No engine has answered yet.", headers={"retry-after": RETRY_AFTER})
-    return native.info(offer.model, offer.max_model_len)
+    return native.info(candidate.model, candidate.max_model_len)
 
 
-async def _told_by(offer: Candidate, upstream: Upstream) -> bytes:
+async def _told_by(candidate: Candidate, upstream: Upstream) -> bytes:
     """Return what a TGI says of itself; nothing if it cannot be asked."""
     try:
-        reply = await upstream.get(offer.target, INFO)
+        reply = await upstream.get(candidate.endpoint, INFO)
         body = await reply.read()
     except PointsmanError:
         return b""
@@ -126,7 +126,7 @@ async def _told_by(offer: Candidate, upstream: Upstream) -> bytes:
 # --- one request ----------------------------------------------------------------------------------------------
 
 
-class Turn:
+class TgiRequestHandler:
     """One request of a client's, from its body to its answer."""
 
     def __init__(
@@ -137,7 +137,7 @@ class Turn:
         self._exchange = context
         self._client = client
         self._services = services
-        self._asked: Asked | None = None
+        self._asked: TgiRequest | None = None
 
     async def serve(self) -> None:
         """Read the request, choose the engine, answer. Raises PointsmanError."""
@@ -146,14 +146,14 @@ class Turn:
         context.passed("parse", services.clock())
         if self._asked is not None and self._asked.stream:
             self._client.stream()
-        entry = spoken_for(services)
-        context.model = entry.name
-        allow(context.principal, entry.name)
+        route = spoken_for(services)
+        context.model = route.name
+        allow(context.principal, route.name)
         context.tier = context.principal.tier
-        offers = self._plan(entry, refusal)
+        candidates = self._plan(route, refusal)
         context.passed("route", services.clock())
         patience = services.config.timeouts.first_event if context.stream else NEVER
-        await first_good(offers, self._ask, context, services, patience)
+        await first_good(candidates, self._ask, context, services, patience)
 
     def _read(self) -> InvalidRequest | None:
         """Read the request; return what the translation has against it."""
@@ -164,24 +164,24 @@ class Turn:
         words = native.refusal(self._asked)
         return InvalidRequest(words) if words else None
 
-    def _plan(self, entry: Entry, refusal: InvalidRequest | None) -> list[Candidate]:
-        """Return the offers to try. Raises InvalidRequest if none can do what is asked."""
-        offers = pinned(entry, pin(self._exchange))
-        passing = [offer for offer in offers if offer.target.engine == "tgi"]
-        translated = [offer for offer in offers if offer.target.engine == "vllm"]
+    def _plan(self, route: ModelRoute, refusal: InvalidRequest | None) -> list[Candidate]:
+        """Return the candidates to try. Raises InvalidRequest if none can do what is asked."""
+        candidates = pinned(route, pin(self._exchange))
+        passing = [candidate for candidate in candidates if candidate.endpoint.engine == "tgi"]
+        translated = [candidate for candidate in candidates if candidate.endpoint.engine == "vllm"]
         if not passing and not translated:
-            refusal = InvalidRequest(f"{offers[0].target.backend.label} has no way to answer here")
-        if refusal is not None and (not passing or (translated and not entry.routes)):
+            refusal = InvalidRequest(f"{candidates[0].endpoint.backend.label} has no way to answer here")
+        if refusal is not None and (not passing or (translated and not route.by_capability)):
             raise refusal
-        offers = passing if refusal else [*passing, *translated]
-        head = self._body[: entry.settings.prefix_bytes]
-        return standing(offers, entry, head, self._services.clock(), self._services.random)
+        candidates = passing if refusal else [*passing, *translated]
+        head = self._body[: route.settings.prefix_bytes]
+        return standing(candidates, route, head, self._services.clock(), self._services.random)
 
     async def _ask(self, attempt: Attempt) -> None:
-        offer = attempt.offer
-        line = Line(attempt, self._exchange, self._services)
-        if offer.target.engine == "tgi" or self._asked is None:
+        candidate = attempt.candidate
+        line = TgiEngineClient(attempt, self._exchange, self._services)
+        if candidate.endpoint.engine == "tgi" or self._asked is None:
             await TgiPassthrough(self._body, self._asked, line, self._client).answer()
         else:
-            names = self._vocabularies.setdefault((offer.target.name, offer.model), {})
+            names = self._vocabularies.setdefault((candidate.endpoint.name, candidate.model), {})
             await Translation(self._asked, names, line, self._client).answer(self._services.random)

@@ -6,12 +6,12 @@ Only what counts the tokens is looked at, and asked for where the client has not
 from backends.base import BackendError, UpstreamRequest
 from backends.failures import CUT
 from backends.inbound.tgi import translate as native
-from backends.inbound.tgi.passthrough import Passed, usage
-from backends.inbound.tgi.wire import Asked
+from backends.inbound.tgi.passthrough import DetailsFilter, usage
+from backends.inbound.tgi.wire import TgiRequest
 from backends.sse import EventReader, EventTooLarge, events
 from gateway.api.tgi.client import EVENTS, Client
 from gateway.api.tgi.errors import OWN_STATUSES
-from gateway.api.tgi.upstream import Line
+from gateway.api.tgi.upstream import TgiEngineClient
 from gateway.http.errors import EngineFailed, UpstreamErrorBody, from_backend
 from gateway.upstream.connection import Reply
 
@@ -32,7 +32,7 @@ PASSED_HEADERS = (
 class TgiPassthrough:
     """One request passed on to a TGI, `asked` being None if it could not be read."""
 
-    def __init__(self, body: bytes, asked: Asked | None, line: Line, client: Client) -> None:
+    def __init__(self, body: bytes, asked: TgiRequest | None, line: TgiEngineClient, client: Client) -> None:
         self._body = body
         self._hidden = asked is not None and asked.stream and not asked.parameters.details
         self._line = line
@@ -47,7 +47,7 @@ class TgiPassthrough:
         reply = await self._line.post(UpstreamRequest(path=self._exchange.path, body=body, stream=self._hidden))
         try:
             if reply.headers.get("content-type", "").startswith(EVENTS):
-                await self._stream(reply, Passed(self._hidden))
+                await self._stream(reply, DetailsFilter(self._hidden))
             else:
                 await self._whole(reply)
         finally:
@@ -67,7 +67,7 @@ class TgiPassthrough:
         headers = [(name.encode(), reply.headers[name].encode()) for name in PASSED_HEADERS if name in reply.headers]
         await self._client.respond(200, body, kind.encode(), headers)
 
-    async def _stream(self, reply: Reply, passed: Passed) -> None:
+    async def _stream(self, reply: Reply, passed: DetailsFilter) -> None:
         stream, reader = self._client.stream(), EventReader()
         while not passed.ended and (data := await self._line.chunk(reply)):
             try:

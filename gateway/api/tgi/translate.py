@@ -10,9 +10,9 @@ from backends.base import BackendError
 from backends.inbound.tgi import translate as native
 from backends.inbound.tgi.answers import StreamReader, StreamWriter, Whole, unnamed
 from backends.inbound.tgi.passthrough import usage
-from backends.inbound.tgi.wire import Asked
+from backends.inbound.tgi.wire import TgiRequest
 from gateway.api.tgi.client import Client
-from gateway.api.tgi.upstream import Line
+from gateway.api.tgi.upstream import TgiEngineClient
 from gateway.http.body import JSON
 from gateway.http.errors import InvalidRequest, from_backend
 from gateway.upstream.connection import Reply
@@ -26,13 +26,13 @@ Names = dict[int, str]
 class Translation:
     """One request translated for a vLLM. `names` are the texts of its model's tokens, as far as they are known."""
 
-    def __init__(self, asked: Asked, names: Names, line: Line, client: Client) -> None:
+    def __init__(self, asked: TgiRequest, names: Names, line: TgiEngineClient, client: Client) -> None:
         self._asked = asked
         self._names = names
         self._line = line
         self._client = client
         self._exchange = line.context
-        self._model = line.offer.model
+        self._model = line.candidate.model
 
     async def answer(self, random: Random) -> None:
         """Ask the engine and answer the client. Raises PointsmanError."""
@@ -58,7 +58,7 @@ class Translation:
 
     async def _context_length(self) -> int:
         """Return the context_length's length. Raises InvalidRequest if prompt and answer do not fit: vLLM would cut."""
-        context_length = self._line.offer.max_model_len
+        context_length = self._line.candidate.max_model_len
         if context_length is not None and not native.may_not_fit(self._asked, context_length):
             return context_length
         counted = native.counted(await self._line.read(native.count_request(self._asked, self._model)))

@@ -8,12 +8,12 @@ from gateway.services import Services
 from gateway.upstream.connection import Reply
 
 
-class Line:
+class TgiEngineClient:
     """The line to the engine of one attempt."""
 
     def __init__(self, attempt: Attempt, context: RequestContext, services: Services) -> None:
         self.attempt = attempt
-        self.offer = attempt.offer
+        self.candidate = attempt.candidate
         self.context = context
         self.clock = services.clock
         self._upstream = services.upstream
@@ -21,12 +21,12 @@ class Line:
 
     async def post(self, request: UpstreamRequest) -> Reply:
         """Send one request; return the head of its answer. Raises PointsmanError."""
-        context, target = self.context, self.offer.target
+        context, endpoint = self.context, self.candidate.endpoint
         context.heard = self.clock()
         context.asked = context.asked or context.heard
-        told = context.trace.headers(len(context.attempts) - 1, target.engine)  # it is never hedged
+        told = context.trace.headers(len(context.attempts) - 1, endpoint.engine)  # it is never hedged
         headers = {"x-request-id": context.id, **told}
-        reply = await self._upstream.post(target, request.path, request.body, headers)
+        reply = await self._upstream.post(endpoint, request.path, request.body, headers)
         context.heard = self.clock()
         return reply
 
@@ -58,7 +58,7 @@ class Line:
 
     def failure(self, reply: Reply, body: bytes) -> PointsmanError:
         """Return what an answer means whose status is not 200, in words that name TGI's parameters."""
-        failure = self.offer.target.backend.failure(None, None, reply.status, reply.headers, body)
+        failure = self.candidate.endpoint.backend.failure(None, None, reply.status, reply.headers, body)
         if not isinstance(failure, BackendError):
             raise TypeError(f"a request of TGI's was answered with {failure!r}")
         failure.message = native.in_tgis_names(failure.message)

@@ -27,7 +27,7 @@ class Verdict(IntEnum):
         return self.name.lower()
 
 
-class Asked(Struct, frozen=True):
+class RequestFacts(Struct, frozen=True):
     """A request as the facts see it: its fields (of TGI's own API: the parameters), and what is sent for it."""
 
     surface: str
@@ -52,7 +52,7 @@ class Fact(Struct, frozen=True):
 
     parameter: str
     verdict: Verdict
-    when: Callable[[Asked], bool]
+    when: Callable[[RequestFacts], bool]
     why: str
     advice: str = ""
     source: str = ""
@@ -62,49 +62,49 @@ class Fact(Struct, frozen=True):
 # --- when -----------------------------------------------------------------------------------------------------
 
 
-def nonzero(name: str) -> Callable[[Asked], bool]:
+def nonzero(name: str) -> Callable[[RequestFacts], bool]:
     """Return the condition that a field is a number other than 0."""
     return lambda asked: bool(asked.number(name))
 
 
-def seeded(asked: Asked) -> bool:
+def seeded(asked: RequestFacts) -> bool:
     """Whether the seed matters: something is drawn."""
     return asked.number("seed") is not None and not asked.greedy
 
 
-def beyond_a_piece(asked: Asked) -> bool:
+def beyond_a_piece(asked: RequestFacts) -> bool:
     """Whether more is asked for than TGI generates in one piece."""
     names = ("max_tokens", "max_completion_tokens", "max_new_tokens")
     return any((asked.number(name) or 0) > PIECE for name in names)
 
 
-def ends_with_assistant(asked: Asked) -> bool:
+def ends_with_assistant(asked: RequestFacts) -> bool:
     """Whether the last message is the assistant's, and vLLM is not told to continue it."""
     last = asked.messages[-1] if asked.messages else {}
     return last.get("role") == "assistant" and not asked.body.get("continue_final_message")
 
 
-def hot_logprobs(asked: Asked) -> bool:
+def hot_logprobs(asked: RequestFacts) -> bool:
     """Whether a chat's logprobs are told at a temperature that changes them."""
     return asked.body.get("logprobs") is True and asked.number("temperature") not in (None, 0, 1)
 
 
-def offers_tools(asked: Asked) -> bool:
+def offers_tools(asked: RequestFacts) -> bool:
     """Whether the model may call a tool."""
     return bool(asked.body.get("tools") or asked.body.get("functions")) and asked.body.get("tool_choice") != "none"
 
 
-def has_calls(asked: Asked) -> bool:
+def has_calls(asked: RequestFacts) -> bool:
     """Whether tools were called before."""
     return any(message.get("tool_calls") for message in asked.messages)
 
 
-def calls_developer(asked: Asked) -> bool:
+def calls_developer(asked: RequestFacts) -> bool:
     """Whether a message is of the role developer."""
     return any(message.get("role") == "developer" for message in asked.messages)
 
 
-def parts(asked: Asked, kind: str) -> int:
+def parts(asked: RequestFacts, kind: str) -> int:
     """Return how many parts of a kind a message has at most."""
     contents = [message.get("content") for message in asked.messages]
     return max(
@@ -116,25 +116,25 @@ def _is(part: Any, kind: str) -> bool:
     return isinstance(part, dict) and part.get("type") == kind
 
 
-def format_of_openai(asked: Asked) -> bool:
+def format_of_openai(asked: RequestFacts) -> bool:
     """Whether a response format is not in TGI's own form."""
     wanted = asked.body.get("response_format")
     return isinstance(wanted, dict) and "value" not in wanted
 
 
-def many_prompts(asked: Asked) -> bool:
+def many_prompts(asked: RequestFacts) -> bool:
     """Whether there are more prompts than TGI takes by default."""
     prompt = asked.body.get("prompt")
     return isinstance(prompt, list) and len(prompt) > TGI_BATCH and isinstance(prompt[0], str)
 
 
-def token_prompt(asked: Asked) -> bool:
+def token_prompt(asked: RequestFacts) -> bool:
     """Whether the prompt is given as tokens."""
     prompt = asked.body.get("prompt")
     return isinstance(prompt, list) and bool(prompt) and not isinstance(prompt[0], str)
 
 
-def cancelled_greedy(asked: Asked) -> bool:
+def cancelled_greedy(asked: RequestFacts) -> bool:
     """Whether TGI would sample although the temperature is 0."""
     return asked.number("temperature") == 0 and 0 < (asked.number("top_p") or 0) < 1
 

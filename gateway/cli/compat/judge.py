@@ -17,8 +17,8 @@ from backends.base import Backend, BackendError, Call
 from backends.inbound.tgi import serde as native_serde
 from backends.inbound.tgi import translate as native
 from gateway.cli.compat import facts
-from gateway.cli.compat.facts import Asked, Verdict
-from gateway.cli.compat.records import CHAT, NATIVE, TEXT, Recorded, Unreadable, read, value
+from gateway.cli.compat.facts import RequestFacts, Verdict
+from gateway.cli.compat.records import CHAT, NATIVE, TEXT, Recorded, UnreadableRecord, read, value
 from gateway.cli.compat.table import FACTS
 from gateway.http.errors import PointsmanError
 from gateway.proxy import parse
@@ -73,12 +73,12 @@ class Tally:
             return
         try:
             recorded = read(line)
-        except Unreadable as error:
+        except UnreadableRecord as error:
             self.refuse(number, str(error))
             return
         try:
             reasons = judged(recorded, self.today, self.then)
-        except Unreadable as error:
+        except UnreadableRecord as error:
             self.refuse(number, str(error))
             return
         except Exception as error:  # as a client would get a 500: the report must not end there
@@ -115,7 +115,7 @@ def _key(reason: Reason) -> tuple[Any, ...]:
 
 
 def judged(recorded: Recorded, today: str, then: str) -> list[Reason]:
-    """Return the reasons why a request is not the same on the other engine. Raises Unreadable."""
+    """Return the reasons why a request is not the same on the other engine. Raises UnreadableRecord."""
     if recorded.surface == NATIVE:
         return list(_native(recorded, today, then))
     if recorded.surface == "":
@@ -140,7 +140,7 @@ def _openai(recorded: Recorded, call: Call, today: str, then: str) -> Iterator[R
     except BackendError as error:
         yield _refused(error.param or "body", error.message, "the dialect")
         return
-    asked = Asked(recorded.surface, body, call.view.greedy, tuple(request.body for request in requests))
+    asked = RequestFacts(recorded.surface, body, call.view.greedy, tuple(request.body for request in requests))
     yield from _by_facts(asked, today, then)
     if today == "tgi":
         yield from _ignored(call, asked)
@@ -150,13 +150,13 @@ def _openai(recorded: Recorded, call: Call, today: str, then: str) -> Iterator[R
         yield Reason(Verdict.HANDLED, name, why, "", "x-pointsman-adapted")
 
 
-def _by_facts(asked: Asked, today: str, then: str) -> Iterator[Reason]:
+def _by_facts(asked: RequestFacts, today: str, then: str) -> Iterator[Reason]:
     for fact in FACTS[today, then]:
         if asked.surface in fact.surfaces and fact.when(asked):
             yield Reason(fact.verdict, fact.parameter, fact.why, fact.advice, fact.source)
 
 
-def _ignored(call: Call, asked: Asked) -> Iterator[Reason]:
+def _ignored(call: Call, asked: RequestFacts) -> Iterator[Reason]:
     """Yield what TGI leaves unread today: what its dialect has no way for, but for what has a row of its own."""
     told = {fact.parameter for fact in FACTS["tgi", "vllm"] if asked.surface in fact.surfaces}
     for name in lacking(BACKENDS["tgi"], call):
@@ -198,19 +198,19 @@ def _route(today: str) -> str:
 
 def _native(recorded: Recorded, today: str, then: str) -> Iterator[Reason]:
     if today != "tgi":
-        raise Unreadable("a request of TGI's own API, which vLLM does not take today")
+        raise UnreadableRecord("a request of TGI's own API, which vLLM does not take today")
     path = recorded.path if recorded.path in (native.STREAM, native.WHOLE) else native.WHOLE
     try:
         asked = native.read(path, recorded.body)
     except native_serde.Rejected as error:
-        raise Unreadable(f"TGI itself refuses it: {str(error)[:120]}") from error
+        raise UnreadableRecord(f"TGI itself refuses it: {str(error)[:120]}") from error
     if words := native.refusal(asked):
         blamed = re.search(r"`(\w+)`", words)
         yield _refused(blamed[1] if blamed else "parameters", words + ".", "2.3", _route(today))
         return
     settings = value(recorded.body).get("parameters")
     body = settings if isinstance(settings, dict) else {}
-    yield from _by_facts(Asked(NATIVE, body, asked.greedy), today, then)
+    yield from _by_facts(RequestFacts(NATIVE, body, asked.greedy), today, then)
     for name in native.encode(asked, "model", CONTEXT, 0).adapted:
         yield Reason(Verdict.HANDLED, name, "Said in vLLM's words, answered in TGI's.", "", "x-pointsman-adapted")
 
@@ -219,7 +219,7 @@ def _passed(recorded: Recorded, today: str, then: str) -> Iterator[Reason]:
     """Judge a path that the gateway passes on as it is, to an engine that has it."""
     path = recorded.path[recorded.path.find("/v1/") :] if "/v1/" in recorded.path else recorded.path
     if path not in BACKENDS[today].passes | BACKENDS[then].passes:
-        raise Unreadable(f"{recorded.path[:60]} is no path of either engine's that the gateway has")
+        raise UnreadableRecord(f"{recorded.path[:60]} is no path of either engine's that the gateway has")
     if path not in BACKENDS[then].passes:
         yield _refused(path, f"{BACKENDS[then].label} has no such path.", "1", _route(today))
     elif path not in BACKENDS[today].passes:

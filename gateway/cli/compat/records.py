@@ -23,7 +23,7 @@ _DEEPEST = 3
 _object = msgspec.json.Decoder(dict[str, Raw])
 
 
-class Unreadable(ValueError):
+class UnreadableRecord(ValueError):
     """There is no request in a line; the message says why."""
 
 
@@ -36,7 +36,7 @@ class Recorded(Struct, frozen=True):
 
 
 def read(line: bytes) -> Recorded:
-    """Return the request of a line. Raises Unreadable."""
+    """Return the request of a line. Raises UnreadableRecord."""
     return _read(_fields(line, "the line"), line, "", 0)
 
 
@@ -45,11 +45,11 @@ def _fields(data: bytes, what: str) -> dict[str, Raw]:
         data.decode()
         return _object.decode(data)
     except UnicodeDecodeError as error:
-        raise Unreadable(f"{what} is not UTF-8") from error
+        raise UnreadableRecord(f"{what} is not UTF-8") from error
     except msgspec.ValidationError as error:
-        raise Unreadable(f"{what} is no JSON object") from error
+        raise UnreadableRecord(f"{what} is no JSON object") from error
     except UNREADABLE as error:
-        raise Unreadable(f"{what} is not JSON") from error
+        raise UnreadableRecord(f"{what} is not JSON") from error
 
 
 def _read(fields: dict[str, Raw], whole: bytes, path: str, depth: int) -> Recorded:
@@ -59,7 +59,7 @@ def _read(fields: dict[str, Raw], whole: bytes, path: str, depth: int) -> Record
         return _recorded(fields, whole, path)
     method = _text(fields, "method")
     if method and method.upper() != "POST":
-        raise Unreadable(f"a {method[:10]} has no body to judge")
+        raise UnreadableRecord(f"a {method[:10]} has no body to judge")
     data = bytes(fields[inner])
     if data.startswith(b'"'):
         data = msgspec.json.decode(data, type=str).encode()
@@ -82,7 +82,7 @@ def _recorded(fields: dict[str, Raw], body: bytes, path: str) -> Recorded:
     if not surface and path.count("/") <= 1:
         surface = next((kind for name, kind in _BY_FIELD if name in fields), "")
     if not surface and not path:
-        raise Unreadable("neither messages, prompt nor inputs in it")
+        raise UnreadableRecord("neither messages, prompt nor inputs in it")
     return Recorded(surface, path, body)
 
 

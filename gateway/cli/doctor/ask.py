@@ -24,7 +24,7 @@ MAX_BYTES = 2**22
 MODEL = "doctor"
 
 
-class Line:
+class EngineConnection:
     """A line to one engine, or to a gateway in front of it. `given_up` says why it is not used any more."""
 
     def __init__(self, client: httpx.AsyncClient, patience: float = PATIENCE) -> None:
@@ -88,7 +88,7 @@ class Line:
 
 
 @asynccontextmanager
-async def direct(deployment: DeploymentConfig, patience: float = PATIENCE) -> AsyncIterator[Line]:
+async def direct(deployment: DeploymentConfig, patience: float = PATIENCE) -> AsyncIterator[EngineConnection]:
     """Open a line to an engine."""
     headers = {"content-type": "application/json"}
     if deployment.api_key:
@@ -97,11 +97,11 @@ async def direct(deployment: DeploymentConfig, patience: float = PATIENCE) -> As
     async with httpx.AsyncClient(
         base_url=deployment.url, headers=headers, timeout=timeout, trust_env=False, follow_redirects=False
     ) as client:
-        yield Line(client, patience)
+        yield EngineConnection(client, patience)
 
 
 @asynccontextmanager
-async def fronted(deployments: list[DeploymentConfig], patience: float = PATIENCE) -> AsyncIterator[Line]:
+async def fronted(deployments: list[DeploymentConfig], patience: float = PATIENCE) -> AsyncIterator[EngineConnection]:
     """Run a gateway over these engines, behind one model, without a port; open a line to it."""
     from gateway import services  # noqa: PLC0415  (a gateway takes half a second to import)
     from gateway.app import create_app  # noqa: PLC0415
@@ -115,12 +115,12 @@ async def fronted(deployments: list[DeploymentConfig], patience: float = PATIENC
         app.lifespan(),
         httpx.AsyncClient(transport=transport, base_url="http://doctor", headers=headers, timeout=None) as client,
     ):
-        line = Line(client, patience + 2)
+        line = EngineConnection(client, patience + 2)
         await _ready(line, patience)
         yield line
 
 
-async def _ready(line: Line, patience: float) -> None:
+async def _ready(line: EngineConnection, patience: float) -> None:
     """Wait until the gateway has heard its engines; one that it does not hear will show in the answers."""
     until = time.monotonic() + min(patience, 5.0)
     while time.monotonic() < until:

@@ -5,9 +5,9 @@ from typing import Any
 
 from msgspec import Struct
 
-from gateway.cli.doctor.heard import Answer, is_json, short
+from gateway.cli.doctor.heard import EngineAnswer, is_json, short
 
-Aspect = Callable[[Answer, Answer], str]
+Aspect = Callable[[EngineAnswer, EngineAnswer], str]
 STORY = "Once upon a time"
 
 
@@ -30,34 +30,34 @@ class Question(Struct, frozen=True, kw_only=True):
     loose: bool = False
     refused: bool = False  # right is that the gateway refuses it
     twin: dict[str, Any] | None = None
-    then: Callable[[Answer], dict[str, Any]] | None = None
+    then: Callable[[EngineAnswer], dict[str, Any]] | None = None
     bare: bool = False
 
 
 # --- what is looked at ----------------------------------------------------------------------------------------
 
 
-def taken(answer: Answer, twin: Answer) -> str:
+def taken(answer: EngineAnswer, twin: EngineAnswer) -> str:
     """Look at nothing but that the request was done."""
     return "taken"
 
 
-def text(answer: Answer, twin: Answer) -> str:
+def text(answer: EngineAnswer, twin: EngineAnswer) -> str:
     """Look at the text."""
     return repr(short(answer.texts[0], 40))
 
 
-def choices(answer: Answer, twin: Answer) -> str:
+def choices(answer: EngineAnswer, twin: EngineAnswer) -> str:
     """Count the choices."""
     return f"{len(answer.texts)} of them"
 
 
-def as_twin(answer: Answer, twin: Answer) -> str:
+def as_twin(answer: EngineAnswer, twin: EngineAnswer) -> str:
     """Look at whether the text is the twin's."""
     return "no other text" if answer.texts == twin.texts else "another text"
 
 
-def cut(answer: Answer, twin: Answer) -> str:
+def cut(answer: EngineAnswer, twin: EngineAnswer) -> str:
     """Look at whether a stop string taken from the twin's text ends the answer, and is left out of it."""
     stop = stop_of(twin)
     if stop in answer.texts[0]:
@@ -65,43 +65,43 @@ def cut(answer: Answer, twin: Answer) -> str:
     return "its text is left out" if answer.finishes == ("stop",) else "missed"
 
 
-def prompt_tokens(answer: Answer, twin: Answer) -> str:
+def prompt_tokens(answer: EngineAnswer, twin: EngineAnswer) -> str:
     """Count the prompt's tokens."""
     return "not counted" if answer.prompt_tokens is None else f"{answer.prompt_tokens} tokens"
 
 
-def candidates(answer: Answer, twin: Answer) -> str:
+def candidates(answer: EngineAnswer, twin: EngineAnswer) -> str:
     """Count the likely tokens beside the first."""
     return f"{answer.candidates} candidates"
 
 
-def told(answer: Answer, twin: Answer) -> str:
+def told(answer: EngineAnswer, twin: EngineAnswer) -> str:
     """Look at whether there are logprobs."""
     return "told" if answer.candidates else "none"
 
 
-def called(answer: Answer, twin: Answer) -> str:
+def called(answer: EngineAnswer, twin: EngineAnswer) -> str:
     """Look at which tool is called."""
     return f"calls {', '.join(answer.calls)}" if answer.calls else "no call"
 
 
-def json_text(answer: Answer, twin: Answer) -> str:
+def json_text(answer: EngineAnswer, twin: EngineAnswer) -> str:
     """Look at whether the text is JSON."""
     return "JSON" if is_json(answer.texts[0]) else f"not JSON, ended by {', '.join(answer.finishes) or 'nothing'}"
 
 
-def echoed(answer: Answer, twin: Answer) -> str:
+def echoed(answer: EngineAnswer, twin: EngineAnswer) -> str:
     """Look at whether the prompt is given back."""
     return "prompt given back" if answer.texts[0].startswith(STORY) else "no prompt"
 
 
-def usage(answer: Answer, twin: Answer) -> str:
+def usage(answer: EngineAnswer, twin: EngineAnswer) -> str:
     """Look at how a stream ends."""
     counted = "usage" if answer.prompt_tokens is not None else "no usage"
     return f"{counted}, {', '.join(answer.finishes) or 'no finish reason'}"
 
 
-def stop_of(twin: Answer) -> str:
+def stop_of(twin: EngineAnswer) -> str:
     """Return a stop string that is in the middle of the twin's text, and not where a token ends."""
     found = twin.texts[0].strip() if twin.texts else ""
     return found[len(found) // 2 :][:2] or "\n"

@@ -13,7 +13,7 @@ from backends import BACKENDS
 from backends.base import BackendError, Served
 from gateway.cli.doctor import ask
 from gateway.cli.doctor.aspects import Question
-from gateway.cli.doctor.heard import Answer, Heard, fields, read, tokens, words
+from gateway.cli.doctor.heard import EngineAnswer, Heard, fields, read, tokens, words
 from gateway.cli.doctor.questions import HELLO, QUESTIONS
 from gateway.config import DeploymentConfig
 
@@ -21,7 +21,7 @@ CHAT = "/v1/chat/completions"
 TEXT = "/v1/completions"
 COUNTERS = {"vllm": "/tokenize", "tgi": "/chat_tokenize"}
 PIN = "x-pointsman-engine"
-NOBODY = Answer(status=0, trouble="not asked")
+NOBODY = EngineAnswer(status=0, trouble="not asked")
 
 Tick = Callable[[], object]
 
@@ -41,11 +41,11 @@ class Side(Struct):
     served: list[Served] = []
     facts: dict[str, Any] = {}
     auth: str = "open"
-    raw: dict[int, Answer] = {}
-    via: dict[int, Answer] = {}
-    raw_twins: dict[int, Answer] = {}
-    via_twins: dict[int, Answer] = {}
-    rest: dict[int, Answer] = {}
+    raw: dict[int, EngineAnswer] = {}
+    via: dict[int, EngineAnswer] = {}
+    raw_twins: dict[int, EngineAnswer] = {}
+    via_twins: dict[int, EngineAnswer] = {}
+    rest: dict[int, EngineAnswer] = {}
 
     @property
     def model(self) -> str:
@@ -94,13 +94,13 @@ async def _introduce(deployment: DeploymentConfig, patience: float) -> Side:
     return side
 
 
-async def _version(line: ask.Line, engine: str, facts: Heard) -> str:
+async def _version(line: ask.EngineConnection, engine: str, facts: Heard) -> str:
     if engine == "vllm":
         return str(fields((await line.get("/version")).body).get("version") or "")
     return str(fields(facts.body).get("version") or "")
 
 
-async def _stranger(line: ask.Line, deployment: DeploymentConfig, heard: Heard) -> str:
+async def _stranger(line: ask.EngineConnection, deployment: DeploymentConfig, heard: Heard) -> str:
     """Say why what is at the URL is not the engine that it should be."""
     label = BACKENDS[deployment.engine].label
     if heard.trouble:
@@ -115,7 +115,7 @@ async def _stranger(line: ask.Line, deployment: DeploymentConfig, heard: Heard) 
     return f"this is no {label}: {BACKENDS[deployment.engine].facts_path} says {said}"
 
 
-async def _first_words(line: ask.Line, side: Side, has_key: bool) -> str:
+async def _first_words(line: ask.EngineConnection, side: Side, has_key: bool) -> str:
     """Ask for one token; an engine that does not give it cannot be asked anything. Note whether it wants a key."""
     body = {"model": side.model, "messages": HELLO, "max_tokens": 1, "temperature": 0}
     heard = await line.post(CHAT, body)
@@ -152,7 +152,9 @@ async def _question(
         side.trouble = line.given_up
 
 
-async def _put(place: int, question: Question, side: Side, line: ask.Line, front: ask.Line) -> None:
+async def _put(
+    place: int, question: Question, side: Side, line: ask.EngineConnection, front: ask.EngineConnection
+) -> None:
     """Put one question both ways."""
     own, pin = {"model": side.model}, {PIN: side.engine}
     doctor = {"model": ask.MODEL}
@@ -169,11 +171,13 @@ async def _put(place: int, question: Question, side: Side, line: ask.Line, front
         side.rest[place] = await _ask(front, question, body, {})
 
 
-def _body(question: Question, twin: Answer | None) -> dict[str, Any]:
+def _body(question: Question, twin: EngineAnswer | None) -> dict[str, Any]:
     return question.then(twin) if question.then and twin is not None else question.body
 
 
-async def _ask_engine(line: ask.Line, question: Question, body: dict[str, Any], engine: str) -> Answer:
+async def _ask_engine(
+    line: ask.EngineConnection, question: Question, body: dict[str, Any], engine: str
+) -> EngineAnswer:
     """Ask the engine itself; where it counts tokens without generating, that is asked of it."""
     if question.counts and engine in COUNTERS:
         answer = tokens(await line.post(COUNTERS[engine], body), engine)
@@ -182,6 +186,8 @@ async def _ask_engine(line: ask.Line, question: Question, body: dict[str, Any], 
     return await _ask(line, question, body, {})
 
 
-async def _ask(line: ask.Line, question: Question, body: dict[str, Any], headers: dict[str, str]) -> Answer:
+async def _ask(
+    line: ask.EngineConnection, question: Question, body: dict[str, Any], headers: dict[str, str]
+) -> EngineAnswer:
     path = TEXT if question.text else CHAT
     return read(await line.post(path, body, headers), bool(body.get("stream")))

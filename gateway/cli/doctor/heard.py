@@ -25,7 +25,7 @@ class Heard(Struct, frozen=True):
     trouble: str = ""
 
 
-class Answer(Struct, frozen=True, kw_only=True):
+class EngineAnswer(Struct, frozen=True, kw_only=True):
     """What an answer comes to. `error` is empty if it was taken; `ids` are a prompt's tokens, where they are told."""
 
     status: int = 200
@@ -77,22 +77,22 @@ def short(text: str, most: int = MAX_WORDS) -> str:
     return text if len(text) <= most else text[: most - 1].rstrip() + "…"
 
 
-def read(heard: Heard, stream: bool = False) -> Answer:
+def read(heard: Heard, stream: bool = False) -> EngineAnswer:
     """Read the answer to a request for text."""
     if heard.trouble:
-        return Answer(status=0, trouble=heard.trouble)
+        return EngineAnswer(status=0, trouble=heard.trouble)
     if heard.status != 200:
         param = problem.read(heard.body).param or ""
-        return Answer(status=heard.status, error=words(heard), param=param)
+        return EngineAnswer(status=heard.status, error=words(heard), param=param)
     chunks = list(_events(heard.body)) if stream else [fields(heard.body)]
     failed = next((chunk for chunk in chunks if "error" in chunk), None)
     if failed is not None:
         said = short(problem.read_value(failed).message)
         where = "200, then an error event: " if stream else "200 "
-        return Answer(error=where + said)
+        return EngineAnswer(error=where + said)
     choices = [choice for chunk in chunks for choice in _dicts(chunk.get("choices"))]
     if not choices:
-        return Answer(error="200 " + _unlike(heard))
+        return EngineAnswer(error="200 " + _unlike(heard))
     answer = _answer(choices, chunks)
     names = heard.headers
     return msgspec.structs.replace(
@@ -104,7 +104,7 @@ def _unlike(heard: Heard) -> str:
     return "an HTML page" if heard.body.lstrip()[:1] == b"<" else "without choices: not its protocol"
 
 
-def _answer(choices: list[dict[str, Any]], chunks: list[dict[str, Any]]) -> Answer:
+def _answer(choices: list[dict[str, Any]], chunks: list[dict[str, Any]]) -> EngineAnswer:
     texts: dict[Any, str] = {}
     finishes: dict[Any, str] = {}
     calls: list[str] = []
@@ -120,7 +120,7 @@ def _answer(choices: list[dict[str, Any]], chunks: list[dict[str, Any]]) -> Answ
         calls += [name for call in _dicts(message.get("tool_calls")) if (name := _name(call))]
         candidates = max(candidates, _candidates(choice.get("logprobs")))
     counts = [count for chunk in chunks if (count := _prompt_tokens(chunk)) is not None]
-    return Answer(
+    return EngineAnswer(
         texts=tuple(texts.values()),
         finishes=tuple(finishes.values()),
         calls=tuple(calls),
@@ -159,21 +159,21 @@ def _events(body: bytes) -> Iterator[dict[str, Any]]:
             yield fields(line[5:]) or {"error": "an event that is not JSON"}
 
 
-def tokens(heard: Heard, kind: str) -> Answer | None:
+def tokens(heard: Heard, kind: str) -> EngineAnswer | None:
     """Read vLLM's `/tokenize` or TGI's `/chat_tokenize`; None where there is no such path."""
     if heard.trouble:
-        return Answer(status=0, trouble=heard.trouble)
+        return EngineAnswer(status=0, trouble=heard.trouble)
     if heard.status in (401, 403, 404, 405):
         return None
     if heard.status != 200:
-        return Answer(status=heard.status, error=words(heard))
+        return EngineAnswer(status=heard.status, error=words(heard))
     found = fields(heard.body)
     listed = (
         found.get("tokens") if kind == "vllm" else [one.get("id") for one in _dicts(found.get("tokenize_response"))]
     )
     if not isinstance(listed, list) or not listed or not all(isinstance(one, int) for one in listed):
         return None
-    return Answer(prompt_tokens=len(listed), ids=tuple(listed))
+    return EngineAnswer(prompt_tokens=len(listed), ids=tuple(listed))
 
 
 def is_json(text: str) -> bool:

@@ -15,7 +15,7 @@ from msgspec import Struct
 from backends import BACKENDS
 from gateway.cli.doctor.aspects import Question
 from gateway.cli.doctor.examine import NOBODY, Side
-from gateway.cli.doctor.heard import Answer, short
+from gateway.cli.doctor.heard import EngineAnswer, short
 from gateway.cli.doctor.questions import QUESTIONS, SAME_TEXT
 from gateway.http.errors import PointsmanError
 from gateway.proxy import parse
@@ -157,7 +157,7 @@ def _judge(place: int, question: Question, sides: list[Side]) -> Finding:
     return finding(Severity.HANDLED, question.how or _adapted(place, sides))
 
 
-def _look(question: Question, answer: Answer, twin: Answer | None) -> str:
+def _look(question: Question, answer: EngineAnswer, twin: EngineAnswer | None) -> str:
     """Say what there is to see in an answer."""
     if not answer.taken:
         return short(answer.error or answer.trouble, 70)
@@ -166,7 +166,7 @@ def _look(question: Question, answer: Answer, twin: Answer | None) -> str:
     return question.aspect(answer, twin or answer)
 
 
-def _refusal(question: Question, raw: list[Answer], via: list[Answer]) -> tuple[Severity, str]:
+def _refusal(question: Question, raw: list[EngineAnswer], via: list[EngineAnswer]) -> tuple[Severity, str]:
     """Judge a request that has to be refused: the same way for all, and by its status, never inside a 200."""
     statuses = {answer.status for answer in via}
     if 200 in statuses or len(statuses) > 1 or any(answer.status >= 500 for answer in via):

@@ -26,7 +26,7 @@ from gateway.cli.doctor.aspects import (
     told,
     usage,
 )
-from gateway.cli.doctor.heard import Answer
+from gateway.cli.doctor.heard import EngineAnswer
 
 HELLO = [{"role": "user", "content": "Say hello in one word."}]
 TOOL = {
@@ -51,7 +51,7 @@ def completion(**more: Any) -> dict[str, Any]:
     return {"prompt": STORY, "max_tokens": 4, "temperature": 0, **more}
 
 
-def _stopping(twin: Answer) -> dict[str, Any]:
+def _stopping(twin: EngineAnswer) -> dict[str, Any]:
     return chat(max_tokens=16, stop=[stop_of(twin)])
 
 
