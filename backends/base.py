@@ -92,13 +92,13 @@ class Cause(Enum):
 
     INVALID = auto()  # the client asked for what cannot be
     CONTEXT = auto()  # the prompt does not fit the model's context
-    MISSING = auto()  # the engine does not serve that model or path
+    NOT_SERVED = auto()  # the engine does not serve that model or path
     OVERLOADED = auto()  # the engine has no room now
     LIMITED = auto()  # an upstream's own rate limit
     FAILED = auto()  # the engine tried and failed
-    FRUITLESS = auto()  # the engine is well, and what its model wrote is not what was asked for
-    REFUSED = auto()  # the engine does not accept the gateway's credentials
-    NONSENSE = auto()  # what came is not this engine's protocol
+    MODEL_OUTPUT_INVALID = auto()  # the engine is well, and what its model wrote is not what was asked for
+    UPSTREAM_AUTH = auto()  # the engine does not accept the gateway's credentials
+    PROTOCOL_ERROR = auto()  # what came is not this engine's protocol
 
 
 class BackendError(Exception):
@@ -165,13 +165,13 @@ class Backend(Protocol):
 
     name: str
     label: str  # what people call the engine
-    passes: frozenset[str]  # paths that it takes as they are, beside OpenAI's chat and completions
+    passthrough_paths: frozenset[str]  # paths that it takes as they are, beside OpenAI's chat and completions
     facts_path: str
     health_path: str  # the engine's own check; empty if it has none
     load: LoadReader
 
     def served(self, body: bytes) -> list[Served]:
-        """Read the answer of `facts_path`. Raises BackendError (NONSENSE)."""
+        """Read the answer of `facts_path`. Raises BackendError (PROTOCOL_ERROR)."""
         ...
 
     def unsupported(self, call: Call, sees: bool = False) -> str | None:

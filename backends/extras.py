@@ -1,7 +1,7 @@
 """Reads an engine's JSON as one of OpenAI's types without losing the fields that no type names.
 
 An engine's event nearly always holds only known fields: then it is one decode into a Struct. Otherwise the
-rest is set aside, and laid over what is written for the client: nulls are dropped, everything else passes
+rest is set aside, and with_extra over what is written for the client: nulls are dropped, everything else passes
 (vLLM's own parameters bring such fields). Three never pass: `stop_reason`, `routed_experts` and
 `system_fingerprint` tell one engine from another.
 """
@@ -81,7 +81,7 @@ class ExtrasReader(Generic[T]):
             return msgspec.convert(value, self._kind), extra
 
 
-def lay(below: Struct, extra: dict[str, Any]) -> dict[str, Any]:
+def merge_extra(below: Struct, extra: dict[str, Any]) -> dict[str, Any]:
     """Return `below` as a dict with the extra fields put back where they were."""
     value: dict[str, Any] = msgspec.to_builtins(below)
     _lay(value, extra)
@@ -106,6 +106,6 @@ def given(value: object) -> bool:
     return value is not None and not isinstance(value, UnsetType)
 
 
-def laid(completion: Completion) -> Event:
+def with_extra(completion: Completion) -> Event:
     """Return a whole answer with its engine's fields that no type names."""
-    return lay(completion.answer, completion.extra) if completion.extra else completion.answer
+    return merge_extra(completion.answer, completion.extra) if completion.extra else completion.answer

@@ -16,9 +16,9 @@ def event_failure(payload: bytes, call: Call) -> BackendError:
     try:
         value = msgspec.json.decode(payload)
     except problem.UNREADABLE:
-        return BackendError(Cause.NONSENSE, NOT_THE_PROTOCOL)
+        return BackendError(Cause.PROTOCOL_ERROR, NOT_THE_PROTOCOL)
     if not isinstance(value, dict) or "error" not in value:
-        return BackendError(Cause.NONSENSE, NOT_THE_PROTOCOL)
+        return BackendError(Cause.PROTOCOL_ERROR, NOT_THE_PROTOCOL)
     error = value["error"]
     status = error.get("code") if isinstance(error, dict) else None
     return classify(status if isinstance(status, int) else 500, problem.read_value(value), call)
@@ -31,9 +31,9 @@ def classify(status: int, found: problem.Problem, call: Call | None) -> BackendE
             return BackendError(Cause.CONTEXT, too_long(problem.context_length(found.message)), prompt_param(call))
         return BackendError(Cause.INVALID, found.message or "The engine refused the request.", found.param)
     if status in (401, 403):
-        return BackendError(Cause.REFUSED, "The engine refused the gateway's credentials.")
+        return BackendError(Cause.UPSTREAM_AUTH, "The engine refused the gateway's credentials.")
     if status in (404, 405):
-        return BackendError(Cause.MISSING, "The engine does not serve this model here.")
+        return BackendError(Cause.NOT_SERVED, "The engine does not serve this model here.")
     if status == 429:
         return BackendError(Cause.LIMITED, found.message or "The engine's rate limit is reached.")
     if status == 503:

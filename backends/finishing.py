@@ -37,7 +37,7 @@ def _own(tool: ToolCall, call: Call, index: int, place: int) -> ToolCall:
     return msgspec.structs.replace(tool, id=tool.id and tool_id(call, index, place))
 
 
-def dress(answer: Answer[Any], call: Call, kind: str) -> None:
+def set_envelope(answer: Answer[Any], call: Call, kind: str) -> None:
     """Give an answer the gateway's head, and take out what names the engine."""
     answer.id = call.id
     answer.object = kind
@@ -49,7 +49,7 @@ def dress(answer: Answer[Any], call: Call, kind: str) -> None:
 FINISH = {"repetition": "stop", "": None, "eos_token": "stop", "stop_sequence": "stop"}
 
 
-def finish_choice(choice: Any) -> None:
+def normalize_choice(choice: Any) -> None:
     """Bring a choice's end into OpenAI's words. Raises BackendError if the engine gave up."""
     if choice.finish_reason in BROKEN:
         raise BackendError(Cause.FAILED, FAILED)
@@ -60,8 +60,8 @@ def finish_choice(choice: Any) -> None:
         choice.routed_experts = None
 
 
-def likeliest(choice: Any, call: Call) -> None:
-    """Order each token's likeliest ones, and leave as many as were asked for."""
+def sort_top_logprobs(choice: Any, call: Call) -> None:
+    """Order each token's sort_top_logprobs ones, and leave as many as were asked for."""
     most = getattr(call.view, "top_logprobs", None)
     if not most or not isinstance(choice.logprobs, dict):
         return
@@ -78,7 +78,7 @@ def _logprob(token: Any) -> float:
     return value if isinstance(value, int | float) else float("-inf")
 
 
-def finish_message(message: Any, call: Call, index: int) -> None:
+def normalize_message(message: Any, call: Call, index: int) -> None:
     """Write `refusal` out, and give tool calls ids of the gateway's."""
     if message.refusal is UNSET:
         message.refusal = None
@@ -88,19 +88,19 @@ def finish_message(message: Any, call: Call, index: int) -> None:
         message.content = None  # a call that was cut, which vLLM shows as text where it does not stream
     if message.tool_calls:
         for place, tool in enumerate(message.tool_calls):
-            finish_tool(tool, call, index, place)
+            normalize_tool(tool, call, index, place)
             tool.index = None
 
 
-def finish_tool_delta(choice: ChunkChoice, call: Call) -> None:
+def normalize_tool_delta(choice: ChunkChoice, call: Call) -> None:
     """The first piece of a call has id, type, name and empty arguments; later ones arguments alone."""
     for tool in choice.delta.tool_calls or ():
         if tool.id is not None:
-            finish_tool(tool, call, choice.index, tool.index or 0)
+            normalize_tool(tool, call, choice.index, tool.index or 0)
             tool.function.arguments = tool.function.arguments or ""
 
 
-def finish_tool(tool: ToolCall, call: Call, index: int, place: int) -> None:
+def normalize_tool(tool: ToolCall, call: Call, index: int, place: int) -> None:
     """Give a tool call its id, which is the same whether it is streamed or whole."""
     tool.id = tool_id(call, index, place)
     tool.type = "function"

@@ -24,17 +24,17 @@ from backends.base import (
     Served,
     UpstreamRequest,
 )
-from backends.extras import ExtrasReader, lay
+from backends.extras import ExtrasReader, merge_extra
 from backends.failures import CUT, NOT_THE_PROTOCOL, classify, event_failure
 from backends.finishing import (
     copies,
-    dress,
-    finish_choice,
-    finish_message,
-    finish_tool_delta,
     greedy_copies,
-    likeliest,
     multiply,
+    normalize_choice,
+    normalize_message,
+    normalize_tool_delta,
+    set_envelope,
+    sort_top_logprobs,
     trim,
 )
 from backends.loads import LoadReader
@@ -80,7 +80,7 @@ class OpenAI:
 
     name = "openai"
     label = "OpenAI-compatible engine"
-    passes: frozenset[str] = frozenset({"/v1/embeddings", "/v1/responses"})
+    passthrough_paths: frozenset[str] = frozenset({"/v1/embeddings", "/v1/responses"})
     facts_path = "/v1/models"
     health_path = ""
     load = LoadReader("", {})
@@ -90,7 +90,7 @@ class OpenAI:
         try:
             cards = msgspec.json.decode(body, type=ModelList).data
         except problem.UNREADABLE as error:
-            raise BackendError(Cause.NONSENSE, NOT_THE_PROTOCOL) from error
+            raise BackendError(Cause.PROTOCOL_ERROR, NOT_THE_PROTOCOL) from error
         return [Served(card.id, card.id, card.max_model_len) for card in cards]
 
     def unsupported(self, call: Call, sees: bool = False) -> str | None:
@@ -125,15 +125,15 @@ class OpenAI:
         try:
             answer, extra = (WHOLE_CHAT if chat else WHOLE_TEXT).read(body)
         except problem.UNREADABLE as error:
-            raise BackendError(Cause.NONSENSE, NOT_THE_PROTOCOL) from error
+            raise BackendError(Cause.PROTOCOL_ERROR, NOT_THE_PROTOCOL) from error
         if not answer.choices:
-            raise BackendError(Cause.NONSENSE, NOT_THE_PROTOCOL)
-        dress(answer, call, "chat.completion" if chat else "text_completion")
+            raise BackendError(Cause.PROTOCOL_ERROR, NOT_THE_PROTOCOL)
+        set_envelope(answer, call, "chat.completion" if chat else "text_completion")
         for choice in answer.choices:
-            finish_choice(choice)
+            normalize_choice(choice)
             if isinstance(choice, ChatChoice):
-                finish_message(choice.message, call, choice.index)
-                likeliest(choice, call)
+                normalize_message(choice.message, call, choice.index)
+                sort_top_logprobs(choice, call)
         if answer.usage is not None:
             trim(answer.usage, call)
         if request.choices:
@@ -184,7 +184,7 @@ class StreamDecoder:
         try:
             payloads = self._events.feed(data)
         except EventTooLarge:
-            self.failure = BackendError(Cause.NONSENSE, NOT_THE_PROTOCOL)
+            self.failure = BackendError(Cause.PROTOCOL_ERROR, NOT_THE_PROTOCOL)
             return events
         for payload in payloads:
             try:
@@ -233,7 +233,7 @@ class StreamDecoder:
         if self._copies:
             events += self._repeated(chunk, extra)
         elif chunk.choices:
-            events.append(lay(chunk, extra))
+            events.append(merge_extra(chunk, extra))
         return True
 
     def _take(self, chunk: Answer[Any]) -> None:
@@ -247,11 +247,11 @@ class StreamDecoder:
             if chat and choice.finish_reason is None and choice.stop_reason is None:  # as nearly always
                 self._begun.add(choice.index)
             else:
-                finish_choice(choice)
+                normalize_choice(choice)
                 (self._begun if choice.finish_reason is None else self._ended).add(choice.index)
             if chat and (choice.delta.tool_calls or choice.logprobs):
-                finish_tool_delta(choice, self._call)
-                likeliest(choice, self._call)
+                normalize_tool_delta(choice, self._call)
+                sort_top_logprobs(choice, self._call)
 
     def _take_usage(self, chunk: Answer[Any], usage: Usage) -> None:
         trim(usage, self._call)
@@ -264,4 +264,4 @@ class StreamDecoder:
         for choice, more in zip(chunk.choices, beside, strict=True):
             for one in copies(choice, self._copies, self._call):
                 repeated = msgspec.structs.replace(chunk, choices=[one])
-                yield lay(repeated, extra | {"choices": [more]}) if extra else repeated
+                yield merge_extra(repeated, extra | {"choices": [more]}) if extra else repeated

@@ -16,7 +16,7 @@ from gateway.api import openai, ops
 from gateway.api import passthrough as passing
 from gateway.api.tgi import handlers as tgi
 from gateway.http.errors import Internal, InvalidRequest, MethodNotAllowed, NotFound, PointsmanError
-from gateway.http.lifecycle import Handler, account
+from gateway.http.lifecycle import Handler, with_context
 from gateway.services import Services
 
 EXPOSED = [
@@ -67,12 +67,12 @@ def routes(services: Services) -> list[BaseRouteHandler]:
     """Return every path with its methods and its handler."""
 
     def open_to_all(handler: Handler, paths: tuple[str, ...], *methods: str) -> BaseRouteHandler:
-        return Route(list(paths), copy_scope=False)(account(services, handler, *methods))
+        return Route(list(paths), copy_scope=False)(with_context(services, handler, *methods))
 
     def route(handler: Handler, paths: tuple[str, ...], *methods: str) -> BaseRouteHandler:
         return open_to_all(guarded(services, handler), paths, *methods)
 
-    retrieve = account(services, guarded(services, openai.model(services)), "GET")
+    retrieve = with_context(services, guarded(services, openai.model(services)), "GET")
 
     # Litestar gives path parameters to HTTP handlers only; such a handler may return an ASGI application.
     @get("/v1/models/{model_id:path}")

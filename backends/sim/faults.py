@@ -11,7 +11,7 @@ import msgspec
 
 KINDS = {
     "overload": "the engine's own busy answer",
-    "error": "the generation fails after N tokens, in the engine's dress",
+    "error": "the generation fails after N tokens, in the engine's own way",
     "stall": "nothing more is said after N tokens, the connection stays open",
     "cut": "the connection is closed after N tokens, the answer unfinished",
     "garbage": "a 200 that is not JSON, or after N tokens an event that is not",

@@ -45,7 +45,7 @@ class Token(Struct, frozen=True):
     place: tuple[int, bool] | None = None
 
     def top(self, count: int) -> list[tuple[str, float]]:
-        """The likeliest candidates in its place, best first."""
+        """The sort_top_logprobs candidates in its place, best first."""
         if self.place is None:
             return [(self.text, self.logprob)][:count]
         return [_candidate(*self.place, rank) for rank in range(min(count, _RANKS))]
@@ -112,7 +112,7 @@ def written(prompt: str, *, seed: int | None = None, salt: str = "", length: int
     return chain(islice(_words(prompt, seed, salt), length), [Token(EOS, -0.1)])
 
 
-def spelled(text: str) -> Iterator[Token]:
+def format_duration(text: str) -> Iterator[Token]:
     """A text that a grammar left no choice about, and the end token."""
     return (Token(piece) for piece in [*pieces(text), EOS])
 

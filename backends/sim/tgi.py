@@ -12,7 +12,7 @@ from backends.sim.engine import Engine, Handler, Job, Overloaded
 from backends.sim.faults import Broken
 from backends.sim.http import DONE, Headers, Reply, event, json_reply
 from backends.sim.metrics import Metrics
-from backends.sim.text import Step, answer_tokens, pieces, spelled, written
+from backends.sim.text import Step, answer_tokens, format_duration, pieces, written
 from backends.sim.tgi_check import Body, Failed, Plan, invalid
 from backends.sim.tgi_serde import Rejected
 
@@ -179,7 +179,7 @@ class Tgi(Engine):
 
     def _steps(self, plan: Plan, child: int = 0) -> Iterator[Step]:
         if plan.fixed is not None:
-            return tgi_wire.steps(spelled(plan.fixed), plan.limit, plan.stops)
+            return tgi_wire.steps(format_duration(plan.fixed), plan.limit, plan.stops)
         length = answer_tokens(plan.prompt, *self.options.answer_tokens)
         seed = None if plan.seed is None else plan.seed + child
         return tgi_wire.steps(written(plan.prompt, seed=seed, salt=plan.salt, length=length), plan.limit, plan.stops)

@@ -12,7 +12,7 @@ from backends.sim.engine import Engine, Job, Overloaded
 from backends.sim.faults import Broken
 from backends.sim.http import DONE, Headers, Reply, event, json_reply
 from backends.sim.metrics import Metrics
-from backends.sim.text import Step, Token, answer_tokens, pieces, spelled, token_id, token_text, written
+from backends.sim.text import Step, Token, answer_tokens, format_duration, pieces, token_id, token_text, written
 from backends.sim.vllm_check import Ask, Body, Refused
 from backends.sim.vllm_wire import Json
 
@@ -186,7 +186,7 @@ class Vllm(Engine):
         if call:
             tokens = vllm_wire.call_tokens(call)
         elif ask.fixed is not None:
-            tokens = spelled(ask.fixed)
+            tokens = format_duration(ask.fixed)
         else:
             length = None if ask.ignore_eos else answer_tokens(text, *self.options.answer_tokens)
             seed = None if ask.seed is None else ask.seed + child

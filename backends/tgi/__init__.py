@@ -49,7 +49,7 @@ class TGI:
 
     name = "tgi"
     label = "TGI"
-    passes: frozenset[str] = frozenset()
+    passthrough_paths: frozenset[str] = frozenset()
     facts_path = "/info"
     health_path = "/health"
     load = LoadReader("/metrics", {"running": "tgi_batch_current_size", "waiting": "tgi_queue_size"})
@@ -59,7 +59,7 @@ class TGI:
         try:
             info = msgspec.json.decode(body, type=Info)
         except problem.UNREADABLE as error:
-            raise BackendError(Cause.NONSENSE, NOT_THE_PROTOCOL) from error
+            raise BackendError(Cause.PROTOCOL_ERROR, NOT_THE_PROTOCOL) from error
         return [Served(info.model_id, "tgi", info.max_total_tokens, info.model_pipeline_tag == SEES)]
 
     def unsupported(self, call: Call, sees: bool = False) -> str | None:
@@ -81,7 +81,7 @@ class TGI:
                 return chat_completion(call, call.view, request, headers, body)
             return text_completion(call, call.view, request, headers, body)
         except (*problem.UNREADABLE, IndexError, ValueError) as error:
-            raise BackendError(Cause.NONSENSE, NOT_THE_PROTOCOL) from error
+            raise BackendError(Cause.PROTOCOL_ERROR, NOT_THE_PROTOCOL) from error
 
     def decoder(self, call: Call, request: UpstreamRequest) -> Decoder:
         """Return a reader of chat chunks or of `/generate_stream`'s events."""

@@ -8,7 +8,7 @@ from typing import Any
 import msgspec
 
 from backends.base import Call, Completion, Continuation, FollowUp, Headers, UpstreamRequest
-from backends.finishing import FINISH, dress, finish_tool, multiply, repeat
+from backends.finishing import FINISH, multiply, normalize_tool, repeat, set_envelope
 from backends.schema import (
     Answer,
     AnswerMessage,
@@ -70,7 +70,7 @@ def _chat_choices(
         if message.tool_calls:
             one.tool_calls = [msgspec.structs.replace(tool) for tool in message.tool_calls]
             for place, tool in enumerate(one.tool_calls):
-                finish_tool(tool, call, index, place)
+                normalize_tool(tool, call, index, place)
         choices.append(ChatChoice(index=index, message=one, logprobs=logprobs, finish_reason=finish))
     return choices
 
@@ -136,7 +136,7 @@ def counted(call: Call | None, request: UpstreamRequest, read: int | None) -> Co
     if call is None or not isinstance(call.view, ChatRequest) or not request.before.cut:
         return Completion(Answer(choices=[], usage=usage))
     completion = cut_tool_call(call, request)
-    dress(completion.answer, call, "chat.completion")
+    set_envelope(completion.answer, call, "chat.completion")
     completion.answer.usage = usage
     return completion
 
@@ -149,5 +149,5 @@ def prompt_tokens(headers: Headers, body: bytes) -> int:
 
 def _completed(call: Call, request: UpstreamRequest, kind: str, choices: list[Any], usage: Usage) -> Completion:
     answer: Answer[Any] = Answer(choices=choices, usage=multiply(usage, len(request.choices)))
-    dress(answer, call, kind)
+    set_envelope(answer, call, kind)
     return Completion(answer)

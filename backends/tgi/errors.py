@@ -63,8 +63,8 @@ def _invalid(call: Call, message: str, param: str | None) -> BackendError:
 
 def _ours(call: Call) -> dict[str, str]:
     """Return OpenAI's names of what TGI calls differently."""
-    likeliest = "top_logprobs" if isinstance(call.view, ChatRequest) else "logprobs"
-    names = {"max_new_tokens": "max_tokens", "top_n_tokens": likeliest, "grammar": "response_format"}
+    sort_top_logprobs = "top_logprobs" if isinstance(call.view, ChatRequest) else "logprobs"
+    names = {"max_new_tokens": "max_tokens", "top_n_tokens": sort_top_logprobs, "grammar": "response_format"}
     return names | {"inputs": prompt_param(call)}
 
 
@@ -105,7 +105,7 @@ def _tool_error(call: Call, request: UpstreamRequest, message: str) -> BackendEr
     if body.get("tool_choice") == "auto":  # `{ }`: the model chose to call none
         return FollowUp(pieces.without_tools(call, request, Continuation(attempt=attempt)))
     if call.view.greedy or attempt > MAX_ATTEMPTS:  # greedy, the same again would come to the same
-        return BackendError(Cause.FRUITLESS, FRUITLESS)
+        return BackendError(Cause.MODEL_OUTPUT_INVALID, FRUITLESS)
     if "seed" in body:
         body["seed"] += MAX_CHOICES
     return FollowUp(msgspec.structs.replace(request, body=_encode(body), before=Continuation(attempt=attempt)))
@@ -116,9 +116,9 @@ def by_status(
 ) -> BackendError | FollowUp | Completion:
     """Sort an answer whose status is not 200."""
     if status in (401, 403):
-        return BackendError(Cause.REFUSED, "The engine refused the gateway's credentials.")
+        return BackendError(Cause.UPSTREAM_AUTH, "The engine refused the gateway's credentials.")
     if status in (404, 405):
-        return BackendError(Cause.MISSING, "The engine does not serve this model here.")
+        return BackendError(Cause.NOT_SERVED, "The engine does not serve this model here.")
     if status == 413:
         return BackendError(Cause.INVALID, "The request is larger than the engine takes.")
     found = problem.read(body)

@@ -47,7 +47,7 @@ class _Stream:
                 if self.failure is not None:
                     break
         except EventTooLarge:
-            self.failure = BackendError(Cause.NONSENSE, NOT_THE_PROTOCOL)
+            self.failure = BackendError(Cause.PROTOCOL_ERROR, NOT_THE_PROTOCOL)
         except problem.UNREADABLE:
             self.failure = self._no_chunk(payload)
         return events
@@ -66,7 +66,7 @@ class _Stream:
         except problem.UNREADABLE:
             found = problem.Problem()
         if not found.message:
-            return BackendError(Cause.NONSENSE, NOT_THE_PROTOCOL)
+            return BackendError(Cause.PROTOCOL_ERROR, NOT_THE_PROTOCOL)
         if not found.message.startswith(SORTED):
             return BackendError(Cause.FAILED, FAILED)
         return failed(self._call, self._request, found)

@@ -24,5 +24,5 @@ async def admit(context: RequestContext, services: Services) -> None:
         return
     principal = context.principal = authenticate(context, services.keyring, services.wall())
     if principal.limited:
-        context.standing = await services.limiter.enter(principal, services.clock())
-    context.passed("auth", services.clock())
+        context.rate_limit = await services.limiter.enter(principal, services.clock())
+    context.mark_stage("auth", services.clock())

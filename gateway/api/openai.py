@@ -7,7 +7,7 @@ import msgspec
 
 from backends.base import Call
 from gateway.access.auth import allow
-from gateway.http.body import Receive, read_json, watching
+from gateway.http.body import Receive, cancel_on_disconnect, read_json
 from gateway.http.context import RequestContext
 from gateway.http.errors import ModelNotFound
 from gateway.http.lifecycle import Handler
@@ -36,9 +36,9 @@ def generation(services: Services, read: Callable[[bytes, str, int], Call]) -> H
     async def handle(context: RequestContext, receive: Receive, send: Send) -> None:
         body = await read_json(context, receive, services.config.server.max_body_bytes)
         context.since = services.clock()
-        with watching(context, receive):
+        with cancel_on_disconnect(context, receive):
             call = read(body, context.id, int(services.wall()))
-            context.passed("parse", services.clock())
+            context.mark_stage("parse", services.clock())
             await serve(call, context, send, services)
 
     return handle

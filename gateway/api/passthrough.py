@@ -16,7 +16,7 @@ from msgspec import Raw
 from backends.base import BackendError, Cause
 from backends.openai import raw
 from gateway.access.auth import allow
-from gateway.http.body import Receive, read_body, read_json, watching
+from gateway.http.body import Receive, cancel_on_disconnect, read_body, read_json
 from gateway.http.context import NEVER, Attempt, RequestContext
 from gateway.http.errors import InvalidRequest, PointsmanError, UpstreamErrorBody, from_backend
 from gateway.http.lifecycle import Handler
@@ -56,12 +56,12 @@ def json_path(services: Services) -> Handler:
     async def handle(context: RequestContext, receive: Receive, send: Send) -> None:
         body = await read_json(context, receive, services.config.server.max_body_bytes)
         context.since = services.clock()
-        with watching(context, receive):
+        with cancel_on_disconnect(context, receive):
             fields = parse.fields(body)
             if context.path == "/v1/embeddings":  # vLLM refuses these nulls, which some clients send
                 fields = {field: value for field, value in fields.items() if not parse.is_null(value)}
             name = _name(fields.get("model"))
-            context.passed("parse", services.clock())
+            context.mark_stage("parse", services.clock())
             context.tier = tier(fields.get("service_tier"), context)
             context.stream = bytes(fields.get("stream", b"")) == b"true"
             await _pass(name, body, partial(_with_model, fields), context, send, services)
@@ -79,13 +79,13 @@ def form_path(services: Services) -> Handler:
     async def handle(context: RequestContext, receive: Receive, send: Send) -> None:
         body = await read_body(context, receive, services.config.server.max_body_bytes)
         context.since = services.clock()
-        with watching(context, receive):
+        with cancel_on_disconnect(context, receive):
             boundary = _BOUNDARY.search(context.headers.get(b"content-type", b""))
             if not boundary:
                 raise InvalidRequest("Content-Type must be multipart/form-data with its boundary.", "content-type")
             form = Form(body, boundary[1])
             context.tier = context.principal.tier
-            context.passed("parse", services.clock())
+            context.mark_stage("parse", services.clock())
             await _pass(form.model, b"", lambda candidate: form.written(candidate.model), context, send, services)
 
     return handle
@@ -128,7 +128,7 @@ async def _pass(name: str, head: bytes, write: Write, context: RequestContext, s
     context.model = name or route.name
     allow(context.principal, route.name)
     candidates = plan_path(context.path, head, route, pin(context), services.clock(), services.random)
-    context.passed("route", services.clock())
+    context.mark_stage("route", services.clock())
     try:
         reply = await first_good(
             candidates,
@@ -138,10 +138,17 @@ async def _pass(name: str, head: bytes, write: Write, context: RequestContext, s
             services.config.timeouts.first_event if context.stream else NEVER,
         )
     except PointsmanError as error:
-        if error.own is None or context.status:
+        if error.passthrough_body is None or context.status:
             raise
         context.failure = error
-        return await respond(context, send, services.clock(), error.own.status, error.own.body, error.own.kind)
+        return await respond(
+            context,
+            send,
+            services.clock(),
+            error.passthrough_body.status,
+            error.passthrough_body.body,
+            error.passthrough_body.kind,
+        )
     try:
         if reply.headers.get("content-type", "").startswith("text/event-stream"):
             await _pass_stream(reply, context, send, services)
@@ -170,7 +177,7 @@ async def _ask(attempt: Attempt, body: bytes, context: RequestContext, services:
         reply.close()
     failure = _failure(reply, said, attempt.candidate, context)
     if _is_anthropics(reply, said, context):
-        failure.own = UpstreamErrorBody(reply.status, said, _kind(reply))
+        failure.passthrough_body = UpstreamErrorBody(reply.status, said, _kind(reply))
     raise failure
 
 
@@ -202,7 +209,7 @@ def _failure(reply: Reply, body: bytes, candidate: Candidate, context: RequestCo
     failure = candidate.endpoint.backend.failure(None, None, reply.status, reply.headers, body)
     if not isinstance(failure, BackendError):
         raise TypeError(f"a passed request was answered with {failure!r}")
-    if failure.cause is Cause.MISSING:
+    if failure.cause is Cause.NOT_SERVED:
         return InvalidRequest(f"The model '{context.model}' does not support {context.path}.", "model")
     return from_backend(failure)
 

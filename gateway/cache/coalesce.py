@@ -8,7 +8,7 @@ import asyncio
 from collections.abc import Awaitable, Callable, Sequence
 
 from backends.base import Call, Event
-from backends.extras import laid
+from backends.extras import with_extra
 from backends.schema import Usage
 from gateway.cache import entry as kept_answer
 from gateway.cache.entry import CachedAnswer
@@ -49,7 +49,7 @@ class SharedUpstream(Through):
         task = asyncio.current_task()
         assert task is not None, "a flight has a task of its own"
         leader, services = self._leader, self._services
-        self.own = leader.apart(task, services.clock())
+        self.own = leader.fork(task, services.clock())
         leader.cache, leader.attempts = "miss", self.own.attempts
         services.sweep.open.add(self.own)
         try:
@@ -105,7 +105,7 @@ def _ready(kept: CachedAnswer, call: Call) -> Ready | None:
         events = kept_answer.as_events(kept, call)
         return Ready(events, kept.usage) if events else None
     completion = kept_answer.as_completion(kept, call)
-    return Ready([laid(completion)], kept.usage) if completion else None
+    return Ready([with_extra(completion)], kept.usage) if completion else None
 
 
 class Subscriber:
@@ -119,12 +119,12 @@ class Subscriber:
         self._exchange = context
         flown = reader.source
         context.heard = now
-        if not reader.led:
+        if not reader.is_leader:
             context.cache = "coalesced"
         elif flown.kept is not None:
             context.cache, context.age = "hit", flown.kept.label.age(wall)
         else:
-            context.led(flown.own)
+            context.adopt_from(flown.own)
 
     @property
     def usage(self) -> Usage | None:

@@ -5,20 +5,20 @@ from collections.abc import Mapping
 from msgspec import Struct
 
 HEADERS = (b"x-pointsman-cache", b"cache-control")
-ASKED = b"cache"  # of `x-pointsman-cache`: keep an answer that is not the same each time, too
+FORCED = b"cache"  # of `x-pointsman-cache`: store an answer that is not the same each time, too
 
 
 class CacheControl(Struct, frozen=True):
-    """Whether to look an answer up, to keep it, and whether the client asks for that aloud."""
+    """Whether an answer is looked up and stored; `forced`: stored although it may differ each time."""
 
-    look: bool = True
-    keep: bool = True
-    asked: bool = False
+    lookup: bool = True
+    store: bool = True
+    forced: bool = False
 
     @property
-    def share(self) -> bool:
+    def coalesce(self) -> bool:
         """Whether the request may share an answer in flight: only one that is both looked up and kept."""
-        return self.look and self.keep
+        return self.lookup and self.store
 
 
 NOTHING_SAID = CacheControl()
@@ -31,5 +31,5 @@ def words(headers: Mapping[bytes, bytes]) -> CacheControl:
         return NOTHING_SAID
     given = {word.strip().lower() for word in b",".join(said).split(b",")}
     no_store = b"no-store" in given
-    asked = ASKED in {word.strip().lower() for word in headers.get(HEADERS[0], b"").split(b",")}
-    return CacheControl(look=not no_store and b"no-cache" not in given, keep=not no_store, asked=asked)
+    forced = FORCED in {word.strip().lower() for word in headers.get(HEADERS[0], b"").split(b",")}
+    return CacheControl(lookup=not no_store and b"no-cache" not in given, store=not no_store, forced=forced)

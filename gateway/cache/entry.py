@@ -11,7 +11,7 @@ import msgspec
 from msgspec import Struct
 
 from backends.base import Call, Completion, Event
-from backends.extras import ExtrasReader, lay
+from backends.extras import ExtrasReader, merge_extra
 from backends.schema import Answer, ChatAnswer, ChatChunk, ChatRequest, TextAnswer, Usage
 from gateway.cache.forms import chunks_of, finished, whole_of
 
@@ -113,7 +113,7 @@ def as_completion(entry: CachedAnswer, call: Call) -> Completion | None:
         return None
     reader = _whole_chat if isinstance(call.view, ChatRequest) else _whole_text
     answer, extra = reader.read(entry.whole)
-    _dress(answer, call, "chat.completion")
+    _set_envelope(answer, call, "chat.completion")
     return Completion(answer, extra)
 
 
@@ -123,8 +123,8 @@ def as_events(entry: CachedAnswer, call: Call) -> list[Event] | None:
     events: list[Event] = []
     for line in _lines(entry, call).splitlines():
         chunk, extra = reader.read(line)
-        _dress(chunk, call, "chat.completion.chunk")
-        events.append(lay(chunk, extra) if extra else chunk)
+        _set_envelope(chunk, call, "chat.completion.chunk")
+        events.append(merge_extra(chunk, extra) if extra else chunk)
     return events or None
 
 
@@ -157,6 +157,6 @@ def _head(call: Call, chat: str) -> bytes:
     return _encode(head)[:-1] + b","
 
 
-def _dress(answer: Answer[Any], call: Call, chat: str) -> None:
+def _set_envelope(answer: Answer[Any], call: Call, chat: str) -> None:
     answer.id, answer.created, answer.model = call.id, call.created, call.model
     answer.object = chat if isinstance(call.view, ChatRequest) else "text_completion"

@@ -61,7 +61,7 @@ async def shared(
     `open_` asks the engines; if an identical request is in flight, its answer is read along instead. Identical in its
     tier, too, so that nobody waits for room in the queue of a lower one.
     """
-    if not asked.words.share:
+    if not asked.control.coalesce:
         return Kept(await open_(context), partial(cache.keep, asked, call))
     context.cache = "coalesced"  # until it leads
     flown = SharedUpstream(asked, call, context, open_, cache, services)

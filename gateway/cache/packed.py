@@ -26,7 +26,7 @@ VERSION = 1
 COMPRESSED = 1
 WORTH_IT = 1024  # bytes of payload, from which on it is compressed
 LEVEL = 1  # the fastest: the lines of a stream are much alike
-MOST = 8 * 2**20  # bytes of payload
+MAX_SIZE = 8 * 2**20  # bytes of payload
 
 Fault = Literal["corrupt", "version", "oversize", "poisoned"]
 
@@ -50,7 +50,7 @@ def pack(entry: CachedAnswer) -> bytes:
     label = entry.label
     payload = _write((label.model, entry.whole, entry.lines, entry.usage))
     size = len(payload)
-    if size > MOST:
+    if size > MAX_SIZE:
         raise UnreadableEntry("oversize")
     flags = COMPRESSED if size >= WORTH_IT else 0
     if flags:
@@ -61,7 +61,7 @@ def pack(entry: CachedAnswer) -> bytes:
 
 def unpack(value: bytes, digest: bytes) -> CachedAnswer:
     """Return the entry that was kept under a digest. Raises UnreadableEntry."""
-    if len(value) > MOST + _START:
+    if len(value) > MAX_SIZE + _START:
         raise UnreadableEntry("oversize")
     if len(value) < _START or not value.startswith(MAGIC):
         raise UnreadableEntry("corrupt")
@@ -82,7 +82,7 @@ def unpack(value: bytes, digest: bytes) -> CachedAnswer:
 
 def _payload(data: bytes, flags: int, size: int) -> bytes:
     """Return the payload, of which no more than it says and no more than the limit is ever unpacked."""
-    if size > MOST:
+    if size > MAX_SIZE:
         raise UnreadableEntry("oversize")
     if flags & COMPRESSED:
         try:

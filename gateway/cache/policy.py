@@ -35,7 +35,7 @@ class CacheLookup(Struct, frozen=True):
     digest: bytes
     model: str
     ttl: str
-    words: CacheControl
+    control: CacheControl
 
 
 class Cache:
@@ -55,14 +55,14 @@ class Cache:
     ) -> CacheLookup | None:
         """Return what a call asks of the cache; None if the cache has nothing to do with it."""
         said = words(headers)
-        if not (said.look or said.keep) or not cacheable(call, said.asked):
+        if not (said.lookup or said.store) or not cacheable(call, said.forced):
             return None
         key = digest(call, tenant=tenant, model=model.name, served=model.served, engine=engine, arm=arm)
         return CacheLookup(key, model.name, model.settings.cache_ttl or self.settings.ttl, said)
 
     async def get(self, asked: CacheLookup) -> CachedAnswer | None:
         """Return the answer that is kept, if it may be looked up."""
-        return await self.store.get(asked.digest, asked.model) if asked.words.look else None
+        return await self.store.get(asked.digest, asked.model) if asked.control.lookup else None
 
     async def turn(self, asked: CacheLookup, stream: bool) -> "Lease | CachedAnswer | None":
         """Return the answer, if it has come meanwhile. Else it is our turn to ask; by a lease, if gateways share."""

@@ -18,10 +18,10 @@ from gateway.cache.names import LEASE, PREFIX, of_model
 from gateway.redis.connect import Client, connect
 
 DEADLINE = 0.02  # seconds for a read
-PATIENCE = 1.0  # seconds for what nobody waits for: writes, connecting
+WRITE_TIMEOUT = 1.0  # seconds for what nobody waits for: writes, connecting
 FAILURES = 3  # in a row
-AGAIN = 1.0  # seconds until one that is away is asked again
-TOGETHER = 64  # keys in one question
+RETRY_INTERVAL = 1.0  # seconds until one that is away is asked again
+BATCH = 64  # keys in one question
 QUESTIONS = 4  # at once, and as many connections
 WAITING = 256  # writes
 WAITING_BYTES = 64 * 2**20
@@ -44,7 +44,7 @@ class Redis:
     def __init__(self, url: str, deadline: float = DEADLINE) -> None:
         self.up = False
         self.hits = self.misses = self.errors = self.dropped = self.waiting = 0
-        self.client = connect(url, PATIENCE)
+        self.client = connect(url, WRITE_TIMEOUT)
         self._deadline = deadline
         self._failures = 0
         self._refusal = ""
@@ -63,13 +63,13 @@ class Redis:
     async def close(self) -> None:
         """Write what waits, if that takes no longer than a moment, and leave nothing behind."""
         if self.up:
-            await _within(PATIENCE, self._writes.join())
+            await _within(WRITE_TIMEOUT, self._writes.join())
         self.up = False
         tasks = [*self._background, *self._questions]
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
-        await _within(PATIENCE, self.client.aclose())
+        await _within(WRITE_TIMEOUT, self.client.aclose())
 
     async def get(self, name: str) -> bytes | None:
         """Return a value; None if there is none, or Redis does not say in time."""
@@ -141,7 +141,7 @@ class Redis:
     def _ask(self) -> None:
         """Ask for what is wanted, in as many questions as may be under way; the rest waits for one to end."""
         while self._wanted and (len(self._questions) < QUESTIONS or not self.up):
-            some = [self._wanted.popleft() for _ in range(min(TOGETHER, len(self._wanted)))]
+            some = [self._wanted.popleft() for _ in range(min(BATCH, len(self._wanted)))]
             question = asyncio.create_task(self._read(some))
             self._questions.add(question)
             question.add_done_callback(self._asked)
@@ -173,7 +173,7 @@ class Redis:
         while True:
             size, write = await self._writes.get()
             try:
-                async with asyncio.timeout(PATIENCE):
+                async with asyncio.timeout(WRITE_TIMEOUT):
                     await write(self.client)
             except Exception as error:
                 self._failed(error)
@@ -186,13 +186,13 @@ class Redis:
         """While it is away, ask again and again."""
         while True:
             await self._lost.wait()
-            await asyncio.sleep(AGAIN)
+            await asyncio.sleep(RETRY_INTERVAL)
             await self._look()
 
     async def _look(self) -> None:
         """Connect, and see whether an answer comes within the deadline."""
         try:
-            async with asyncio.timeout(PATIENCE):
+            async with asyncio.timeout(WRITE_TIMEOUT):
                 for outcome in await asyncio.gather(*(self._ping() for _ in range(QUESTIONS)), return_exceptions=True):
                     if isinstance(outcome, Exception):
                         raise outcome

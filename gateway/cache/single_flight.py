@@ -80,10 +80,10 @@ class Flight(Generic[S]):
 
 
 class FlightReader(Generic[S]):
-    """One request's view of a flight, a Source. `led` says whether it was the one that asked."""
+    """One request's view of a flight, a Source. `is_leader` says whether it was the one that asked."""
 
-    def __init__(self, flight: Flight[S], call: Call, led: bool, leave: Callable[[Flight[S]], None]) -> None:
-        self.led = led
+    def __init__(self, flight: Flight[S], call: Call, is_leader: bool, leave: Callable[[Flight[S]], None]) -> None:
+        self.is_leader = is_leader
         self.usage: Usage | None = None
         self.ended = False
         self._flight = flight
@@ -118,7 +118,7 @@ class FlightReader(Generic[S]):
         if flight.ended and flight.error is None:
             self.usage = flight.usage
             self.ended = True
-        return events if self.led else [headed(event, self._call) for event in events]
+        return events if self.is_leader else [headed(event, self._call) for event in events]
 
     def close(self) -> None:
         """Read no more; the flight of a last reader ends."""
@@ -157,16 +157,16 @@ class Flights(Generic[S]):
         """
         for leaders in range(1, LEADERS + 1):
             flight = self._flying.get(key)
-            led = flight is None
+            is_leader = flight is None
             if flight is None:
                 flight = self._start(key, open_, keep)
-            reader = FlightReader(flight, call, led, self._left)
+            reader = FlightReader(flight, call, is_leader, self._left)
             try:
                 await reader.begin()
                 return reader
             except BaseException as error:
                 reader.close()
-                if led or leaders == LEADERS or not _worth_another(error):
+                if is_leader or leaders == LEADERS or not _worth_another(error):
                     raise
         raise AssertionError("the last leader's error is raised")
 

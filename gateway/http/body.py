@@ -10,7 +10,7 @@ from gateway.http.errors import BodyTooLarge, ClientDisconnected, UnsupportedMed
 
 Receive = Callable[[], Awaitable[Any]]
 
-PATIENCE = 60.0  # for a client that sends its body piece by piece
+BODY_TIMEOUT = 60.0  # for a client that sends its body piece by piece
 JSON = b"application/json"
 
 
@@ -31,7 +31,7 @@ async def read_body(context: RequestContext, receive: Receive, limit: int) -> by
     declared = context.headers.get(b"content-length", b"0")
     if declared.isdigit() and int(declared) > limit:
         raise _too_large(limit)
-    context.patience = PATIENCE
+    context.patience = BODY_TIMEOUT
     message = await receive()
     body: bytes = message.get("body", b"")
     if message.get("more_body"):
@@ -61,7 +61,7 @@ def _too_large(limit: int) -> BodyTooLarge:
     return BodyTooLarge(f"The body is larger than {limit} bytes, the most that is taken here.")
 
 
-class watching:
+class cancel_on_disconnect:
     """Within it, the request ends as soon as its client leaves, whatever it is waiting for.
 
     The watch begins when the request first waits: what is answered at once, from the cache, needs no task for it.

@@ -75,7 +75,7 @@ class RequestContext:
     overhead: float = 0.0
     principal: Principal = ANYBODY
     trace: Trace = UNTRACED
-    standing: RateLimitLease | None = None  # with the key's limits
+    rate_limit: RateLimitLease | None = None  # with the key's limits
     tier: Tier = "priority"
     model: str = ""
     hedge_after: float = 0.0
@@ -112,12 +112,12 @@ class RequestContext:
         """The parameters that were mapped or emulated for it."""
         return self.answering.adapted if self.answering else ()
 
-    def passed(self, stage: Stage, now: float) -> None:
+    def mark_stage(self, stage: Stage, now: float) -> None:
         """Note that a stage is over; the next one begins."""
         self.stages.append((stage, now - self.since))
         self.since = now
 
-    def apart(self, task: "asyncio.Task[object]", now: float) -> "RequestContext":
+    def fork(self, task: "asyncio.Task[object]", now: float) -> "RequestContext":
         """Return the account of what goes on in another task on this request's behalf, and perhaps longer than it."""
         return RequestContext(
             id=self.id,
@@ -136,7 +136,7 @@ class RequestContext:
             stream=self.stream,
         )
 
-    def led(self, other: "RequestContext") -> None:
+    def adopt_from(self, other: "RequestContext") -> None:
         """Take over what the account of its flight says of the engines, once one has begun to answer."""
         self.answering, self.asked, self.heard = other.answering, other.asked, other.heard
         self.stages += other.stages
@@ -161,8 +161,8 @@ class RequestContext:
     def answer_headers(self, now: float) -> list[tuple[bytes, bytes]]:
         """Return the headers that say who answered, and how long the gateway itself took."""
         headers = [(b"x-request-id", self.id.encode())]
-        if self.standing is not None:
-            headers += self.standing.headers(now)
+        if self.rate_limit is not None:
+            headers += self.rate_limit.headers(now)
         self.answered = now
         self.overhead = max(self.asked - self.began, 0.0) + now - self.heard
         attempt = self.answering

@@ -56,7 +56,7 @@ class PointsmanError(Exception):
         self.message = message
         self.param = param
         self.headers = headers or {}
-        self.own: UpstreamErrorBody | None = None
+        self.passthrough_body: UpstreamErrorBody | None = None
 
     def body(self) -> bytes:
         """Return OpenAI's error object as JSON."""
@@ -191,13 +191,13 @@ class ClientDisconnected(Exception):
 BY_CAUSE: dict[Cause, type[PointsmanError]] = {
     Cause.INVALID: InvalidRequest,
     Cause.CONTEXT: ContextExceeded,
-    Cause.MISSING: EngineFailed,
+    Cause.NOT_SERVED: EngineFailed,
     Cause.OVERLOADED: Unavailable,
     Cause.LIMITED: RateLimited,
     Cause.FAILED: EngineFailed,
-    Cause.FRUITLESS: ModelFailed,
-    Cause.REFUSED: EngineFailed,
-    Cause.NONSENSE: EngineFailed,
+    Cause.MODEL_OUTPUT_INVALID: ModelFailed,
+    Cause.UPSTREAM_AUTH: EngineFailed,
+    Cause.PROTOCOL_ERROR: EngineFailed,
 }
 
 

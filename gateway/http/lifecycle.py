@@ -20,7 +20,7 @@ Handler = Callable[[RequestContext, Receive, Send], Awaitable[None]]
 ASGI = Callable[[Any, Receive, Send], Awaitable[None]]
 
 
-def account(services: Services, handler: Handler, *methods: str) -> ASGI:
+def with_context(services: Services, handler: Handler, *methods: str) -> ASGI:
     """Return an ASGI application that answers these methods by the handler."""
     allowed = ", ".join(methods)
 
@@ -37,9 +37,9 @@ def account(services: Services, handler: Handler, *methods: str) -> ASGI:
             await _close(context.failure, context, send, services)
         finally:
             finish(context, services)
-            if context.standing is not None:
+            if context.rate_limit is not None:
                 tokens = context.usage.total_tokens if context.usage else 0
-                services.limiter.leave(context.standing, tokens, services.clock())
+                services.limiter.leave(context.rate_limit, tokens, services.clock())
             services.sweep.open.discard(context)
             services.records.add(context, services.clock(), services.wall(), services.loop)
 

@@ -22,7 +22,7 @@ Send = Callable[[Any], Awaitable[None]]
 
 EVENTS = b"text/event-stream; charset=utf-8"
 UNBUFFERED = [(b"cache-control", b"no-cache"), (b"x-accel-buffering", b"no")]
-MAX_FAREWELL = 1.0  # seconds
+GRACE = 1.0  # seconds
 END = b"data: [DONE]\n\n"
 
 _encoder = msgspec.json.Encoder()
@@ -59,7 +59,7 @@ class EventStream:
     async def fail(self, error: PointsmanError) -> None:
         """End the stream with an error event and without `[DONE]`, if the client takes it within a moment."""
         with suppress(TimeoutError):
-            async with asyncio.timeout(MAX_FAREWELL):
+            async with asyncio.timeout(GRACE):
                 await self._say(sse.event(error.body()), self._clock(), more=False)
 
     async def _say(self, data: bytes, now: float, more: bool = True) -> None:

@@ -12,7 +12,7 @@ from gateway.observe.metrics import Metrics
 from gateway.observe.tracing import Tracer
 
 MOMENT = 0.02  # seconds
-MOST = 32  # requests
+MAX_SIZE = 32  # requests
 
 
 class AccessRecorder:
@@ -28,7 +28,7 @@ class AccessRecorder:
     def add(self, context: RequestContext, now: float, wall: float, loop: asyncio.AbstractEventLoop | None) -> None:
         """Take a request that ended at a monotonic time, which was `wall` in Unix time."""
         self._waiting.append((context, now, wall))
-        if len(self._waiting) >= MOST or loop is None:
+        if len(self._waiting) >= MAX_SIZE or loop is None:
             self.flush()
         elif len(self._waiting) == 1:
             loop.call_later(MOMENT, self.flush)

@@ -15,7 +15,7 @@ from backends.schema import ChatRequest, Message
 from gateway.observe.trace_notes import Notes
 
 REDACTED = "[redacted]"
-MOST = 16_384  # characters of text for one attribute: spans wait in memory until they are sent
+MAX_SIZE = 16_384  # characters of text for one attribute: spans wait in memory until they are sent
 
 
 class Redaction:
@@ -32,11 +32,11 @@ class Redaction:
 
 
 class ContentBudget:
-    """Texts as one attribute may hold them: redacted, and all of them together no longer than `MOST`."""
+    """Texts as one attribute may hold them: redacted, and all of them together no longer than `MAX_SIZE`."""
 
     def __init__(self, redact: Redaction) -> None:
         self._redact = redact
-        self._left = MOST
+        self._left = MAX_SIZE
 
     def part(self, text: str, kind: str = "text") -> dict[str, Any]:
         """Return a part of a message."""

@@ -22,7 +22,7 @@ BATCH = 512
 YIELD = 64  # spans, which take two milliseconds to write
 PERIOD = 1.0  # seconds; how long a span may wait for others
 TIMEOUT = 5.0  # seconds, of one batch with all that the exporter tries again
-FAREWELL = 3.0  # seconds, for what is left at the end
+GRACE = 3.0  # seconds, for what is left at the end
 
 log = logging.getLogger("pointsman")
 
@@ -66,7 +66,7 @@ class SpanQueue:
 
         Thread(target=send, daemon=True).start()
         with suppress(TimeoutError):
-            async with asyncio.timeout(FAREWELL):
+            async with asyncio.timeout(GRACE):
                 await sent.wait()
 
 

@@ -28,7 +28,7 @@ async def as_text(call: Call, route: ModelRoute, context: RequestContext, servic
         (
             candidate
             for candidate in route.candidates
-            if PATH in candidate.endpoint.backend.passes and candidate.endpoint.up
+            if PATH in candidate.endpoint.backend.passthrough_paths and candidate.endpoint.up
         ),
         None,
     )

@@ -105,7 +105,7 @@ def _at(candidate: Candidate, context: RequestContext, services: Services) -> At
     now = context.heard = services.clock()
     endpoint = candidate.endpoint
     if not context.attempts:
-        context.passed("queue", now)
+        context.mark_stage("queue", now)
     attempt = Attempt(candidate, now, endpoint.breaker.allows(now) and endpoint.begins(now))
     context.attempts.append(attempt)
     context.answering = attempt

@@ -10,7 +10,7 @@ from msgspec import Raw
 
 from backends import functions
 from backends.base import Call, Completion
-from backends.extras import laid
+from backends.extras import with_extra
 from backends.merge import merged
 from gateway.access.auth import allow
 from gateway.access.principal import Tier
@@ -52,7 +52,7 @@ async def serve(call: Call, context: RequestContext, send: Send, services: Servi
     if pin(context) == "tgi":
         call = await as_text(call, route, context, services)
     candidates = plan(call, route, pin(context), services.clock(), services.random)
-    context.passed("route", services.clock())
+    context.mark_stage("route", services.clock())
     if call.stream:
         context.hedge_after = route.settings.hedge_after
         await _stream(call, candidates, asked, context, send, services)
@@ -68,10 +68,10 @@ async def _cached(
     if cache is None:
         return None
     asked = cache.asked(call, context.headers, context.principal.tenant, route, pin(context) or "")
-    context.cache = "miss" if asked is not None and asked.words.look else "bypass"
+    context.cache = "miss" if asked is not None and asked.control.lookup else "bypass"
     kept = await cache.get(asked) if asked is not None else None
     now = services.clock()
-    context.passed("cache", now)
+    context.mark_stage("cache", now)
     if kept is not None:
         await played(kept, call, context, send, cache, services)
     if context.trace.notes is not None:
@@ -125,7 +125,7 @@ async def _answered(call: Call, candidates: list[Candidate], services: Services,
     )
     if call.older:
         functions.answer(completion.answer)
-    return Ready([laid(completion)], completion.answer.usage)
+    return Ready([with_extra(completion)], completion.answer.usage)
 
 
 async def _complete(asker: EngineClient) -> Completion:

@@ -1,5 +1,5 @@
 """Step 7b: which deployments may answer a call (`plans`), and in which order they are tried: a file a policy."""
 
-from gateway.routing.plan import pinned, plan, plan_path, standing
+from gateway.routing.plan import order_candidates, pinned, plan, plan_path
 
-__all__ = ["pinned", "plan", "plan_path", "standing"]
+__all__ = ["order_candidates", "pinned", "plan", "plan_path"]

@@ -36,7 +36,7 @@ def plan(call: Call, route: ModelRoute, pin: str | None, now: float, random: Ran
         backend = lacking.endpoint.backend
         field = backend.unsupported(call, lacking.sees)
         raise InvalidRequest(f"'{field}' is not supported by {backend.label}, which serves this model.", field)
-    return standing(_with_room(call, able), route, _head(call, route), now, random)
+    return order_candidates(_with_room(call, able), route, _head(call, route), now, random)
 
 
 def plan_path(
@@ -44,11 +44,11 @@ def plan_path(
 ) -> list[Candidate]:
     """Return the candidates whose engines take a path as it is. Raises InvalidRequest if none does, Unavailable."""
     candidates = pinned(route, pin)
-    able = [candidate for candidate in candidates if path in candidate.endpoint.backend.passes]
+    able = [candidate for candidate in candidates if path in candidate.endpoint.backend.passthrough_paths]
     if not able:
         label = candidates[0].endpoint.backend.label
         raise InvalidRequest(f"{path} is not supported by {label}, which serves this model.", "model")
-    return standing(able, route, body[: route.settings.prefix_bytes], now, random)
+    return order_candidates(able, route, body[: route.settings.prefix_bytes], now, random)
 
 
 def pinned(route: ModelRoute, pin: str | None) -> list[Candidate]:
@@ -65,7 +65,7 @@ def pinned(route: ModelRoute, pin: str | None) -> list[Candidate]:
     raise InvalidRequest(f"'{pin}' {what}; x-pointsman-engine may be: {', '.join(there)}.", "x-pointsman-engine")
 
 
-def standing(
+def order_candidates(
     candidates: list[Candidate], route: ModelRoute, head: bytes, now: float, random: Random
 ) -> list[Candidate]:
     """Return the candidates in the order of the model's policy. Raises Unavailable if all are left alone."""

@@ -16,7 +16,7 @@ from gateway.services import Services
 SIGNALS = (signal.SIGTERM, signal.SIGINT)
 # A terminal, or systemd, signals the supervisor and its workers, and the supervisor its workers once more.
 ONE_SIGNAL = 1.0  # seconds
-FAREWELL = 2.0  # seconds, in which clients may take the news that it is over
+GRACE = 2.0  # seconds, in which clients may take the news that it is over
 
 log = logging.getLogger("pointsman")
 
@@ -59,7 +59,7 @@ class Drain:
         """End what is in flight; who does not take the news in time is hung up on."""
         self._close()
         self._services.stop()
-        asyncio.get_running_loop().call_later(FAREWELL, self._hang_up)
+        asyncio.get_running_loop().call_later(GRACE, self._hang_up)
 
     def _hang_up(self) -> None:
         for connection in list(self._server.server_state.connections):

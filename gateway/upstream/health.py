@@ -11,8 +11,8 @@ from gateway.upstream.connection import Upstream, UpstreamConnectError
 from gateway.upstream.endpoints import Endpoint
 from gateway.upstream.models import Catalog
 
-WHEN_DOWN = 1.0
-PATIENCE = 10.0
+DOWN_INTERVAL = 1.0
+PROBE_TIMEOUT = 10.0
 
 log = logging.getLogger("pointsman")
 
@@ -52,14 +52,14 @@ class HealthChecker:
             except Exception:  # whatever it is, the next engine and the next time must not suffer
                 endpoint.lost("it could not be asked: a fault of the gateway's")
                 log.exception("asking %s failed", endpoint.name)
-            await asyncio.sleep(self.health.interval if endpoint.up else min(WHEN_DOWN, self.health.interval))
+            await asyncio.sleep(self.health.interval if endpoint.up else min(DOWN_INTERVAL, self.health.interval))
 
     async def ask(self, endpoint: Endpoint) -> None:
         """Ask one engine once, and note what it says."""
         backend = endpoint.backend
         path = backend.health_path
         try:
-            async with asyncio.timeout(PATIENCE):
+            async with asyncio.timeout(PROBE_TIMEOUT):
                 if path:
                     await self._got(endpoint, path)
                 path = backend.facts_path
@@ -77,7 +77,7 @@ class HealthChecker:
     async def _ask_load(self, endpoint: Endpoint) -> None:
         """Ask for the engine's own figures; one that keeps them to itself is not worse for it."""
         try:
-            async with asyncio.timeout(PATIENCE):
+            async with asyncio.timeout(PROBE_TIMEOUT):
                 body = await self._got(endpoint, endpoint.backend.load.path)
         except (PointsmanError, BackendError, TimeoutError):
             body = b""
@@ -93,4 +93,6 @@ class HealthChecker:
 
 
 def _words(error: Exception) -> str:
-    return error.message if isinstance(error, PointsmanError | BackendError) else f"no answer within {PATIENCE:.0f} s"
+    return (
+        error.message if isinstance(error, PointsmanError | BackendError) else f"no answer within {PROBE_TIMEOUT:.0f} s"
+    )

@@ -8,7 +8,7 @@ from typing import Any
 import msgspec
 import pytest
 
-from backends.extras import ExtrasReader, given, lay
+from backends.extras import ExtrasReader, given, merge_extra
 from backends.openai import CHAT_CHUNK, WHOLE_CHAT, WHOLE_TEXT
 
 CHUNK: dict[str, Any] = {"choices": [{"index": 0, "delta": {"content": "a"}, "finish_reason": None}]}
@@ -150,4 +150,4 @@ def put(body: dict[str, Any], where: list[str | int], name: str, value: Any) -> 
 def passed(reader: ExtrasReader[Any], said: dict[str, Any]) -> dict[str, Any]:
     """Return what a client would see of it."""
     view, extra = reader.read(json.dumps(said).encode())
-    return lay(view, extra)
+    return merge_extra(view, extra)

@@ -9,7 +9,7 @@ import pytest
 
 from backends import BACKENDS, functions
 from backends.base import Call, Completion
-from backends.extras import lay
+from backends.extras import merge_extra
 from backends.merge import as_chunks
 from gateway.http.errors import InvalidRequest
 from gateway.proxy import parse
@@ -143,7 +143,7 @@ def answer(engine: str, call: Call, data: bytes, headers: dict[str, str] | None 
 
 def shown(completion: Completion) -> dict[str, Any]:
     functions.answer(completion.answer)
-    value: dict[str, Any] = plain(lay(completion.answer, completion.extra))
+    value: dict[str, Any] = plain(merge_extra(completion.answer, completion.extra))
     return value
 
 

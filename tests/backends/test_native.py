@@ -123,12 +123,12 @@ def vllm_finish(reason: str | None) -> tuple[str | None, str | None]:
 
 
 def vllm_logprobs(tokens: list[Any], tops: list[Any]) -> dict[str, Any]:
-    likeliest = [{f"token_id:{top['id']}": top["logprob"] for top in place} for place in tops]
+    sort_top_logprobs = [{f"token_id:{top['id']}": top["logprob"] for top in place} for place in tops]
     by_id = bool(tops)
     return {
         "tokens": [f"token_id:{token['id']}" if by_id else token["text"] for token in tokens],
         "token_logprobs": [token["logprob"] for token in tokens],
-        "top_logprobs": likeliest or [{token["text"]: token["logprob"]} for token in tokens],
+        "top_logprobs": sort_top_logprobs or [{token["text"]: token["logprob"]} for token in tokens],
     }
 
 
@@ -316,9 +316,12 @@ def test_the_best_is_the_one_with_the_highest_mean_logprob() -> None:
         (b'data: {"choices":[{"text":"a","finish_reason":"abort"}]}\n\n', Cause.FAILED),
         (b'data: {"error":{"message":"m","code":500}}\n\ndata: [DONE]\n\n', Cause.FAILED),
         (b'data: {"error":{"message":"m","code":400}}\n\n', Cause.INVALID),
-        (b"data: nonsense\n\n", Cause.NONSENSE),
-        (b'data: {"x":1}\n\n', Cause.NONSENSE),
-        (b'data: {"choices":[{"text":"a","logprobs":{"tokens":["a"],"token_logprobs":[0]}}]}\n\n', Cause.NONSENSE),
+        (b"data: nonsense\n\n", Cause.PROTOCOL_ERROR),
+        (b'data: {"x":1}\n\n', Cause.PROTOCOL_ERROR),
+        (
+            b'data: {"choices":[{"text":"a","logprobs":{"tokens":["a"],"token_logprobs":[0]}}]}\n\n',
+            Cause.PROTOCOL_ERROR,
+        ),
     ],
 )
 def test_a_stream_that_breaks_says_why(data: bytes, cause: Cause) -> None:
@@ -337,7 +340,7 @@ def test_a_stream_that_breaks_says_why(data: bytes, cause: Cause) -> None:
 def test_a_whole_answer_that_is_none(body: bytes) -> None:
     with pytest.raises(BackendError) as caught:
         Whole(asked(), 0, body)
-    assert caught.value.cause is Cause.NONSENSE
+    assert caught.value.cause is Cause.PROTOCOL_ERROR
 
 
 def test_a_whole_answer_that_was_cut() -> None:

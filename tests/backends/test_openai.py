@@ -14,7 +14,7 @@ import pytest
 
 from backends import BACKENDS
 from backends.base import Backend, BackendError, Call, Cause, Completion, Decoder, FollowUp, Served, UpstreamRequest
-from backends.extras import lay
+from backends.extras import merge_extra
 from backends.merge import merged
 from backends.openai import OpenAI
 from backends.schema import Usage
@@ -312,10 +312,10 @@ def test_garbage_is_no_answer(body: bytes) -> None:
     for call in (chat(), text(prompt="a"), chat(n=2, temperature=0)):
         with pytest.raises(BackendError) as raised:
             decoded(BACKEND, call, body)
-        assert raised.value.cause is Cause.NONSENSE
+        assert raised.value.cause is Cause.PROTOCOL_ERROR
     with pytest.raises(BackendError) as raised:
         BACKEND.served(body)
-    assert raised.value.cause is Cause.NONSENSE
+    assert raised.value.cause is Cause.PROTOCOL_ERROR
 
 
 @pytest.mark.parametrize("body", GARBAGE, ids=lambda body: repr(body[:40]))
@@ -327,9 +327,9 @@ def test_garbage_is_no_stream(body: bytes, frame: str) -> None:
         assert not got.finished
         assert got.events == []
         if frame == "a bare body" or b'"error"' in body or body in (b"", b'{"choices": []}'):
-            assert got.cause in (Cause.NONSENSE, Cause.FAILED)
+            assert got.cause in (Cause.PROTOCOL_ERROR, Cause.FAILED)
         else:
-            assert got.cause is Cause.NONSENSE, "at once, not only when the body ends"
+            assert got.cause is Cause.PROTOCOL_ERROR, "at once, not only when the body ends"
 
 
 TOKEN = {"token": "a", "logprob": -1.0}
@@ -352,10 +352,10 @@ def test_logprobs_of_any_shape_are_no_exception(logprobs: Any) -> None:
         try:
             decoded(backend, call, whole({"content": "a"}, logprobs=logprobs))
         except BackendError as error:
-            assert error.cause is Cause.NONSENSE  # noqa: PT017
+            assert error.cause is Cause.PROTOCOL_ERROR  # noqa: PT017
         stream = events({"delta": {"content": "a"}, "logprobs": logprobs, "finish_reason": "stop"})
         got = heard(backend, chat(logprobs=True, top_logprobs=2, stream=True), [stream + b"data: [DONE]\n\n"])
-        assert got.finished or got.cause is Cause.NONSENSE
+        assert got.finished or got.cause is Cause.PROTOCOL_ERROR
 
 
 def test_each_dialect_says_its_name() -> None:
@@ -532,7 +532,7 @@ def test_a_context_error_in_a_stream_names_the_clients_field() -> None:
 def test_an_event_without_end_is_nonsense(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("backends.sse.LIMIT", 1000)
     got = heard(BACKEND, chat(stream=True), [b"x" * 600] * 3)
-    assert got.cause is Cause.NONSENSE
+    assert got.cause is Cause.PROTOCOL_ERROR
 
 
 # --- what the tests of all dialects have in common ------------------------------------------------------------
@@ -581,7 +581,7 @@ def decoded(
     request = backend.encode(call, "m")[place]
     completion = backend.decode(call, request, headers or {}, body)
     assert isinstance(completion, Completion)
-    answer: dict[str, Any] = plain(lay(completion.answer, completion.extra))
+    answer: dict[str, Any] = plain(merge_extra(completion.answer, completion.extra))
     return answer
 
 

@@ -27,7 +27,7 @@ _FORMATS = "expected one of `json`, `json_object`, `regex`, `json_schema`"
 TEXT_FORMAT = f"response_format.type: unknown variant `text`, {_FORMATS}"
 XML_FORMAT = f"response_format.type: unknown variant `xml`, {_FORMATS}"
 
-INVALID, MISSING, CONTEXT, OVERLOADED = Cause.INVALID, Cause.MISSING, Cause.CONTEXT, Cause.OVERLOADED
+INVALID, MISSING, CONTEXT, OVERLOADED = Cause.INVALID, Cause.NOT_SERVED, Cause.CONTEXT, Cause.OVERLOADED
 
 # The beginning of a recording's name, as far as its first underscore, and what its answer is.
 RECORDED: list[tuple[str, Cause, str | None, str]] = [
@@ -144,9 +144,9 @@ RECORDED: list[tuple[str, Cause, str | None, str]] = [
     ),
     ("vllm/25i", INVALID, None, "JSON decode error"),
     ("vllm/25l", INVALID, None, "tiny is not a multimodal model"),
-    ("vllm/B30", Cause.REFUSED, None, NO_KEY),
-    ("vllm/B30b", Cause.REFUSED, None, NO_KEY),
-    ("vllm/B30e", Cause.REFUSED, None, NO_KEY),
+    ("vllm/B30", Cause.UPSTREAM_AUTH, None, NO_KEY),
+    ("vllm/B30b", Cause.UPSTREAM_AUTH, None, NO_KEY),
+    ("vllm/B30e", Cause.UPSTREAM_AUTH, None, NO_KEY),
     ("vllm/B40", OVERLOADED, None, BUSY),
     ("vllm/B40b", OVERLOADED, None, BUSY),
     ("vllm/B40d", OVERLOADED, None, BUSY),
@@ -217,9 +217,9 @@ RECORDED: list[tuple[str, Cause, str | None, str]] = [
     ("tgi/F06", Cause.FAILED, None, BROKE),
     ("tgi/F07", Cause.FAILED, None, BROKE),
     ("tgi/F09", Cause.FAILED, None, BROKE),
-    ("tgi/L01", Cause.REFUSED, None, NO_KEY),
-    ("tgi/L02", Cause.REFUSED, None, NO_KEY),
-    ("tgi/L05", Cause.REFUSED, None, NO_KEY),
+    ("tgi/L01", Cause.UPSTREAM_AUTH, None, NO_KEY),
+    ("tgi/L02", Cause.UPSTREAM_AUTH, None, NO_KEY),
+    ("tgi/L05", Cause.UPSTREAM_AUTH, None, NO_KEY),
     ("tgi/L10", OVERLOADED, None, BUSY),
     ("tgi/L12", OVERLOADED, None, BUSY),
     ("tgi/L14", OVERLOADED, None, BUSY),
@@ -340,8 +340,8 @@ STATUSES: list[tuple[str, int, bytes, Cause, str]] = [
     for status, body, cause, message in [
         (400, b"", Cause.INVALID, "The engine refused the request."),
         (422, b"<html></html>", Cause.INVALID, "The engine refused the request."),
-        (403, b"", Cause.REFUSED, NO_KEY),
-        (404, b"<html></html>", Cause.MISSING, NOT_HERE),
+        (403, b"", Cause.UPSTREAM_AUTH, NO_KEY),
+        (404, b"<html></html>", Cause.NOT_SERVED, NOT_HERE),
         (429, b"<html></html>", Cause.LIMITED, "The engine's rate limit is reached."),
         (500, b"<html></html>", Cause.FAILED, BROKE),
         (500, b'{"error": "boom", "error_type": "new"}', Cause.FAILED, BROKE),

@@ -546,7 +546,7 @@ LEGACY = {
 
 @pytest.mark.parametrize("most", [0, 1, 2, 3])
 def test_recorded_tokens_become_the_legacy_logprobs(most: int) -> None:
-    """As many of the likeliest as were asked for, and always the token itself."""
+    """As many of the sort_top_logprobs as were asked for, and always the token itself."""
     recorded = load("tgi/N03_generate_details_top_n")
     answer = decoded(BACKEND, text(prompt="def main", logprobs=most), recorded.response_body)
     tops = [dict(list(top.items())[: max(most, 1)]) for top in LEGACY["top_logprobs"]]  # type: ignore[attr-defined]
@@ -604,11 +604,11 @@ def test_garbage_is_no_answer(body: bytes) -> None:
     for call in (chat(), text(prompt="a"), chat(tools=[TOOL]), text(prompt="a", logprobs=1)):
         with pytest.raises(BackendError) as raised:
             decoded(BACKEND, call, body)
-        assert raised.value.cause is Cause.NONSENSE
+        assert raised.value.cause is Cause.PROTOCOL_ERROR
     if b"max_total_tokens" not in body:
         with pytest.raises(BackendError) as raised:
             BACKEND.served(body)
-        assert raised.value.cause is Cause.NONSENSE
+        assert raised.value.cause is Cause.PROTOCOL_ERROR
 
 
 @pytest.mark.parametrize("count", ["", "many", "1.5", "1" * 5000])
@@ -619,7 +619,7 @@ def test_a_count_that_is_none_is_nonsense(count: str) -> None:
     ]:
         with pytest.raises(BackendError) as raised:
             decoded(BACKEND, call, load(name).response_body, {header: count})
-        assert raised.value.cause is Cause.NONSENSE
+        assert raised.value.cause is Cause.PROTOCOL_ERROR
 
 
 def test_the_end_of_a_body_changes_nothing_that_is_settled() -> None:
@@ -879,7 +879,7 @@ def test_a_stream_of_tools_never_counts_as_an_answer(name: str) -> None:
     call, recorded = of(name)
     got = heard(BACKEND, call, [recorded.response_body])
     assert not got.finished
-    assert got.cause in (Cause.FAILED, Cause.NONSENSE)
+    assert got.cause in (Cause.FAILED, Cause.PROTOCOL_ERROR)
 
 
 # --- errors in streams ----------------------------------------------------------------------------------------
@@ -934,8 +934,8 @@ def test_a_recorded_error_in_a_stream_has_its_cause(name: str, cause: Cause, par
         ('{"error":{"message":"something new","http_status_code":422}}', Cause.FAILED),
         ('{"error":"something new","error_type":"new"}', Cause.FAILED),
         ('{"message":"something new"}', Cause.FAILED),
-        ('{"error":7}', Cause.NONSENSE),
-        ('{"error":"\\ud800"}', Cause.NONSENSE),
+        ('{"error":7}', Cause.PROTOCOL_ERROR),
+        ('{"error":"\\ud800"}', Cause.PROTOCOL_ERROR),
     ],
 )
 def test_other_errors_in_a_stream_are_not_the_clients(event: str, cause: Cause) -> None:
@@ -959,7 +959,7 @@ def test_garbage_is_no_stream(body: bytes, frame: str) -> None:
         got = heard(BACKEND, call, [data, data])
         assert not got.finished
         assert got.events == []
-        assert got.cause in (Cause.NONSENSE, Cause.FAILED, Cause.INVALID)
+        assert got.cause in (Cause.PROTOCOL_ERROR, Cause.FAILED, Cause.INVALID)
         if got.cause is Cause.INVALID:
             assert b"validation" in body
 
@@ -970,12 +970,12 @@ def test_garbage_is_no_stream(body: bytes, frame: str) -> None:
 def test_vllms_stream_is_not_taken_for_a_generation(name: str) -> None:
     got = heard(BACKEND, text(prompt="a", stream=True), [load(f"vllm/{name}").response_body])
     assert (got.finished, got.events) == (False, [])
-    assert got.cause in (Cause.NONSENSE, Cause.FAILED)
+    assert got.cause in (Cause.PROTOCOL_ERROR, Cause.FAILED)
 
 
 def test_an_event_without_end_is_nonsense(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("backends.sse.LIMIT", 1000)
-    assert heard(BACKEND, chat(stream=True), [b"x" * 600] * 3).cause is Cause.NONSENSE
+    assert heard(BACKEND, chat(stream=True), [b"x" * 600] * 3).cause is Cause.PROTOCOL_ERROR
 
 
 # --- asking again ---------------------------------------------------------------------------------------------
@@ -1128,7 +1128,7 @@ def test_an_empty_call_that_was_required_of_a_greedy_model_has_failed() -> None:
     """The same again would come to the same."""
     *_, failure = judged("N106_tools_enum_two_tools", temperature=0)
     assert isinstance(failure, BackendError)
-    assert failure.cause is Cause.FRUITLESS
+    assert failure.cause is Cause.MODEL_OUTPUT_INVALID
 
 
 @pytest.mark.parametrize("call", [chat(), text(prompt="a")])

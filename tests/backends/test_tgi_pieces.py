@@ -423,7 +423,7 @@ def test_a_count_that_cannot_be_read_is_nonsense(body: bytes, count: str | None)
     counting = of_tgi.counting(request, 5)
     with pytest.raises(BackendError) as raised:
         BACKEND.decode(call, counting, {} if count is None else {"x-prompt-tokens": count}, body)
-    assert raised.value.cause is Cause.NONSENSE
+    assert raised.value.cause is Cause.PROTOCOL_ERROR
 
 
 def test_a_count_is_read_from_the_header_or_the_body() -> None:
@@ -513,14 +513,14 @@ def test_a_call_that_must_be_made_is_tried_twice_more(choice: Any) -> None:
 
     got = played(chat(tools=[TOOL], tool_choice=choice, seed=5), empty)
     assert got.error is not None
-    assert (got.error.cause, got.chunks) == (Cause.FRUITLESS, [])
+    assert (got.error.cause, got.chunks) == (Cause.MODEL_OUTPUT_INVALID, [])
     assert seeds == [5, 21, 37]
     seeds.clear()
     played(chat(tools=[TOOL], tool_choice=choice), empty)
     assert seeds == [None] * 3, "a drawn seed is another one anyway"
     seeds.clear()
     got = played(chat(tools=[TOOL], tool_choice=choice, temperature=0), empty)
-    assert (len(seeds), got.error and got.error.cause) == (1, Cause.FRUITLESS)
+    assert (len(seeds), got.error and got.error.cause) == (1, Cause.MODEL_OUTPUT_INVALID)
 
 
 def test_a_call_at_the_second_try_is_an_answer() -> None:

@@ -1,4 +1,4 @@
-"""The simulators' own faults, each in its engine's dress: a status or an error event says so, and nothing is left."""
+"""The simulators' own faults, each in its engine's own way: a status or an error event says so, and nothing is left."""
 
 from __future__ import annotations
 

@@ -340,21 +340,23 @@ def test_a_value_under_anothers_key_is_known_as_such() -> None:
     assert fault(packed.pack(LONG), b"x" * 32) == "poisoned"
 
 
-@pytest.mark.parametrize(("size", "kind"), [(100, "corrupt"), (packed.MOST, "corrupt"), (packed.MOST + 1, "oversize")])
+@pytest.mark.parametrize(
+    ("size", "kind"), [(100, "corrupt"), (packed.MAX_SIZE, "corrupt"), (packed.MAX_SIZE + 1, "oversize")]
+)
 def test_a_bomb_is_never_unpacked_further_than_the_limit(size: int, kind: str) -> None:
-    bomb = zlib.compress(b"\x00" * (packed.MOST * 8), 9)
+    bomb = zlib.compress(b"\x00" * (packed.MAX_SIZE * 8), 9)
     header = bytearray(packed.pack(LONG)[:62])
     header[54:58] = struct.pack(">I", size)
     value = sealed(bytes(header) + bomb)
     tracemalloc.start()
     try:
         assert fault(value) == kind
-        assert tracemalloc.get_traced_memory()[1] < packed.MOST * 4
+        assert tracemalloc.get_traced_memory()[1] < packed.MAX_SIZE * 4
     finally:
         tracemalloc.stop()
 
 
 def test_a_value_over_the_limit_is_neither_written_nor_read() -> None:
     with pytest.raises(UnreadableEntry, match="oversize"):
-        packed.pack(CachedAnswer(LABEL, b"x" * (packed.MOST + 1), b"", None))
-    assert fault(packed.pack(SHORT) + b"x" * packed.MOST) == "oversize"
+        packed.pack(CachedAnswer(LABEL, b"x" * (packed.MAX_SIZE + 1), b"", None))
+    assert fault(packed.pack(SHORT) + b"x" * packed.MAX_SIZE) == "oversize"

@@ -112,7 +112,7 @@ async def test_readers_share_one_answer_the_past_replayed_and_the_rest_live(flig
     engine.say("c")
     assert texts(await leader.read()) == "c"
     late = await engine.join(flights, 7)
-    assert (leader.led, late.led) == (True, False)
+    assert (leader.is_leader, late.is_leader) == (True, False)
     assert texts(await late.read()) == "abc"
     waiting = asyncio.ensure_future(late.read())
     await settle()
@@ -196,7 +196,7 @@ async def test_whoever_comes_after_the_last_has_left_leads_anew(flights: Flights
     other.say("b")
     other.end()
     reader = await other.join(flights)  # the first flight's task has not even ended
-    assert reader.led
+    assert reader.is_leader
     assert await rest(reader) == "b"
     await settle()
 
@@ -234,7 +234,7 @@ async def test_a_leader_that_fails_first_lets_exactly_one_follower_lead(flights:
         await leading
     readers = await asyncio.gather(*following)
     assert [await rest(reader) for reader in readers] == ["a"] * 49
-    assert sum(reader.led for reader in readers) == 1
+    assert sum(reader.is_leader for reader in readers) == 1
     assert (broken.opened, sound.opened) == (1, 1)
     assert broken.kept == []
 
@@ -325,8 +325,8 @@ async def test_other_keys_are_other_flights(flights: Flights[Upstream]) -> None:
         engine.end()
     first = await flights.join(b"1", call(), one.open, one.keep)
     second = await flights.join(b"2", call(), other.open, other.keep)
-    assert first.led
-    assert second.led
+    assert first.is_leader
+    assert second.is_leader
     assert (await rest(first), await rest(second)) == ("a", "a")
 
 

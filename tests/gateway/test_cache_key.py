@@ -286,15 +286,15 @@ def test_what_comes_again_may_be_cached_and_what_does_not_only_if_asked(
 @pytest.mark.parametrize(("headers", "said"), [
     ({}, CacheControl()),
     ({b"cache-control": b"max-age=0"}, CacheControl()),
-    ({b"cache-control": b"no-cache"}, CacheControl(look=False)),
-    ({b"cache-control": b"No-Cache , max-age=0"}, CacheControl(look=False)),
-    ({b"cache-control": b"no-store"}, CacheControl(look=False, keep=False)),
-    ({b"x-pointsman-cache": b"no-cache"}, CacheControl(look=False)),
-    ({b"x-pointsman-cache": b"no-store"}, CacheControl(look=False, keep=False)),
-    ({b"x-pointsman-cache": b"cache"}, CacheControl(asked=True)),
-    ({b"x-pointsman-cache": b"cache", b"cache-control": b"no-cache"}, CacheControl(look=False, asked=True)),
+    ({b"cache-control": b"no-cache"}, CacheControl(lookup=False)),
+    ({b"cache-control": b"No-Cache , max-age=0"}, CacheControl(lookup=False)),
+    ({b"cache-control": b"no-store"}, CacheControl(lookup=False, store=False)),
+    ({b"x-pointsman-cache": b"no-cache"}, CacheControl(lookup=False)),
+    ({b"x-pointsman-cache": b"no-store"}, CacheControl(lookup=False, store=False)),
+    ({b"x-pointsman-cache": b"cache"}, CacheControl(forced=True)),
+    ({b"x-pointsman-cache": b"cache", b"cache-control": b"no-cache"}, CacheControl(lookup=False, forced=True)),
     ({b"cache-control": b"cache"}, CacheControl()),
 ])  # fmt: skip
 def test_the_words_of_a_client_are_obeyed(headers: dict[bytes, bytes], said: CacheControl) -> None:
     assert words(headers) == said
-    assert words(headers).share is (said.look and said.keep)
+    assert words(headers).coalesce is (said.lookup and said.store)

@@ -10,7 +10,7 @@ import pytest
 
 from backends import BACKENDS
 from backends.base import BackendError, Call, Completion, Event
-from backends.extras import lay
+from backends.extras import merge_extra
 from backends.schema import Usage
 from gateway.cache import entry
 from gateway.cache.entry import Label
@@ -51,7 +51,7 @@ def said(engine: str, name: str) -> Said | None:
         return None
     if not isinstance(found, Completion):
         return None
-    whole: Event = lay(found.answer, found.extra) if found.extra else found.answer
+    whole: Event = merge_extra(found.answer, found.extra) if found.extra else found.answer
     return Said(call, [whole], found.answer.usage)
 
 

@@ -41,7 +41,7 @@ def mortal() -> Iterator[Server]:
 
 @pytest.fixture(autouse=True)
 def soon(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(redis, "AGAIN", 0.05)
+    monkeypatch.setattr(redis, "RETRY_INTERVAL", 0.05)
 
 
 @asynccontextmanager

@@ -122,7 +122,7 @@ FAULTS: dict[str, tuple[bytes, str]] = {
     "an older version": (_of_version(0), "version"),
     "a newer version": (_of_version(2), "version"),
     "another's answer": (_sealed(digest=b"x" * 32), "poisoned"),
-    "more than may be": (b"x" * (packed.MOST + 1000), "oversize"),
+    "more than may be": (b"x" * (packed.MAX_SIZE + 1000), "oversize"),
     "the future": (_sealed(created=NOW + 1000), "clock"),
     "the past": (_sealed(created=NOW - 1000), "clock"),
     "no time at all": (_sealed(created=float("nan")), "clock"),
@@ -155,7 +155,7 @@ async def test_a_bad_value_is_written_over_by_the_next_answer(server: Server) ->
 
 async def test_an_answer_over_the_limit_is_not_written(server: Server) -> None:
     async with gateway(server) as one:
-        one.store.put(CachedAnswer(ENTRY.label, b"x" * (packed.MOST + 1), b""))
+        one.store.put(CachedAnswer(ENTRY.label, b"x" * (packed.MAX_SIZE + 1), b""))
         assert one.store.faults == {"oversize": 1}
         assert one.redis.waiting == 0
 

@@ -40,7 +40,7 @@ def server(running: Server) -> Server:
 def patient(monkeypatch: pytest.MonkeyPatch) -> None:
     """Have a deadline that no busy machine misses, and a Redis that is away asked again soon."""
     monkeypatch.setattr(redis.Redis.__init__, "__defaults__", (0.2,))
-    monkeypatch.setattr(redis, "AGAIN", 0.05)
+    monkeypatch.setattr(redis, "RETRY_INTERVAL", 0.05)
 
 
 @asynccontextmanager

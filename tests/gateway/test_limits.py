@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 
 from gateway.access.limits import Limiter, RateLimitLease, make
 from gateway.access.limits import redis as in_redis
-from gateway.access.limits.headers import spelled
+from gateway.access.limits.headers import format_duration
 from gateway.access.limits.memory import InMemoryLimiter
 from gateway.access.limits.quota import Quota
 from gateway.access.limits.redis import Redis
@@ -184,7 +184,7 @@ async def _settled(limiter: Limiter) -> None:
     ],
 )
 def test_a_duration_is_spelled_as_openai_does(seconds: float, text: str) -> None:
-    assert spelled(seconds) == text
+    assert format_duration(seconds) == text
 
 
 @pytest.mark.parametrize(
@@ -469,7 +469,7 @@ def test_used_is_the_current_window_and_the_share_of_the_previous_one() -> None:
 async def test_it_is_known_whether_redis_answers_although_no_request_asks(
     server: RedisServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(in_redis, "AGAIN", 0.02)
+    monkeypatch.setattr(in_redis, "RETRY_INTERVAL", 0.02)
     limiter = Redis(server.url, "open", monotonic)
     await limiter.open()
     looking = asyncio.ensure_future(limiter.run())

@@ -10,7 +10,7 @@ from backends.base import Call, Served
 from backends.loads import Load
 from gateway import config
 from gateway.http.errors import InvalidRequest, Unavailable
-from gateway.routing import least_busy, plan, plan_path, prefix, round_robin, standing, weighted
+from gateway.routing import least_busy, order_candidates, plan, plan_path, prefix, round_robin, weighted
 from gateway.upstream.endpoints import Endpoint
 from gateway.upstream.models import Candidate, Catalog, ModelRoute
 from tests.gateway.harness import checked
@@ -247,9 +247,9 @@ def test_when_all_are_left_alone_it_is_a_503_that_says_when_to_come_back() -> No
     fail(entry, "a", now=LATER)
     fail(entry, "b", now=LATER + 0.5)
     with pytest.raises(Unavailable) as raised:
-        standing(entry.candidates, entry, b"", LATER + 0.6, Random(1))
+        order_candidates(entry.candidates, entry, b"", LATER + 0.6, Random(1))
     assert raised.value.headers["retry-after"] == "1"
-    assert names(standing(entry.candidates, entry, b"", LATER + 1.0, Random(1))) == "a"
+    assert names(order_candidates(entry.candidates, entry, b"", LATER + 1.0, Random(1))) == "a"
 
 
 def test_a_long_wait_is_told_in_whole_seconds() -> None:
@@ -259,7 +259,7 @@ def test_a_long_wait_is_told_in_whole_seconds() -> None:
     for now in (LATER + 1.0, LATER + 3.0):
         breaker.failed(breaker.began(now), now)
     with pytest.raises(Unavailable) as raised:
-        standing(entry.candidates, entry, b"", LATER + 3.5, Random(1))
+        order_candidates(entry.candidates, entry, b"", LATER + 3.5, Random(1))
     assert raised.value.headers["retry-after"] == "4"  # 3.5 s are left
 
 
@@ -268,14 +268,14 @@ def test_while_a_trial_is_under_way_the_others_are_told_to_come_back() -> None:
     fail(entry, "a")
     assert endpoint(entry, "a").breaker.began(LATER + 59.0)
     with pytest.raises(Unavailable) as raised:
-        standing(entry.candidates, entry, b"", LATER + 60.0, Random(1))
+        order_candidates(entry.candidates, entry, b"", LATER + 60.0, Random(1))
     assert raised.value.headers["retry-after"] == "1"
 
 
 def test_one_alone_that_is_down_is_tried_all_the_same() -> None:
     entry = model(a="vllm")
     endpoint(entry, "a").lost("gone")
-    assert names(standing(entry.candidates, entry, b"", LATER, Random(1))) == "a"
+    assert names(order_candidates(entry.candidates, entry, b"", LATER, Random(1))) == "a"
 
 
 # --- capability -------------------------------------------------------------------------------------------------

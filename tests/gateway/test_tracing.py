@@ -546,7 +546,7 @@ async def test_a_slash_at_the_end_of_the_endpoint_does_no_harm() -> None:
 
 
 async def test_a_collector_that_hangs_holds_up_neither_requests_nor_the_end(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(trace_export, "FAREWELL", 0.2)
+    monkeypatch.setattr(trace_export, "GRACE", 0.2)
     with over_http() as collector:
         collector.delay = 4.0
         tracer = traced(collector.url)

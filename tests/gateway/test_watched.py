@@ -134,12 +134,12 @@ def test_faults_are_said_a_line_each_and_once_for_each_change(
 async def test_it_is_read_at_the_start_and_then_looked_at_for_ever_faults_or_not(tmp_path: Path, taken: Taken) -> None:
     path = tmp_path / "file"
     path.write_text("fault")
-    watching = asyncio.ensure_future(FileWatcher(path, taken.take).run())
+    cancel_on_disconnect = asyncio.ensure_future(FileWatcher(path, taken.take).run())
     try:
         await asyncio.sleep(0)
         path.write_text("second")
         await eventually(lambda: taken == ["second"], 3)
     finally:
-        watching.cancel()
+        cancel_on_disconnect.cancel()
         with contextlib.suppress(asyncio.CancelledError):
-            await watching
+            await cancel_on_disconnect

@@ -34,7 +34,7 @@ class DetailsFilter:
         try:
             said = msgspec.json.decode(payload, type=dict[str, Any])
         except problem.UNREADABLE as error:
-            raise BackendError(Cause.NONSENSE, NOT_THE_PROTOCOL) from error
+            raise BackendError(Cause.PROTOCOL_ERROR, NOT_THE_PROTOCOL) from error
         self.ended = self.ended or "error" in said or said.get("generated_text") is not None
         if "error" in said:
             self._take_error(said)

@@ -14,18 +14,18 @@ def rate_headers(requests: Quota | None, tokens: Quota | None, passed: float) ->
         headers += [
             (b"x-ratelimit-limit-requests", b"%d" % requests.limit),
             (b"x-ratelimit-remaining-requests", b"%d" % requests.remaining),
-            (b"x-ratelimit-reset-requests", spelled(requests.reset - passed).encode()),
+            (b"x-ratelimit-reset-requests", format_duration(requests.reset - passed).encode()),
         ]
     if tokens is not None:
         headers += [
             (b"x-ratelimit-limit-tokens", b"%d" % tokens.limit),
             (b"x-ratelimit-remaining-tokens", b"%d" % tokens.remaining),
-            (b"x-ratelimit-reset-tokens", spelled(tokens.reset - passed).encode()),
+            (b"x-ratelimit-reset-tokens", format_duration(tokens.reset - passed).encode()),
         ]
     return headers
 
 
-def spelled(seconds: float) -> str:
+def format_duration(seconds: float) -> str:
     """Return a duration as OpenAI spells it, to the millisecond: "0s", "12ms", "1.5s", "6m0s", "1h0m0s"."""
     ms = max(0, ceil(seconds * 1000))
     if 0 < ms < 1000:

@@ -2,8 +2,8 @@
 
 import logging
 
-PATIENCE = 3  # failures in a row, and it is taken for down
-AGAIN = 1.0  # seconds until one that is down is asked again
+MAX_FAILURES = 3  # failures in a row, and it is taken for down
+RETRY_INTERVAL = 1.0  # seconds until one that is down is asked again
 
 log = logging.getLogger("pointsman")
 
@@ -18,12 +18,12 @@ class Health:
         self._next = 0.0
 
     def allows(self, now: float) -> bool:
-        """Whether to ask now. While it is down, one question is let through in each `AGAIN`."""
+        """Whether to ask now. While it is down, one question is let through in each `RETRY_INTERVAL`."""
         if self.up:
             return True
         if now < self._next:
             return False
-        self._next = now + AGAIN
+        self._next = now + RETRY_INTERVAL
         return True
 
     def answered(self) -> None:
@@ -36,7 +36,7 @@ class Health:
     def failed(self, now: float, error: Exception) -> None:
         """Note that there was none."""
         self._failures += 1
-        if self.up and self._failures >= PATIENCE:
+        if self.up and self._failures >= MAX_FAILURES:
             self.up = False
-            self._next = now + AGAIN
+            self._next = now + RETRY_INTERVAL
             log.warning("limits: Redis does not answer, requests are %s: %s", self._meanwhile, error)

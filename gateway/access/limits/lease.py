@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from math import floor
 from typing import Literal
 
-from gateway.access.limits.headers import Headers, rate_headers, spelled
+from gateway.access.limits.headers import Headers, format_duration, rate_headers
 from gateway.access.limits.quota import Quota
 from gateway.http.errors import RateLimited
 
@@ -53,7 +53,7 @@ def refusal(reached: Reached, standing: RateLimitLease, places: int) -> RateLimi
 
 def _refused(kind: type[RateLimited], what: str, quota: Quota, standing: RateLimitLease) -> RateLimited:
     said = f"Rate limit reached for this key on {what}: Limit {quota.limit}, Used {quota.used}. "
-    return kind(said + f"Please try again in {spelled(quota.wait)}.", headers=_headers(standing, quota.wait))
+    return kind(said + f"Please try again in {format_duration(quota.wait)}.", headers=_headers(standing, quota.wait))
 
 
 def _headers(standing: RateLimitLease, wait: float) -> dict[str, str]:

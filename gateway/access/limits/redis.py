@@ -18,17 +18,17 @@ from redis.commands.core import AsyncScript
 from redis.exceptions import RedisClusterException, RedisError
 
 from gateway.access.limits import scripts
-from gateway.access.limits.health import AGAIN, Health
+from gateway.access.limits.health import RETRY_INTERVAL, Health
 from gateway.access.limits.lease import RateLimitLease, refusal
 from gateway.access.limits.quota import Quota
 from gateway.access.principal import Principal
 from gateway.http.errors import RETRY_AFTER, Unavailable
 
 DEADLINE = 0.05  # seconds for an answer
-TOGETHER = 8  # questions at once: a burst waits here for its turn, where no deadline runs
+MAX_CONCURRENT = 8  # questions at once: a burst waits here for its turn, where no deadline runs
 LEASE = 30_000  # ms, after which the places of a gateway that was killed are free again
 RENEWAL = 10.0  # seconds
-PATIENCE = 1.0  # seconds, on opening
+CONNECT_TIMEOUT = 1.0  # seconds, on opening
 
 FAULTS = (RedisError, RedisClusterException, OSError)
 
@@ -57,7 +57,7 @@ class Redis:
         self._enter: AsyncScript = self._client.register_script(scripts.ENTER)
         self._leave: AsyncScript = self._client.register_script(scripts.LEAVE)
         self._renew: AsyncScript = self._client.register_script(scripts.RENEW)
-        self._turns = asyncio.Semaphore(TOGETHER)
+        self._turns = asyncio.Semaphore(MAX_CONCURRENT)
         self._name = secrets.token_hex(8)
         self._numbers = count()
         self._leases: defaultdict[str, set[str]] = defaultdict(set)
@@ -103,8 +103,8 @@ class Redis:
     async def open(self) -> None:
         """Connect and leave the scripts there, which would cost the first requests their deadline."""
         with suppress(*FAULTS):
-            async with asyncio.timeout(PATIENCE):
-                await asyncio.gather(*(self._client.ping() for _ in range(TOGETHER)))
+            async with asyncio.timeout(CONNECT_TIMEOUT):
+                await asyncio.gather(*(self._client.ping() for _ in range(MAX_CONCURRENT)))
                 for script in (self._enter, self._leave, self._renew):
                     await self._client.script_load(script.script)
 
@@ -112,7 +112,7 @@ class Redis:
         """Renew the leases of the requests that are open, and see whether Redis answers when no request asks it."""
         renewed = self._clock()
         while True:
-            await asyncio.sleep(AGAIN)
+            await asyncio.sleep(RETRY_INTERVAL)
             now = self._clock()
             with suppress(Down):
                 await self._told(self._client.ping, now)

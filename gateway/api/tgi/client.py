@@ -8,7 +8,7 @@ from gateway.api.tgi.errors import told
 from gateway.http.context import RequestContext
 from gateway.http.errors import PointsmanError
 from gateway.http.respond import Send, respond
-from gateway.http.sse import MAX_FAREWELL, RawEventStream
+from gateway.http.sse import GRACE, RawEventStream
 
 EVENTS = "text/event-stream"
 COMMENT = b":\n\n"
@@ -22,7 +22,7 @@ class TgiEventStream(RawEventStream):
     async def fail(self, error: PointsmanError) -> None:
         """End the stream with an error, if the client takes it within a moment."""
         with suppress(TimeoutError):
-            async with asyncio.timeout(MAX_FAREWELL):
+            async with asyncio.timeout(GRACE):
                 await self.finish(told(error).event)
 
 
@@ -51,8 +51,8 @@ class Client:
     async def tell(self, error: PointsmanError) -> None:
         """Tell of an error: as an event in a stream, which TGI begins before it knows of any."""
         said = told(error)
-        if error.own is not None and not self._exchange.status:
-            await self.respond(error.own.status, error.own.body, error.own.kind)
+        if error.passthrough_body is not None and not self._exchange.status:
+            await self.respond(error.passthrough_body.status, error.passthrough_body.body, error.passthrough_body.kind)
         elif self._stream is not None and said.event:
             await self._stream.fail(error)
         elif not self._exchange.status:

@@ -19,14 +19,14 @@ from gateway.api.tgi.errors import Misread
 from gateway.api.tgi.passthrough import TgiPassthrough
 from gateway.api.tgi.translate import Names, Translation
 from gateway.api.tgi.upstream import TgiEngineClient
-from gateway.http.body import JSON, Receive, read_json, watching
+from gateway.http.body import JSON, Receive, cancel_on_disconnect, read_json
 from gateway.http.context import NEVER, Attempt, RequestContext
 from gateway.http.errors import RETRY_AFTER, InvalidRequest, MethodNotAllowed, PointsmanError, Unavailable
 from gateway.http.lifecycle import Handler
 from gateway.http.respond import Send
 from gateway.proxy.dispatch import first_good
 from gateway.proxy.pipeline import pin
-from gateway.routing import pinned, standing
+from gateway.routing import order_candidates, pinned
 from gateway.services import Services
 from gateway.upstream.connection import Upstream
 from gateway.upstream.models import Candidate, ModelRoute
@@ -49,7 +49,7 @@ def generation(services: Services) -> Handler:
         await admit(context, services)
         body = await read_json(context, receive, services.config.server.max_body_bytes)
         context.since = services.clock()
-        with watching(context, receive):
+        with cancel_on_disconnect(context, receive):
             await TgiRequestHandler(body, vocabularies, context, client, services).serve()
 
     return _telling(services, answer)
@@ -143,7 +143,7 @@ class TgiRequestHandler:
         """Read the request, choose the engine, answer. Raises PointsmanError."""
         context, services = self._exchange, self._services
         refusal = self._read()
-        context.passed("parse", services.clock())
+        context.mark_stage("parse", services.clock())
         if self._asked is not None and self._asked.stream:
             self._client.stream()
         route = spoken_for(services)
@@ -151,7 +151,7 @@ class TgiRequestHandler:
         allow(context.principal, route.name)
         context.tier = context.principal.tier
         candidates = self._plan(route, refusal)
-        context.passed("route", services.clock())
+        context.mark_stage("route", services.clock())
         patience = services.config.timeouts.first_event if context.stream else NEVER
         await first_good(candidates, self._ask, context, services, patience)
 
@@ -175,7 +175,7 @@ class TgiRequestHandler:
             raise refusal
         candidates = passing if refusal else [*passing, *translated]
         head = self._body[: route.settings.prefix_bytes]
-        return standing(candidates, route, head, self._services.clock(), self._services.random)
+        return order_candidates(candidates, route, head, self._services.clock(), self._services.random)
 
     async def _ask(self, attempt: Attempt) -> None:
         candidate = attempt.candidate

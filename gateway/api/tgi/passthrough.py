@@ -59,7 +59,7 @@ class TgiPassthrough:
         if reply.status != 200:
             failure = self._line.failure(reply, body)
             if reply.status in OWN_STATUSES and kind.startswith(("application/json", "text/plain")):
-                failure.own = UpstreamErrorBody(reply.status, body, kind.encode())
+                failure.passthrough_body = UpstreamErrorBody(reply.status, body, kind.encode())
             raise failure
         counts = [reply.headers.get(name, "") for name in COUNTS]
         read, written = (int(count) if count.isdecimal() else 0 for count in counts)

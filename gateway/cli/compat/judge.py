@@ -218,9 +218,9 @@ def _native(recorded: Recorded, today: str, then: str) -> Iterator[Reason]:
 def _passed(recorded: Recorded, today: str, then: str) -> Iterator[Reason]:
     """Judge a path that the gateway passes on as it is, to an engine that has it."""
     path = recorded.path[recorded.path.find("/v1/") :] if "/v1/" in recorded.path else recorded.path
-    if path not in BACKENDS[today].passes | BACKENDS[then].passes:
+    if path not in BACKENDS[today].passthrough_paths | BACKENDS[then].passthrough_paths:
         raise UnreadableRecord(f"{recorded.path[:60]} is no path of either engine's that the gateway has")
-    if path not in BACKENDS[then].passes:
+    if path not in BACKENDS[then].passthrough_paths:
         yield _refused(path, f"{BACKENDS[then].label} has no such path.", "1", _route(today))
-    elif path not in BACKENDS[today].passes:
+    elif path not in BACKENDS[today].passthrough_paths:
         yield Reason(Verdict.MENDED, path, f"{BACKENDS[today].label} has no such path.", "", "1")

@@ -31,7 +31,7 @@ from gateway.config import Config, DeploymentConfig
 __all__ = ["diagnose", "run"]
 
 
-def run(config: Config, as_json: bool, patience: float = ask.PATIENCE) -> int:
+def run(config: Config, as_json: bool, patience: float = ask.ANSWER_TIMEOUT) -> int:
     """Examine all engines, print the report, return the exit status."""
     logging.getLogger("pointsman").setLevel(logging.CRITICAL)  # what the gateway would log is in the report
     with Progress(console=Console(stderr=True), transient=True, disable=not sys.stderr.isatty()) as progress:
@@ -50,7 +50,7 @@ def run(config: Config, as_json: bool, patience: float = ask.PATIENCE) -> int:
 
 
 async def diagnose(
-    config: Config, tick: Callable[[], object] = lambda: None, patience: float = ask.PATIENCE
+    config: Config, tick: Callable[[], object] = lambda: None, patience: float = ask.ANSWER_TIMEOUT
 ) -> list[Report]:
     """Return what is found about each model of a checked configuration."""
     reports = []

@@ -17,7 +17,7 @@ from gateway.cli.doctor.heard import Heard
 from gateway.config import Config, DeploymentConfig, LoggingConfig, ModelConfig, TimeoutsConfig
 
 CONNECT = 2.0
-PATIENCE = 15.0  # for one answer: a grammar has to be compiled first
+ANSWER_TIMEOUT = 15.0  # for one answer: a grammar has to be compiled first
 STRIKES = 2  # silences in a row, after which an engine is not asked any more
 BUDGET = 240.0  # seconds for one engine in all
 MAX_BYTES = 2**22
@@ -27,7 +27,7 @@ MODEL = "doctor"
 class EngineConnection:
     """A line to one engine, or to a gateway in front of it. `given_up` says why it is not used any more."""
 
-    def __init__(self, client: httpx.AsyncClient, patience: float = PATIENCE) -> None:
+    def __init__(self, client: httpx.AsyncClient, patience: float = ANSWER_TIMEOUT) -> None:
         self._client = client
         self._patience = patience
         self._strikes = 0
@@ -88,7 +88,7 @@ class EngineConnection:
 
 
 @asynccontextmanager
-async def direct(deployment: DeploymentConfig, patience: float = PATIENCE) -> AsyncIterator[EngineConnection]:
+async def direct(deployment: DeploymentConfig, patience: float = ANSWER_TIMEOUT) -> AsyncIterator[EngineConnection]:
     """Open a line to an engine."""
     headers = {"content-type": "application/json"}
     if deployment.api_key:
@@ -101,7 +101,9 @@ async def direct(deployment: DeploymentConfig, patience: float = PATIENCE) -> As
 
 
 @asynccontextmanager
-async def fronted(deployments: list[DeploymentConfig], patience: float = PATIENCE) -> AsyncIterator[EngineConnection]:
+async def fronted(
+    deployments: list[DeploymentConfig], patience: float = ANSWER_TIMEOUT
+) -> AsyncIterator[EngineConnection]:
     """Run a gateway over these engines, behind one model, without a port; open a line to it."""
     from gateway import services  # noqa: PLC0415  (a gateway takes half a second to import)
     from gateway.app import create_app  # noqa: PLC0415
