@@ -1,7 +1,7 @@
 """Reads an engine's JSON as one of OpenAI's types without losing the fields that no type names.
 
 An engine's event nearly always holds only known fields: then it is one decode into a Struct. Otherwise the
-rest is set aside, and with_extra over what is written for the client: nulls are dropped, everything else passes
+rest is set aside, and laid over what is written for the client: nulls are dropped, everything else passes
 (vLLM's own parameters bring such fields). Three never pass: `stop_reason`, `routed_experts` and
 `system_fingerprint` tell one engine from another.
 """

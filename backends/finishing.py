@@ -61,7 +61,7 @@ def normalize_choice(choice: Any) -> None:
 
 
 def sort_top_logprobs(choice: Any, call: Call) -> None:
-    """Order each token's sort_top_logprobs ones, and leave as many as were asked for."""
+    """Order each token's likeliest, and leave as many as were asked for."""
     most = getattr(call.view, "top_logprobs", None)
     if not most or not isinstance(choice.logprobs, dict):
         return

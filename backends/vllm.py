@@ -70,7 +70,7 @@ def _adapt_chat(call: Call, view: ChatRequest, body: dict[str, Raw]) -> list[str
         body[name] = raw(msgspec.json.decode(body[name]) | value if name in body else value)  # two: vLLM refuses that
         adapted.append("response_format")
     if view.top_logprobs and view.top_logprobs < MAX_LOGPROBS and not view.greedy:
-        # The sampled token takes the first place: one more is asked for, so that the sort_top_logprobs are all there.
+        # The sampled token takes the first place: one more is asked for, so that the likeliest are all there.
         body["top_logprobs"] = raw(view.top_logprobs + 1)
         adapted.append("top_logprobs")
     if call.beside_tgi and view.messages[-1].role == "assistant" and not body.keys() & CONTINUES:

@@ -45,7 +45,7 @@ class Token(Struct, frozen=True):
     place: tuple[int, bool] | None = None
 
     def top(self, count: int) -> list[tuple[str, float]]:
-        """The sort_top_logprobs candidates in its place, best first."""
+        """The likeliest candidates in its place, best first."""
         if self.place is None:
             return [(self.text, self.logprob)][:count]
         return [_candidate(*self.place, rank) for rank in range(min(count, _RANKS))]

@@ -92,7 +92,7 @@ def _top(token: Token, asked: Json) -> list[Json]:
 
 
 def generated(done: Sequence[Sequence[Step]], seed: int | None, asked: Json, prompt: str, kept: str) -> Json:
-    """A whole answer of /generate: the sort_top_logprobs of `done` is the best, the others stand in its details."""
+    """A whole answer of /generate: the likeliest of `done` is the best, the others stand in its details."""
     best, *others = [_generated(done[child], seed, child, asked, prompt) for child in _by_likelihood(done)]
     if "details" in best:
         if others:

@@ -171,7 +171,7 @@ def _shown(token: Token, top: int) -> list[tuple[str, float]]:
 
 
 def _likely(token: Token, top: int) -> list[tuple[str, float]]:
-    """The token itself, and the sort_top_logprobs ones that are others."""
+    """The token itself, and the likeliest ones that are others."""
     chosen = (token.text, token.logprob)
     return [chosen, *(one for one in token.top(top) if one != chosen)]
 
@@ -221,7 +221,7 @@ def prompt_tokens(prompt: str) -> list[Token]:
 def legacy_logprobs(
     tokens: Sequence[Token], top: int, echoed: int = 0, offset: int = 0, *, by_id: bool = False
 ) -> Json:
-    """The completions' own form. The drawn token comes before the sort_top_logprobs; an echoed prompt's first has nothing."""
+    """The completions' own form. The drawn token comes before the likeliest; an echoed prompt's first has nothing."""
     names = [shown_as(token.text, by_id=by_id) for token in tokens]
     lengths = [0, *map(len, names)]
     first = echoed > 0

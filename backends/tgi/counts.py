@@ -8,7 +8,7 @@ from backends.tgi.wire import ChatLogprobs, Token
 
 
 def chat_logprobs(given: ChatLogprobs, view: ChatRequest) -> dict[str, Any]:
-    """Add the bytes, and cut the sort_top_logprobs to as many as were asked for: on ties TGI sends more."""
+    """Add the bytes, and cut the likeliest to as many as were asked for: on ties TGI sends more."""
     most = view.top_logprobs or 0
     return {
         "content": [
@@ -42,7 +42,7 @@ class TextLogprobs:
         self._offsets: list[int] = []
 
     def add(self, token: Token, tops: list[Token]) -> None:
-        """Add one generated token and the sort_top_logprobs ones beside it; the token itself is always among them."""
+        """Add one generated token and the likeliest ones beside it; the token itself is always among them."""
         self._tokens.append(token.text)
         self._values.append(token.logprob)
         likely = {top.text: top.logprob for top in tops[: self._most]}

@@ -14,7 +14,7 @@ class TopToken(Struct):
 
 
 class ChatToken(Struct):
-    """A generated token, its log probability and the sort_top_logprobs ones."""
+    """A generated token, its log probability and the likeliest ones."""
 
     token: str
     logprob: float | None

@@ -80,7 +80,7 @@ def finish(context: RequestContext, services: Services) -> None:
 
 
 def _settle(attempt: Attempt, services: Services) -> None:
-    """Let a half-open probe decide as soon as there is a good answer, or its beginning: the rest of a stream may take long."""
+    """Let a half-open probe decide at the first good event: the rest of a stream may take long."""
     if attempt.half_open_probe:
         _note_success(attempt, services.clock())
         attempt.half_open_probe = False

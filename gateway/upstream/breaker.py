@@ -2,7 +2,7 @@
 
 It counts what the engine did wrong (no connection, a failed or broken answer, silence), never what a client asked
 for or that there was no room. Closed, it opens after some failures in a row, or when too large a share of the recent
-answers failed. Open, nothing goes there for a while; then one half-open probe decides (M. Nygard, "Release It!", chapter 5).
+answers failed. Open, nothing goes there for a while; then one half-open probe decides (M. Nygard, "Release It!").
 For a model with several deployments that is the ejection of an outlier: the others take its requests.
 """
 
@@ -29,7 +29,7 @@ class Breaker:
         return now >= self.open_until and now >= self._probe_until
 
     def began(self, now: float) -> bool:
-        """Note that a request goes there; return whether it is the half-open probe, which is to be said of it at its end.
+        """Note that a request goes there; return whether it is the half-open probe, which its end needs.
 
         Of two that were allowed before either began, the first is. If it comes to no end, there will be another.
         """

@@ -255,7 +255,7 @@ async def completed(prompt: Any = "Ünïcödé light", **more: Any) -> Any:
 
 
 async def test_both_number_tokens_alike() -> None:
-    """Those of the prompt, of the answer, and the sort_top_logprobs; vLLM reads the numbers again."""
+    """Those of the prompt, of the answer, and the likeliest; vLLM reads the numbers again."""
     vllm, tgi = started(Vllm), started(Tgi)
     [choice] = (await completed(return_token_ids=True, logprobs=2, return_tokens_as_token_ids=True))["choices"]
     asked = {"max_new_tokens": 4, "decoder_input_details": True, "top_n_tokens": 2}

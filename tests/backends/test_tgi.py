@@ -546,7 +546,7 @@ LEGACY = {
 
 @pytest.mark.parametrize("most", [0, 1, 2, 3])
 def test_recorded_tokens_become_the_legacy_logprobs(most: int) -> None:
-    """As many of the sort_top_logprobs as were asked for, and always the token itself."""
+    """As many of the likeliest as were asked for, and always the token itself."""
     recorded = load("tgi/N03_generate_details_top_n")
     answer = decoded(BACKEND, text(prompt="def main", logprobs=most), recorded.response_body)
     tops = [dict(list(top.items())[: max(most, 1)]) for top in LEGACY["top_logprobs"]]  # type: ignore[attr-defined]

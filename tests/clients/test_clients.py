@@ -370,7 +370,7 @@ def best_of_two(value: Any, engine: Engine) -> None:
 
 
 def with_top_tokens(value: Any, engine: Engine) -> None:
-    """The two sort_top_logprobs in each place; the greedy one is among them."""
+    """The two likeliest in each place; the greedy one is among them."""
     assert len(value) == ASKED["max_tokens"]
     for token, top in value:
         assert len(top) >= 2

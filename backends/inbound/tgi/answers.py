@@ -1,6 +1,6 @@
 """vLLM's completions as TGI's answers: whole, and event by event (contract sections 3.2, 3.6, 4.3).
 
-vLLM names tokens either by text or by id. By text it says what TGI says, and the ids are beside it; but the sort_top_logprobs
+vLLM names tokens either by text or by id. By text it says what TGI says, and the ids are beside it; but the likeliest
 tokens come without ids then, so that for `top_n_tokens` all come by id. Their texts are asked for: `unnamed` says
 which, and whoever calls passes what it knows as `names`.
 """
@@ -37,7 +37,7 @@ BY_ID = "token_id:"
 IMPOSSIBLE = -9999.0  # vLLM's word for minus infinity, which TGI writes as null
 BROKEN_CHARACTER = "\ufffd"
 
-# vLLM does not say which of the sort_top_logprobs tokens are special; a generated one shows by its text's absence.
+# vLLM does not say which of the likeliest tokens are special; a generated one shows by its text's absence.
 SPECIAL = re.compile(r"<\|.*\|>|<\uff5c.*\uff5c>|</?s>|<(unk|pad|bos|eos|mask|start_of_turn|end_of_turn)>|\[/?INST\]")
 
 Names = Mapping[int, str]
@@ -49,7 +49,7 @@ _chunk = msgspec.json.Decoder(VllmCompletion).decode
 
 
 class Step(Struct):
-    """One generated token; its name is None where its text has to be asked for, `top` are the sort_top_logprobs, best first."""
+    """One generated token; its name is None where its text has to be asked for, `top` are the likeliest, best first."""
 
     id: int
     name: str | None
@@ -83,7 +83,7 @@ def piece(choice: Choice, asked: TgiRequest) -> Piece:
 
 
 def _top(likely: dict[str, float] | None, asked: TgiRequest) -> list[tuple[int, float]]:
-    """Return the sort_top_logprobs tokens: vLLM puts the drawn one among them, whether or not it belongs there."""
+    """Return the likeliest tokens: vLLM puts the drawn one among them, whether or not it belongs there."""
     most = asked.parameters.top_n_tokens
     if not most or not likely:
         return []
@@ -158,7 +158,7 @@ class Splitter:
 
 
 def top_tokens(step: Step, names: Names) -> list[GenerateToken]:
-    """Return the sort_top_logprobs tokens at one place."""
+    """Return the likeliest tokens at one place."""
     return [
         GenerateToken(
             token, names.get(token, ""), value if value > IMPOSSIBLE else None, is_special(names.get(token, ""))

@@ -14,7 +14,7 @@ _NOT_LAST = b'"generated_text":null'
 
 
 class DetailsFilter:
-    """CompletionCounts the tokens of one stream. `hidden` is whether the client did not ask for the details."""
+    """Counts the tokens of one stream. `hidden` is whether the client did not ask for the details."""
 
     def __init__(self, hidden: bool) -> None:
         self.ended = False  # the text, or an error, has come

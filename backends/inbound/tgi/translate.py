@@ -192,7 +192,7 @@ def encode(asked: TgiRequest, model: str, context: int, seed: int) -> UpstreamRe
         body["structured_outputs"] = _constraint(said.grammar)
     if asked.stream or asked.details or asked.sequences > 1:
         top = said.top_n_tokens or 0
-        # By text, the sort_top_logprobs tokens could not be told apart, nor be given their ids.
+        # By text, the likeliest tokens could not be told apart, nor be given their ids.
         body |= {"logprobs": top, "return_token_ids": True, "return_tokens_as_token_ids": top > 0}
     if said.decoder_input_details:
         body["prompt_logprobs"] = 0

@@ -226,7 +226,7 @@ class StreamEvent(Struct):
 
 
 class TopStreamEvent(Struct):
-    """An event with the sort_top_logprobs tokens."""
+    """An event with the likeliest tokens."""
 
     index: int
     token: GenerateToken
@@ -258,7 +258,7 @@ class TgiInfo(Struct, kw_only=True):
 
 
 class Logprobs(Struct):
-    """The legacy `logprobs`: token by token its text (or `token_id:N`), its value, the sort_top_logprobs beside it."""
+    """The legacy `logprobs`: token by token its text (or `token_id:N`), its value, the likeliest beside it."""
 
     tokens: list[str] = []
     token_logprobs: list[float | None] = []

@@ -9,7 +9,7 @@ log = logging.getLogger("pointsman")
 
 
 class Health:
-    """KeyCounts failures in a row, and logs each change once. `meanwhile` is what happens to requests while it is down."""
+    """Counts failures in a row, and logs each change once. `meanwhile` is what happens to requests while it is down."""
 
     def __init__(self, meanwhile: str) -> None:
         self.up = True
