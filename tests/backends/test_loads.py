@@ -4,7 +4,7 @@ import pytest
 
 from backends import BACKENDS
 from backends.loads import Load, LoadReader
-from tests.backends.recorded import load
+from tests.support.recorded import load
 
 READER = LoadReader("/metrics", {"running": "e:running", "waiting": "e:waiting", "kv_use": "e:kv"})
 

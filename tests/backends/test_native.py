@@ -21,7 +21,7 @@ from backends.inbound.tgi.answers import (
 from backends.inbound.tgi.passthrough import DetailsFilter
 from backends.inbound.tgi.serde import Rejected
 from backends.inbound.tgi.wire import Choice, Logprobs, TgiRequest
-from tests.backends import recorded, shapes
+from tests.support import recorded, shapes
 
 WHOLE = (
     "N01_generate_no_parameters_max20",

@@ -8,7 +8,7 @@ from backends import BACKENDS, problem
 from backends.base import BackendError, Cause
 from backends.problem import Problem
 from gateway.proxy import parse
-from tests.backends.recorded import load, names
+from tests.support.recorded import load, names
 
 CHAT = parse.chat(b'{"messages": [{"role": "user", "content": "a"}], "max_tokens": 1000}', "r", 1)
 TEXT = parse.completion(b'{"prompt": "a", "max_tokens": 1000}', "r", 1)

@@ -21,8 +21,8 @@ from backends.sim.tgi import Tgi
 from backends.sim.tgi_check import Failed, limit
 from backends.sim.tgi_serde import cut_short
 from backends.sim.vllm import Vllm
-from tests.backends.asgi import Answer, ask
-from tests.backends.shapes import events
+from tests.support.asgi import Answer, ask
+from tests.support.shapes import events
 
 ENGINES = pytest.mark.parametrize("engine", [Vllm, Tgi])
 CHAT = "/v1/chat/completions"

@@ -16,9 +16,9 @@ from backends.sim import Options, parse_fault
 from backends.sim.engine import Engine
 from backends.sim.tgi import Tgi
 from backends.sim.vllm import Vllm
-from tests.backends.asgi import Answer, ask
-from tests.backends.recorded import Recorded, load, names
-from tests.backends.shapes import events, finish_reasons, shape, stream_shape
+from tests.support.asgi import Answer, ask
+from tests.support.recorded import Recorded, load, names
+from tests.support.shapes import events, finish_reasons, shape, stream_shape
 
 CASES = [f"{engine}/{name}" for engine in ("vllm", "tgi") for name in names(engine)]
 UNMATCHED = {

@@ -8,7 +8,7 @@ import pytest
 
 from backends import sse
 from backends.sse import EventReader, EventTooLarge
-from tests.backends.recorded import load
+from tests.support.recorded import load
 
 # A stream and its events. CR and CRLF forms of each are made below.
 STREAMS: list[tuple[str, bytes, list[bytes]]] = [

@@ -11,8 +11,8 @@ import pytest
 from backends.base import BackendError, Call, Cause, Completion, FollowUp, UpstreamRequest
 from backends.schema import ChatRequest
 from backends.tgi import TGI
-from tests.backends.recorded import Recorded, load, names
 from tests.backends.test_openai import GARBAGE, HI, TOOL, Heard, all_decoded, call_of, chat, decoded, heard, plain, text
+from tests.support.recorded import Recorded, load, names
 
 BACKEND = TGI()
 CHAT, WHOLE, STREAM = "/v1/chat/completions", "/generate", "/generate_stream"

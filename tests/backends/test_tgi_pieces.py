@@ -17,8 +17,8 @@ from backends.schema import Usage
 from backends.stops import StopScanner
 from backends.tgi import TGI
 from backends.tgi import pieces as of_tgi
-from tests.backends.recorded import load
 from tests.backends.test_openai import HI, TOOL, call_of, chat, drive, plain, text
+from tests.support.recorded import load
 
 BACKEND = TGI()
 CHAT = "/v1/chat/completions"

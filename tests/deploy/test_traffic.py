@@ -4,7 +4,7 @@ import asyncio
 import sys
 
 from tests.deploy.promtool import DEPLOY
-from tests.gateway.harness import MODEL, STREAM, over, says, streamed, until
+from tests.support.harness import MODEL, STREAM, over, says, streamed, until
 
 
 async def test_the_traffic_reaches_an_engine_again_and_again() -> None:

@@ -18,7 +18,7 @@ from gateway.http.context import RequestContext
 from gateway.observe.logs import RequestLog
 from tests.faults.figures import figures
 from tests.faults.wire import Answer, Client, connected
-from tests.gateway.harness import Gateway, gateway
+from tests.support.harness import Gateway, gateway
 
 TESTS = str(Path(__file__).parents[1])
 

@@ -13,7 +13,7 @@ from typing import Any
 
 from tests.faults.figures import figures
 from tests.faults.wire import Answer, connected
-from tests.gateway.processes import PATIENCE, Served, served, written
+from tests.support.processes import PATIENCE, Served, served, written
 
 MIB = 2**20
 HELD = ("pointsman_in_flight", "pointsman_waiting", "pointsman_deployment_in_flight")

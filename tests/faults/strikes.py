@@ -8,7 +8,7 @@ import socket
 from collections.abc import AsyncIterator, Awaitable, Callable
 
 from tests.faults.wire import reset
-from tests.gateway.harness import STREAM, Asked, Engine, Script, head, piece
+from tests.support.harness import STREAM, Asked, Engine, Script, head, piece
 
 Strike = Callable[[asyncio.StreamWriter], Awaitable[None]]
 Arranged = Callable[[Engine], contextlib.AbstractAsyncContextManager[None]]

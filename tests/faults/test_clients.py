@@ -13,7 +13,7 @@ import pytest
 from gateway import config
 from tests.faults.ground import Ground, assert_clean, ground
 from tests.faults.wire import Client
-from tests.gateway.harness import (
+from tests.support.harness import (
     CHAT,
     STREAM,
     Engine,

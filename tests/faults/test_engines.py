@@ -24,7 +24,7 @@ from tests.faults.strikes import (
     stalls,
     then,
 )
-from tests.gateway.harness import (
+from tests.support.harness import (
     CHAT,
     STREAM,
     Engine,
@@ -36,7 +36,7 @@ from tests.gateway.harness import (
     until,
     whole,
 )
-from tests.gateway.processes import answers
+from tests.support.processes import answers
 
 HASTY = config.TimeoutsConfig(connect=0.1, first_event=0.15, between_events=0.15, total=0.6, keep_alive=0.4)
 OFTEN = config.HealthConfig(interval=0.2, slow_start=0)

@@ -9,7 +9,7 @@ from time import monotonic
 
 from tests.faults.process import MIB, Process, allow_handles, assert_settled, process
 from tests.faults.wire import HURRY, connected
-from tests.gateway.harness import CHAT, END, USAGE, Asked, chunk, engine, events, head, piece
+from tests.support.harness import CHAT, END, USAGE, Asked, chunk, engine, events, head, piece
 
 STREAMS = 2000
 WORDS = 10

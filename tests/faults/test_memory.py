@@ -12,7 +12,7 @@ from gateway import config
 from tests.faults.ground import Ground, assert_clean, ground
 from tests.faults.strikes import after, resets
 from tests.faults.wire import connected
-from tests.gateway.harness import (
+from tests.support.harness import (
     CHAT,
     STREAM,
     Engine,
@@ -26,7 +26,7 @@ from tests.gateway.harness import (
     until,
     whole,
 )
-from tests.gateway.processes import answers
+from tests.support.processes import answers
 
 WARM, MANY = 30, 100
 EACH = 400  # bytes that one may seem to leave: arenas, caches and the test's own lists

@@ -13,7 +13,7 @@ import uvicorn
 from backends.sim import SIMULATORS, Options, parse_fault
 from gateway import config
 from tests.faults.ground import assert_clean, ground
-from tests.gateway.harness import CHAT, Quiet, configured, events
+from tests.support.harness import CHAT, Quiet, configured, events
 
 TIMES = config.TimeoutsConfig(first_event=0.3, between_events=0.3, total=0.6, keep_alive=2)
 ASKED = CHAT | {"max_tokens": 20}

@@ -13,7 +13,7 @@ import pytest
 
 from tests.faults.process import MIB, Process, assert_settled, process
 from tests.faults.wire import Client, connected
-from tests.gateway.harness import CHAT, END, STREAM, Asked, Engine, chunk, engine, head, piece, until
+from tests.support.harness import CHAT, END, STREAM, Asked, Engine, chunk, engine, head, piece, until
 
 BURST = piece(b"".join(chunk({"content": "x" * 800}) for _ in range(64)))
 BURSTS = 50 * MIB // len(BURST)

@@ -15,8 +15,8 @@ from gateway import config
 from tests.faults.ground import Ground, assert_clean, ground
 from tests.faults.strikes import after, resets
 from tests.faults.wire import Client
-from tests.gateway.harness import CHAT, Engine, Script, configured, engine, hangs, head, piece, says, whole
-from tests.gateway.processes import answers
+from tests.support.harness import CHAT, Engine, Script, configured, engine, hangs, head, piece, says, whole
+from tests.support.processes import answers
 
 CLIENTS = 200
 EACH = 5  # requests of a client during the storm

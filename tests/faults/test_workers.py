@@ -11,9 +11,9 @@ from time import monotonic
 
 from tests.faults.process import Process, assert_settled, process
 from tests.faults.wire import Client, connected
-from tests.gateway.harness import CHAT, STREAM, engine, until
-from tests.gateway.processes import answers, eventually, held
 from tests.gateway.test_workers import workers
+from tests.support.harness import CHAT, STREAM, engine, until
+from tests.support.processes import answers, eventually, held
 
 EACH = 20  # streams of each worker
 

@@ -7,7 +7,7 @@ from urllib.parse import quote
 import pytest
 
 from gateway import config
-from tests.gateway.harness import (
+from tests.support.harness import (
     ANSWER,
     CHAT,
     STREAM,

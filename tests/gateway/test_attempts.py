@@ -13,7 +13,10 @@ import pytest
 from gateway import config
 from gateway.upstream.breaker import Breaker
 from gateway.upstream.endpoints import Endpoint
-from tests.gateway.harness import (
+from tests.gateway.test_bad_input import is_error
+from tests.gateway.test_engine_faults import BUSY, DEAD, DONE, TGI_BUSY, TGI_CHUNK, TGI_FAILED, event
+from tests.gateway.test_tgi_api import as_sent, ask, plays
+from tests.support.harness import (
     ANSWER,
     CHAT,
     MODEL,
@@ -34,9 +37,6 @@ from tests.gateway.harness import (
     until,
     whole,
 )
-from tests.gateway.test_bad_input import is_error
-from tests.gateway.test_engine_faults import BUSY, DEAD, DONE, TGI_BUSY, TGI_CHUNK, TGI_FAILED, event
-from tests.gateway.test_tgi_api import as_sent, ask, plays
 
 STREAMED = CHAT | {"stream": True}
 ONE_STRIKE = config.BreakerConfig(failures=1, open=60.0, most_open=60.0)

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from gateway import config
-from tests.gateway.harness import ANSWER, CHAT, TEXT, Gateway, over, says, whole
+from tests.support.harness import ANSWER, CHAT, TEXT, Gateway, over, says, whole
 
 JSON = {"content-type": "application/json"}
 

@@ -20,7 +20,7 @@ from gateway.cache import entry, packed
 from gateway.cache.entry import CachedAnswer, Label
 from gateway.cache.packed import UnreadableEntry
 from gateway.proxy import parse
-from tests.gateway.harness import CHAT, TEXT, events
+from tests.support.harness import CHAT, TEXT, events
 
 DIGEST = bytes(range(32))
 LABEL = Label(DIGEST, "m", 1000.0, 60.0)

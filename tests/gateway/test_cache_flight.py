@@ -16,7 +16,7 @@ from gateway.cache.single_flight import FlightReader, Flights
 from gateway.http.errors import EngineFailed, InvalidRequest, PointsmanError, RateLimited, ShuttingDown
 from gateway.proxy import parse
 from gateway.proxy.sources import Ready
-from tests.gateway.harness import CHAT, until
+from tests.support.harness import CHAT, until
 
 KEY = b"k"
 USAGE = Usage(prompt_tokens=1, completion_tokens=2, total_tokens=3)

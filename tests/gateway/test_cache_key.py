@@ -14,7 +14,7 @@ from backends.base import Call
 from gateway.cache.control import CacheControl, words
 from gateway.cache.key import LEFT_OUT, NUMBERS, cacheable, digest
 from gateway.proxy import parse
-from tests.gateway.harness import CHAT, TEXT
+from tests.support.harness import CHAT, TEXT
 
 WHOSE: dict[str, Any] = {"tenant": "t", "model": "m", "served": ("a/b",), "engine": "", "arm": ""}
 

@@ -16,8 +16,8 @@ from gateway.cache import entry
 from gateway.cache.entry import Label
 from gateway.http.errors import InvalidRequest
 from gateway.proxy import parse
-from tests.backends import recorded
-from tests.gateway.harness import events
+from tests.support import recorded
+from tests.support.harness import events
 
 LABEL = Label(b"k" * 32, "m", 0.0, 60.0)
 PATHS = {"/v1/chat/completions": parse.chat, "/v1/completions": parse.completion}

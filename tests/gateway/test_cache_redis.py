@@ -19,8 +19,8 @@ from gateway.cache.names import LEASE, PREFIX, name_of
 from gateway.cache.redis import Redis
 from gateway.redis import connect
 from gateway.redis.url import shown, where
-from tests import redis_servers
-from tests.redis_servers import Server
+from tests.support import redis_servers
+from tests.support.redis_servers import Server
 
 KEY = b"k" * 32
 NAME = name_of("m", KEY)

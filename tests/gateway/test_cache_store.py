@@ -21,9 +21,9 @@ from gateway.cache.memory import MemoryTier
 from gateway.cache.names import name_of
 from gateway.cache.redis import Redis
 from gateway.cache.store import Store
-from tests import redis_servers
-from tests.gateway.harness import until
-from tests.redis_servers import Server
+from tests.support import redis_servers
+from tests.support.harness import until
+from tests.support.redis_servers import Server
 
 NOW = 1_700_000_000.0
 KEY = b"k" * 32

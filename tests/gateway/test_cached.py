@@ -15,7 +15,9 @@ import pytest
 from gateway import config
 from gateway.access.keys.text import digest
 from gateway.http.errors import ShuttingDown
-from tests.gateway.harness import (
+from tests.gateway.test_keys import SECRET, changed, ring
+from tests.gateway.test_metrics import scraped
+from tests.support.harness import (
     ANSWER,
     CHAT,
     MODEL,
@@ -41,9 +43,7 @@ from tests.gateway.harness import (
     until,
     whole,
 )
-from tests.gateway.processes import answers
-from tests.gateway.test_keys import SECRET, changed, ring
-from tests.gateway.test_metrics import scraped
+from tests.support.processes import answers
 
 MEMORY = config.CacheConfig(store="memory")
 STREAMED = CHAT | {"stream": True, "stream_options": {"include_usage": True}}

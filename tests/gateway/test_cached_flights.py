@@ -12,7 +12,9 @@ import httpx
 import pytest
 
 from gateway import config
-from tests.gateway.harness import (
+from tests.gateway.test_cached import MEMORY, STREAMED, given_back, joined, keeping, plain, said
+from tests.gateway.test_metrics import scraped
+from tests.support.harness import (
     ANSWER,
     CHAT,
     END,
@@ -35,8 +37,6 @@ from tests.gateway.harness import (
     until,
     whole,
 )
-from tests.gateway.test_cached import MEMORY, STREAMED, given_back, joined, keeping, plain, said
-from tests.gateway.test_metrics import scraped
 
 FAILED = {"error": {"message": "EngineCore died", "type": "InternalServerError", "param": None, "code": 500}}
 WRONG = {"error": {"message": "no such thing", "type": "BadRequestError", "param": None, "code": 400}}

@@ -13,13 +13,13 @@ import pytest
 
 from gateway import config
 from gateway.cache import redis
-from tests import redis_servers
-from tests.gateway.harness import CHAT, Engine, Gateway, Script, engine, gateway, of, until
-from tests.gateway.processes import answers
 from tests.gateway.test_cached import STREAMED, given_back, joined, plain, said
 from tests.gateway.test_cached_flights import FULL, crowd, gated
 from tests.gateway.test_metrics import scraped
-from tests.redis_servers import Server
+from tests.support import redis_servers
+from tests.support.harness import CHAT, Engine, Gateway, Script, engine, gateway, of, until
+from tests.support.processes import answers
+from tests.support.redis_servers import Server
 
 SLACK = 0.3  # seconds that a busy machine may take beside what is waited for
 

@@ -11,7 +11,7 @@ from gateway.http.errors import InvalidRequest, ModelNotFound, Unavailable
 from gateway.proxy import parse
 from gateway.routing import plan, plan_path
 from gateway.upstream.models import Catalog
-from tests.gateway.harness import checked
+from tests.support.harness import checked
 
 
 def deployment(name: str, engine: str = "vllm", **more: object) -> DeploymentConfig:

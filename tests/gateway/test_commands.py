@@ -13,7 +13,7 @@ import httpx
 import pytest
 
 from gateway.cli.demo import free_port
-from tests.gateway.harness import CHAT
+from tests.support.harness import CHAT
 
 
 def run(*words: str, timeout: float = 60, **environ: str) -> subprocess.CompletedProcess[str]:

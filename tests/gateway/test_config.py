@@ -22,7 +22,7 @@ from gateway.config import (
     size,
 )
 from gateway.config.reader import NOT_WRITTEN
-from tests.gateway.harness import checked
+from tests.support.harness import checked
 
 GOOD = """
 [server]

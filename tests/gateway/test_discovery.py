@@ -15,8 +15,8 @@ from gateway.config import BreakerConfig, Config, DeploymentConfig, ModelConfig
 from gateway.upstream import discovery
 from gateway.upstream.discovery import Discovery
 from gateway.upstream.endpoints import Endpoint
-from tests.gateway.harness import CHAT, MODEL, Engine, Script, checked, gateway, until
-from tests.gateway.processes import answers, held
+from tests.support.harness import CHAT, MODEL, Engine, Script, checked, gateway, until
+from tests.support.processes import answers, held
 
 NAME = "engines.test"
 

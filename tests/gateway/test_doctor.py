@@ -26,7 +26,7 @@ from gateway.cli.doctor.heard import EngineAnswer, Heard, read, tokens, words
 from gateway.cli.doctor.judge import Finding, Severity, findings
 from gateway.cli.doctor.questions import QUESTIONS
 from gateway.cli.doctor.show import Report, document, status, tables
-from tests.gateway.harness import Quiet, checked, configured, cuts, engine, hangs, head, says, until, whole
+from tests.support.harness import Quiet, checked, configured, cuts, engine, hangs, head, says, until, whole
 
 PATIENCE = 0.8
 

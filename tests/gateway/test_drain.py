@@ -10,8 +10,8 @@ from pathlib import Path
 import httpx
 import pytest
 
-from tests.gateway.harness import CHAT, Asked, Engine, Script, chunk, engine, head, piece
-from tests.gateway.processes import Served, become, eventually, held, served, status, streaming, written
+from tests.support.harness import CHAT, Asked, Engine, Script, chunk, engine, head, piece
+from tests.support.processes import Served, become, eventually, held, served, status, streaming, written
 
 
 async def over(stack: AsyncExitStack, tmp_path: Path, script: Script, *lines: str) -> tuple[Served, Engine]:

@@ -7,7 +7,8 @@ import msgspec
 import pytest
 
 from gateway import config
-from tests.gateway.harness import (
+from tests.gateway.test_bad_input import is_error
+from tests.support.harness import (
     ANSWER,
     CHAT,
     STREAM,
@@ -28,7 +29,6 @@ from tests.gateway.harness import (
     until,
     whole,
 )
-from tests.gateway.test_bad_input import is_error
 
 STREAMED = CHAT | {"stream": True}
 BUSY = {"error": {"message": "The engine is currently busy", "type": "Service Unavailable", "param": None, "code": 503}}

@@ -23,8 +23,8 @@ from gateway.access.limits.redis import Redis
 from gateway.access.principal import Principal
 from gateway.config.tables import LimitsConfig
 from gateway.http.errors import RateLimited, Unavailable
-from tests.gateway.harness import until
-from tests.gateway.redis_server import RedisServer
+from tests.support.harness import until
+from tests.support.redis_server import RedisServer
 
 NOW = 50.0  # of the monotonic clock
 ALL = Principal(id="k", requests_per_minute=5, tokens_per_minute=1000, max_in_flight=2)

@@ -12,7 +12,8 @@ import pytest
 
 from gateway import config
 from gateway.observe.logs import RequestLog, handler
-from tests.gateway.harness import (
+from tests.gateway.test_keys import GOOD, PLAIN, ring
+from tests.support.harness import (
     ANSWER,
     CHAT,
     MODEL,
@@ -30,8 +31,7 @@ from tests.gateway.harness import (
     until,
     whole,
 )
-from tests.gateway.processes import answers, served, written
-from tests.gateway.test_keys import GOOD, PLAIN, ring
+from tests.support.processes import answers, served, written
 
 FIELDS = {
     *("time", "level", "event", "request_id", "trace_id", "method", "path", "model", "engine", "deployment"),

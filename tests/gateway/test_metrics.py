@@ -22,7 +22,9 @@ from gateway.observe.gauges import KINDS, GaugeCollector
 from gateway.observe.labels import OPERATIONS, OUTCOMES, operation, outcome
 from gateway.observe.metrics import Metrics
 from gateway.observe.worker_snapshots import STALE, GaugeReading, WorkerSnapshots
-from tests.gateway.harness import (
+from tests.gateway.test_keys import GOOD, PLAIN, ring
+from tests.gateway.test_workers import workers
+from tests.support.harness import (
     ANSWER,
     CHAT,
     MODEL,
@@ -44,9 +46,7 @@ from tests.gateway.harness import (
     until,
     whole,
 )
-from tests.gateway.processes import answers, eventually, served, written
-from tests.gateway.test_keys import GOOD, PLAIN, ring
-from tests.gateway.test_workers import workers
+from tests.support.processes import answers, eventually, served, written
 
 STREAMED = CHAT | {"stream": True}
 FAILED = {"error": {"message": "EngineCore died", "type": "InternalServerError", "param": None, "code": 500}}

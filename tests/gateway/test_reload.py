@@ -22,8 +22,8 @@ from gateway.config import (
     TimeoutsConfig,
 )
 from gateway.upstream.models import Catalog
-from tests.gateway.harness import Script, checked, engine
-from tests.gateway.processes import Served, answers, become, eventually, held, replace, served, streaming, written
+from tests.support.harness import Script, checked, engine
+from tests.support.processes import Served, answers, become, eventually, held, replace, served, streaming, written
 
 SOON = 2.5  # seconds
 

@@ -13,8 +13,8 @@ from gateway.http.errors import InvalidRequest, Unavailable
 from gateway.routing import least_busy, order_candidates, plan, plan_path, prefix, round_robin, weighted
 from gateway.upstream.endpoints import Endpoint
 from gateway.upstream.models import Candidate, Catalog, ModelRoute
-from tests.gateway.harness import checked
 from tests.gateway.test_catalog import call
+from tests.support.harness import checked
 
 SLOW_START = 10.0
 LATER = 1000.0  # when all are warm

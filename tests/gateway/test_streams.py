@@ -10,7 +10,8 @@ import pytest
 
 from gateway import config
 from gateway.upstream.health import HealthChecker
-from tests.gateway.harness import (
+from tests.gateway.test_bad_input import is_error
+from tests.support.harness import (
     ANSWER,
     CHAT,
     STREAM,
@@ -30,7 +31,6 @@ from tests.gateway.harness import (
     until,
     whole,
 )
-from tests.gateway.test_bad_input import is_error
 
 STREAMED = CHAT | {"stream": True}
 

@@ -9,9 +9,9 @@ import msgspec
 import pytest
 
 from gateway import config
-from tests.backends import recorded
 from tests.backends.test_native import load, names_in, vllm_stream, vllm_whole
-from tests.gateway.harness import (
+from tests.support import recorded
+from tests.support.harness import (
     END,
     FACTS,
     MODEL,

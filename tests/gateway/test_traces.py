@@ -10,8 +10,8 @@ from opentelemetry.proto.trace.v1.trace_pb2 import Span
 
 from gateway import config
 from gateway.config.tables import TelemetryConfig
-from tests.gateway.collector import Collector, attributes, over_http
-from tests.gateway.harness import (
+from tests.support.collector import Collector, attributes, over_http
+from tests.support.harness import (
     ANSWER,
     CHAT,
     STREAM,

@@ -41,8 +41,8 @@ from gateway.proxy import parse
 from gateway.upstream.connection import UpstreamConnectError
 from gateway.upstream.endpoints import Endpoint
 from gateway.upstream.models import Candidate
-from tests.gateway.collector import Collector, attributes, over_grpc, over_http
-from tests.gateway.harness import ANSWER, until
+from tests.support.collector import Collector, attributes, over_grpc, over_http
+from tests.support.harness import ANSWER, until
 
 CHAT = "/v1/chat/completions"
 ID = "4bf92f3577b34da6a3ce929d0e0e4736"

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from gateway.server.file_watcher import FileWatcher
-from tests.gateway.processes import eventually, replace
+from tests.support.processes import eventually, replace
 
 
 class Taken(list[str]):

@@ -9,9 +9,9 @@ from pathlib import Path
 
 import pytest
 
-from tests.gateway.harness import Engine, Script, engine
-from tests.gateway.processes import Served, answers, eventually, held, replace, served, streaming, written
 from tests.gateway.test_commands import run
+from tests.support.harness import Engine, Script, engine
+from tests.support.processes import Served, answers, eventually, held, replace, served, streaming, written
 
 pytestmark = pytest.mark.skipif(not Path("/proc/self/task").exists(), reason="workers are found by /proc")
 

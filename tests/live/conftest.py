@@ -19,9 +19,9 @@ import httpx
 import openai
 import pytest
 
-from tests.gateway.collector import Collector, over_http
 from tests.live import vllm_engine
 from tests.live.direct import Engine, engine_at
+from tests.support.collector import Collector, over_http
 
 MODEL = "live"
 NAMES = ["vllm", "tgi"]

@@ -9,9 +9,9 @@ import httpx
 import pytest
 from opentelemetry.proto.trace.v1.trace_pb2 import Span
 
-from tests.gateway.collector import attributes
 from tests.live import vllm_engine
 from tests.live.conftest import MODEL, Traced, free_port, wait_until_ready
+from tests.support.collector import attributes
 
 pytestmark = [pytest.mark.live, pytest.mark.timeout(400)]
 

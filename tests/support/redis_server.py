@@ -12,7 +12,7 @@ from typing import Any
 
 import redis
 
-from tests.redis_servers import program
+from tests.support.redis_servers import program
 
 
 class RedisServer:

@@ -16,7 +16,7 @@ from typing import Any
 import httpx
 
 from gateway.cli.demo import free_port
-from tests.gateway.harness import ANSWER, CHAT, END, STREAM, Asked, Script, head, piece, streamed, whole
+from tests.support.harness import ANSWER, CHAT, END, STREAM, Asked, Script, head, piece, streamed, whole
 
 PATIENCE = 15.0  # seconds, for what should take one or two
 

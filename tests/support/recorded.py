@@ -11,7 +11,7 @@ import re
 from pathlib import Path
 from typing import NamedTuple
 
-CASES = Path(__file__).parent / "cases"
+CASES = Path(__file__).parents[1] / "backends" / "cases"
 _MARK = re.compile(rb"\n*\n### RESPONSE[^\n]*\n")
 _BLANK_LINE = re.compile(rb"\r?\n\r?\n")
 
