@@ -3,7 +3,7 @@
 Written for `opentelemetry-sdk` and its OTLP exporters 1.40 to 1.45. Each is tried once, as tracing is set up:
 
 - A `ReadableSpan` can be made by its constructor, with the keywords of `SpanMaker`; its own docstring advises against
-  it. Otherwise the SDK's Tracer makes the spans, at five times the cost.
+  it. Otherwise the SDK's Tracer makes the spans, in 70 µs instead of 2 µs each.
 - An exporter's module has `encode_spans`, which its `OTLPSpanExporter` looks up there for each batch, and which gives
   for a span what `trace_wire.encoded` gives. Otherwise the SDK's own stays in place, at more than twice the cost.
 
