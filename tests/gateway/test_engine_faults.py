@@ -344,7 +344,7 @@ async def test_a_whole_answer_that_becomes_unreadable_half_way_is_a_502_and_not_
 
 
 async def test_a_model_that_writes_no_tool_call_is_not_held_against_its_engine() -> None:
-    """TGI says 422 to what a model wrote where a call was asked for (contract section 3.5)."""
+    """TGI says 422 to what a model wrote where a call was asked for (CONTRACT.md 3.5)."""
     empty = {"error": "Tool error: missing field `function`", "error_type": "tool_error"}
     tool = {"type": "function", "function": {"name": "f", "parameters": {"type": "object", "properties": {}}}}
     asked = CHAT | {"tools": [tool], "tool_choice": "required"}

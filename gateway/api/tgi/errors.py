@@ -1,7 +1,7 @@
 """How TGI tells of errors: one table from the gateway's errors to TGI's status, `error_type` and words.
 
-(Contract section 5.) What its router says before it has read a request is plain text, the rest `{"error",
-"error_type"}`, which in a stream is an event behind a status of 200 (contract section 4.4).
+(CONTRACT.md 5) What its router says before it has read a request is plain text, the rest `{"error",
+"error_type"}`, which in a stream is an event behind a status of 200 (CONTRACT.md 4.4).
 """
 
 from collections.abc import Sequence
