@@ -15,8 +15,9 @@ from gateway.access.guard import guarded
 from gateway.api import openai, ops
 from gateway.api import passthrough as passing
 from gateway.api.tgi import handlers as tgi
+from gateway.http.client import Client
 from gateway.http.errors import Internal, InvalidRequest, MethodNotAllowed, NotFound, PointsmanError
-from gateway.http.lifecycle import Handler, with_context
+from gateway.http.lifecycle import ASGI, Handler, with_context
 from gateway.services import Services
 
 EXPOSED = [
@@ -66,13 +67,16 @@ def create_app(services: Services) -> Litestar:
 def routes(services: Services) -> list[BaseRouteHandler]:
     """Return every path with its methods and its handler."""
 
+    def mount(app: ASGI, paths: tuple[str, ...]) -> BaseRouteHandler:
+        return Route(list(paths), copy_scope=False)(app)
+
     def open_to_all(handler: Handler, paths: tuple[str, ...], *methods: str) -> BaseRouteHandler:
-        return Route(list(paths), copy_scope=False)(with_context(services, handler, *methods))
+        return mount(with_context(services, Client, handler, *methods), paths)
 
     def route(handler: Handler, paths: tuple[str, ...], *methods: str) -> BaseRouteHandler:
         return open_to_all(guarded(services, handler), paths, *methods)
 
-    retrieve = with_context(services, guarded(services, openai.model(services)), "GET")
+    retrieve = with_context(services, Client, guarded(services, openai.model(services)), "GET")
 
     # Litestar gives path parameters to HTTP handlers only; such a handler may return an ASGI application.
     @get("/v1/models/{model_id:path}")
@@ -86,8 +90,8 @@ def routes(services: Services) -> list[BaseRouteHandler]:
         model,
         route(passing.json_path(services), passing.JSON_PATHS, "POST"),
         route(passing.form_path(services), passing.FORM_PATHS, "POST"),
-        open_to_all(tgi.generation(services), tgi.PATHS),
-        open_to_all(tgi.info(services), (tgi.INFO,)),
+        mount(tgi.generation(services), tgi.PATHS),
+        mount(tgi.info(services), (tgi.INFO,)),
         open_to_all(ops.alive(services), ("/healthz", "/health", "/ping"), "GET", "HEAD"),
         open_to_all(ops.ready(services), ("/readyz",), "GET", "HEAD"),
         open_to_all(ops.metrics(services), ("/metrics",), "GET", "HEAD"),

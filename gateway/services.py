@@ -113,7 +113,7 @@ class Services:
     def stop(self) -> None:
         """End what is in flight: its time is over."""
         for context in list(self.sweep.open):
-            context.stop(ShuttingDown("The gateway is shutting down.", headers={"retry-after": RETRY_AFTER}))
+            context.scope.cancel(ShuttingDown("The gateway is shutting down.", headers={"retry-after": RETRY_AFTER}))
 
 
 def lasting(config: Config) -> dict[str, object]:

@@ -9,7 +9,8 @@ from typing import NamedTuple, get_args
 from prometheus_client import CollectorRegistry, Counter, Histogram
 
 from gateway.http.context import Stage
-from gateway.observe.labels import GENERATIVE, Outcome
+from gateway.http.errors import Outcome
+from gateway.observe.labels import GENERATIVE
 
 DURATION = (0.01, 0.02, 0.04, 0.08, 0.16, 0.32, 0.64, 1.28, 2.56, 5.12, 10.24, 20.48, 40.96, 81.92)
 FIRST_TOKEN = (0.001, 0.005, 0.01, 0.02, 0.04, 0.06, 0.08, 0.1, 0.25, 0.5, 0.75, 1.0, 2.5, 5.0, 7.5, 10.0)

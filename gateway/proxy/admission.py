@@ -55,6 +55,10 @@ class Admission:
         found = self._room(candidates, new=False)
         return found and self._seat(found, new=False)
 
+    def join(self, candidate: Candidate) -> None:
+        """Take a permit at a deployment whether or not there is room: for what an attempt there waits for."""
+        self._seat(candidate, new=False)
+
     def give_back(self, candidate: Candidate) -> None:
         """Give back a place at a deployment."""
         candidate.endpoint.in_flight -= 1

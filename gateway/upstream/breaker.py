@@ -43,7 +43,7 @@ class Breaker:
         if half_open_probe:
             self._probe_until = 0.0
 
-    def succeeded(self, half_open_probe: bool, now: float) -> bool:
+    def record_success(self, half_open_probe: bool, now: float) -> bool:
         """Note a good answer; return whether that closes the circuit."""
         self._in_a_row = 0
         self._turn(now)
@@ -54,7 +54,7 @@ class Breaker:
             self._past, self._present = [0, 0], [0, 0]
         return closes
 
-    def failed(self, half_open_probe: bool, now: float) -> bool:
+    def record_failure(self, half_open_probe: bool, now: float) -> bool:
         """Note a failure; return whether that opens the circuit."""
         self._in_a_row += 1
         self._turn(now)

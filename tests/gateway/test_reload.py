@@ -128,7 +128,7 @@ def used() -> Catalog:
     endpoint.heard([Serves("own", "own", 100)], 0.0)
     endpoint.in_flight = 3
     for _ in range(5):
-        endpoint.breaker.failed(False, 10.0)
+        endpoint.breaker.record_failure(False, 10.0)
     assert not endpoint.breaker.allows(10.0)
     return catalog
 
@@ -152,7 +152,7 @@ def test_an_engine_that_stays_is_judged_by_the_rules_of_today() -> None:
     catalog = Catalog(of(ENGINE), 1)
     catalog.replace(of(ENGINE, breaker=BreakerConfig(failures=1, open=7.0), health=HealthConfig(slow_start=100.0)))
     (endpoint,) = catalog.endpoints
-    assert endpoint.breaker.failed(False, 10.0)
+    assert endpoint.breaker.record_failure(False, 10.0)
     assert not endpoint.breaker.allows(16.9)
     endpoint.heard([], 10.0)
     assert endpoint.share(60.0) == pytest.approx(0.5)

@@ -50,7 +50,7 @@ def fail(entry: ModelRoute, *those: str, now: float = LATER) -> None:
     """Open the breakers of some."""
     for name in those:
         for _ in range(5):
-            endpoint(entry, name).breaker.failed(endpoint(entry, name).breaker.began(now), now)
+            endpoint(entry, name).breaker.record_failure(endpoint(entry, name).breaker.began(now), now)
 
 
 # --- weighted ---------------------------------------------------------------------------------------------------
@@ -257,7 +257,7 @@ def test_a_long_wait_is_told_in_whole_seconds() -> None:
     breaker = endpoint(entry, "a").breaker
     fail(entry, "a")
     for now in (LATER + 1.0, LATER + 3.0):
-        breaker.failed(breaker.began(now), now)
+        breaker.record_failure(breaker.began(now), now)
     with pytest.raises(Unavailable) as raised:
         order_candidates(entry.candidates, entry, b"", LATER + 3.5, Random(1))
     assert raised.value.headers["retry-after"] == "4"  # 3.5 s are left

@@ -56,7 +56,11 @@ async def test_a_client_that_does_not_read_is_not_called_the_engines_silence_and
     async with over(endless, timeouts=times) as (front, behind):
         _, writer = await raw(front, STREAMED)
         try:
-            await until(lambda: any(context.writing for context in front.services.sweep.open))
+            await until(
+                lambda: any(
+                    context.open_stream and context.open_stream.writing for context in front.services.sweep.open
+                )
+            )
             (context,) = front.services.sweep.open
             await asyncio.sleep(0.4)
             assert context.stopped is None, "the engine was blamed for the client's slowness"
