@@ -95,6 +95,8 @@ async def _tell(failure: BaseException, context: RequestContext, client: Client)
 def _close(context: RequestContext, services: Services) -> None:
     release_all(context, services)
     if context.rate_limit is not None:
-        services.limiter.leave(context.rate_limit, context.usage.total_tokens if context.usage else 0, services.clock())
+        services.limiter.leave(
+            context.rate_limit, max(context.usage.total_tokens, 0) if context.usage else 0, services.clock()
+        )
     services.sweep.open.discard(context)
     services.records.add(context, services.clock(), services.wall(), services.loop)

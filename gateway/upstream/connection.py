@@ -14,7 +14,7 @@ import aiohttp
 from multidict import CIMultiDictProxy
 
 from gateway.config import TimeoutsConfig
-from gateway.http.errors import RETRY_AFTER, EngineFailed, Unavailable
+from gateway.http.errors import RETRY_AFTER, EngineFailed, Unavailable, UpstreamConnectError, UpstreamReset
 from gateway.upstream.endpoints import Endpoint
 
 # uvicorn, and so vLLM, closes an idle connection after 5 s: one that old must not be used again.
@@ -23,12 +23,6 @@ STALE = 0.25  # seconds, in which a connection that was closed before the reques
 MAX_DRAIN = 1.0  # seconds
 
 T = TypeVar("T")
-
-
-class UpstreamConnectError(Unavailable):
-    """No connection: the engine has not seen the request, so another may be asked."""
-
-    code = "engine_unreachable"
 
 
 class Drained(aiohttp.StreamReader):
@@ -205,10 +199,6 @@ async def _seam(waited: Awaitable[T], endpoint: Endpoint) -> T:
         return await waited
     except (TimeoutError, aiohttp.ClientError, OSError) as error:
         raise _mapped(error, endpoint) from error
-
-
-class UpstreamReset(EngineFailed):
-    """The engine closed the connection without an answer."""
 
 
 def _mapped(error: Exception, endpoint: Endpoint) -> EngineFailed | Unavailable:

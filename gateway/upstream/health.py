@@ -6,8 +6,8 @@ from collections.abc import Callable
 
 from backends.base import BackendError
 from gateway.config import HealthConfig
-from gateway.http.errors import EngineFailed, PointsmanError
-from gateway.upstream.connection import Upstream, UpstreamConnectError
+from gateway.http.errors import EngineFailed, PointsmanError, UpstreamConnectError
+from gateway.upstream.connection import Upstream
 from gateway.upstream.endpoints import Endpoint
 from gateway.upstream.models import Catalog
 

@@ -16,10 +16,9 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from backends.loads import Load
 from gateway import config
-from gateway.http.errors import ShuttingDown
 from gateway.observe.access_recorder import MOMENT
 from gateway.observe.gauges import KINDS, GaugeCollector
-from gateway.observe.labels import OPERATIONS, OUTCOMES, operation, outcome
+from gateway.observe.labels import OPERATIONS, operation
 from gateway.observe.metrics import Metrics
 from gateway.observe.worker_snapshots import STALE, GaugeReading, WorkerSnapshots
 from tests.gateway.test_keys import GOOD, PLAIN, ring
@@ -415,11 +414,3 @@ async def test_any_worker_answers_for_all_and_what_a_killed_one_counted_stays(tm
         await front.chat("m")
         await asyncio.sleep(2 * MOMENT)
         assert {await requests() for _ in range(8)} == {count + 1}
-
-
-def test_each_class_of_error_comes_before_the_one_that_it_is_of() -> None:
-    """Else its word would never be said: the first that fits is taken."""
-    kinds = [kind for kind, _ in OUTCOMES]
-    for place, kind in enumerate(kinds):
-        assert not any(issubclass(later, kind) for later in kinds[place + 1 :]), kind
-    assert outcome(ShuttingDown("Bye.")) == "aborted"

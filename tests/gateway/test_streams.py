@@ -9,6 +9,8 @@ import msgspec
 import pytest
 
 from gateway import config
+from gateway.http.context import RequestContext
+from gateway.http.sse import EventStream
 from gateway.upstream.health import HealthChecker
 from tests.gateway.test_bad_input import is_error
 from tests.support.harness import (
@@ -51,20 +53,20 @@ async def endless(asked: Any, writer: asyncio.StreamWriter) -> None:
         await writer.drain()
 
 
+def writing(context: RequestContext) -> bool:
+    return isinstance(context.open_stream, EventStream) and context.open_stream.writing
+
+
 async def test_a_client_that_does_not_read_is_not_called_the_engines_silence_and_ends_at_the_total() -> None:
     times = config.TimeoutsConfig(between_events=0.2, total=1.2, keep_alive=0.4)
     async with over(endless, timeouts=times) as (front, behind):
         _, writer = await raw(front, STREAMED)
         try:
-            await until(
-                lambda: any(
-                    context.open_stream and context.open_stream.writing for context in front.services.sweep.open
-                )
-            )
+            await until(lambda: any(map(writing, front.services.sweep.open)))
             (context,) = front.services.sweep.open
             await asyncio.sleep(0.4)
-            assert context.stopped is None, "the engine was blamed for the client's slowness"
-            await until(lambda: context.stopped is not None)
+            assert context.scope.reason is None, "the engine was blamed for the client's slowness"
+            await until(lambda: context.scope.reason is not None)
             await until(lambda: behind.left == 1)
             await until(lambda: front.services.sweep.open == set())
         finally:
