@@ -32,6 +32,7 @@ from gateway.http.errors import (
     RateLimited,
     Unauthorized,
     Unavailable,
+    UpstreamConnectError,
     UpstreamIdleTimeout,
 )
 from gateway.observe import trace_export, tracing
@@ -39,7 +40,6 @@ from gateway.observe.trace_context import Trace, client_trace
 from gateway.observe.trace_spans import Spans
 from gateway.observe.trace_wire import encoded
 from gateway.proxy import parse
-from gateway.upstream.connection import UpstreamConnectError
 from gateway.upstream.endpoints import Endpoint
 from gateway.upstream.models import Candidate
 from tests.support.collector import Collector, attributes, over_grpc, over_http
