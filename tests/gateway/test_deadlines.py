@@ -86,7 +86,7 @@ async def test_a_client_that_leaves_while_a_silence_is_dealt_with_is_not_forgott
     clock = Clock()
     one = timer(clock)
     task = waiting(one)
-    scope = CancelScope(task)  # type: ignore[arg-type]  # whatever the task returns
+    scope = CancelScope(task)
     await asyncio.sleep(0)
     one.check(3.0)
     scope.cancel(ClientDisconnected())
@@ -117,7 +117,7 @@ async def test_of_several_reasons_the_highest_stays(first: Reason, second: Reaso
         raise AssertionError("it never ends by itself")
 
     task = asyncio.ensure_future(request())
-    scope = CancelScope(task)  # type: ignore[arg-type]  # whatever the task returns
+    scope = CancelScope(task)
     await asyncio.sleep(0)
     scope.cancel(first())
     scope.cancel(second())
