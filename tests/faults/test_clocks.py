@@ -12,8 +12,8 @@ import pytest
 from gateway import config
 from tests.faults.ground import Ground, assert_clean, ground
 from tests.faults.strikes import after_first_event
-from tests.gateway.test_keys import GOOD, at, changed, ring
 from tests.support.harness import CHAT, END, STREAM, Engine, configured, engine, piece
+from tests.support.keys import GOOD, at, changed, ring
 from tests.support.processes import answers
 
 HOUR = 3600.0

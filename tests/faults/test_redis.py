@@ -15,9 +15,9 @@ import pytest
 from gateway.access.limits import redis as in_redis
 from gateway.config.tables import LimitsConfig
 from tests.faults.ground import Ground, assert_clean, ground
-from tests.gateway.test_keys import GOOD, changed, ring
 from tests.support import redis_servers
 from tests.support.harness import CHAT, configured, engine, until
+from tests.support.keys import GOOD, changed, ring
 from tests.support.processes import answers
 
 CLIENTS = 20

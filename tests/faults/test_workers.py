@@ -11,9 +11,8 @@ from time import monotonic
 
 from tests.faults.process import Process, assert_settled, process
 from tests.faults.wire import Client, connected
-from tests.gateway.test_workers import workers
 from tests.support.harness import CHAT, STREAM, engine, until
-from tests.support.processes import answers, eventually, held
+from tests.support.processes import answers, eventually, held, workers
 
 EACH = 20  # streams of each worker
 

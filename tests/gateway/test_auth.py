@@ -9,8 +9,8 @@ from gateway.access.auth import allow, authenticate, require_admin
 from gateway.access.principal import ANYBODY, Principal
 from gateway.http.context import RequestContext
 from gateway.http.errors import Forbidden, Unauthorized
-from tests.gateway.test_keys import GOOD, NOW, PLAIN, SECRET, ring
 from tests.support.harness import ANSWER, CHAT, over, says, whole
+from tests.support.keys import GOOD, NOW, PLAIN, SECRET, ring
 
 
 def asking(headers: dict[bytes, bytes]) -> RequestContext:

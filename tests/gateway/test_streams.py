@@ -10,7 +10,7 @@ import pytest
 
 from gateway import config
 from gateway.upstream.health import HealthChecker
-from tests.gateway.test_bad_input import is_error
+from tests.support.errors import is_error
 from tests.support.harness import (
     ANSWER,
     CHAT,
