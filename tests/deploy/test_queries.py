@@ -10,7 +10,7 @@ from gateway.observe.instruments import STAGES
 from gateway.observe.labels import Outcome
 from tests.deploy.promql import conditions, grouped, series
 from tests.deploy.promtool import dashboard, promtool, rules
-from tests.deploy.scraped import scrape
+from tests.deploy.series import scrape
 
 # Series that the queries may name although no gateway has them yet: take each away as it comes.
 AWAITED: dict[str, set[str]] = {}

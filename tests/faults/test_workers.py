@@ -9,8 +9,8 @@ from contextlib import AsyncExitStack
 from pathlib import Path
 from time import monotonic
 
-from tests.faults.process import Process, assert_settled, process
-from tests.faults.wire import Client, connected
+from tests.faults.gateway_process import Process, assert_settled, process
+from tests.faults.raw_client import Client, connected
 from tests.support.harness import CHAT, STREAM, engine, until
 from tests.support.processes import answers, eventually, held, workers
 
