@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from backends.schema import ResponseFormat
 from backends.tgi import TGI
 from backends.tgi.grammars import JSON_DEPTH, for_vllm, json_object
-from tests.backends.test_openai import TOOL, chat, text
+from tests.support.dialects import TOOL, chat, text
 
 BACKEND = TGI()
 SCHEMA = {"type": "object", "properties": {"a": {"type": "integer"}}}

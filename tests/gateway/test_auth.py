@@ -10,8 +10,8 @@ from gateway.access.principal import ANYBODY, Principal
 from gateway.http.cancel import CancelScope
 from gateway.http.context import RequestContext, Timing
 from gateway.http.errors import Forbidden, Unauthorized
-from tests.gateway.test_keys import GOOD, NOW, PLAIN, SECRET, ring
 from tests.support.harness import ANSWER, CHAT, over, says, whole
+from tests.support.keys import GOOD, NOW, PLAIN, SECRET, ring
 
 
 def asking(headers: dict[bytes, bytes]) -> RequestContext:

@@ -12,7 +12,6 @@ import pytest
 
 from gateway import config
 from gateway.observe.logs import RequestLog, handler
-from tests.gateway.test_keys import GOOD, PLAIN, ring
 from tests.support.harness import (
     ANSWER,
     CHAT,
@@ -31,6 +30,7 @@ from tests.support.harness import (
     until,
     whole,
 )
+from tests.support.keys import GOOD, PLAIN, ring
 from tests.support.processes import answers, served, written
 
 FIELDS = {

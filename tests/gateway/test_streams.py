@@ -12,7 +12,7 @@ from gateway import config
 from gateway.http.context import RequestContext
 from gateway.http.sse import EventStream
 from gateway.upstream.health import HealthChecker
-from tests.gateway.test_bad_input import is_error
+from tests.support.errors import is_error
 from tests.support.harness import (
     ANSWER,
     CHAT,

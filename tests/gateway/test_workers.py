@@ -9,18 +9,10 @@ from pathlib import Path
 
 import pytest
 
-from tests.gateway.test_commands import run
 from tests.support.harness import Engine, Script, engine
-from tests.support.processes import Served, answers, eventually, held, replace, served, streaming, written
+from tests.support.processes import Served, answers, eventually, held, replace, run, served, streaming, workers, written
 
 pytestmark = pytest.mark.skipif(not Path("/proc/self/task").exists(), reason="workers are found by /proc")
-
-
-def workers(front: Served) -> set[int]:
-    """Return the workers' process ids; another child of the supervisor's is Python's own resource tracker."""
-    pid = front.process.pid
-    children = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
-    return {int(child) for child in children if b"spawn_main" in Path(f"/proc/{child}/cmdline").read_bytes()}
 
 
 def refuses(port: int) -> bool:

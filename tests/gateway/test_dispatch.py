@@ -13,9 +13,8 @@ import pytest
 from gateway import config
 from gateway.upstream.breaker import Breaker
 from gateway.upstream.endpoints import Endpoint
-from tests.gateway.test_bad_input import is_error
-from tests.gateway.test_engine_faults import BUSY, DEAD, DONE, TGI_BUSY, TGI_CHUNK, TGI_FAILED, event
-from tests.gateway.test_tgi_api import as_sent, ask, plays
+from tests.support.engine_answers import BUSY, DEAD, DONE, TGI_BUSY, TGI_CHUNK, TGI_FAILED, event
+from tests.support.errors import is_error
 from tests.support.harness import (
     ANSWER,
     CHAT,
@@ -37,6 +36,7 @@ from tests.support.harness import (
     until,
     whole,
 )
+from tests.support.tgi_recorded import as_sent, ask, plays
 
 STREAMED = CHAT | {"stream": True}
 ONE_STRIKE = config.BreakerConfig(failures=1, open=60.0, most_open=60.0)
