@@ -5,7 +5,6 @@ import asyncio
 from gateway import config
 from gateway.access.principal import Principal
 from gateway.http.context import RequestContext
-from tests.gateway.test_attempts import pair
 from tests.support.harness import (
     END,
     STREAM,
@@ -20,6 +19,7 @@ from tests.support.harness import (
     piece,
     until,
 )
+from tests.support.pairs import pair
 
 STREAMED = {"model": "tiny", "messages": [{"role": "user", "content": "hi"}], "stream": True}
 TOKENS = 1000
