@@ -1,4 +1,4 @@
-"""Step 1: the application. Which path is answered by whom, and what lives as long as the server does."""
+"""The application. Which path is answered by whom, and what lives as long as the server does."""
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager

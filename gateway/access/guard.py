@@ -1,4 +1,4 @@
-"""Steps 2b and 2c: who asks, and whether that key may ask now. It stands before every path but the operators' own."""
+"""Who asks, and whether that key may ask now. It stands before every path but the operators' own."""
 
 from gateway.access.auth import authenticate
 from gateway.http.body import Receive

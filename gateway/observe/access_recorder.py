@@ -1,4 +1,4 @@
-"""Step 10: what there is to say of each request that has ended, once, and of several at a time.
+"""What there is to say of each request that has ended, once, and of several at a time.
 
 A metric, a span and a line of the log cost half as much right after those of another request; so they wait for one
 another, for a moment.

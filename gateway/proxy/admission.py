@@ -1,4 +1,4 @@
-"""Step 7a: how much is in flight, in all and at each deployment, and who waits for room.
+"""How much is in flight, in all and at each deployment, and who waits for room.
 
 A request holds a place in all from its first try to its end, and a place at a deployment for each try: both are given
 back when the answer has ended, streams included. Who finds no room waits in one bounded queue, the better tier first,

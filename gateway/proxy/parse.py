@@ -1,4 +1,4 @@
-"""Step 5: the body's bytes to a Call, or an error that names the field.
+"""The body's bytes to a Call, or an error that names the field.
 
 One validation, before an engine is chosen: the engines disagree on types and ranges, and on what they drop in
 silence (CONTRACT.md 0). The whole body is kept beside the typed view, so that unknown fields survive.
