@@ -4,6 +4,7 @@ import asyncio
 from collections.abc import Awaitable, Callable
 from typing import Any
 
+from gateway.http.cancel import CancelScope
 from gateway.http.context import RequestContext
 from gateway.http.deadlines import IdleTimer
 from gateway.http.errors import BodyTooLarge, ClientDisconnected, RequestTimeout, UnsupportedMedia
@@ -80,12 +81,7 @@ class cancel_on_disconnect:
         self._beginning = context.scope.task.get_loop().call_soon(self._begin)
 
     def _begin(self) -> None:
-        self._listener = self._context.scope.task.get_loop().create_task(self._listen())
-
-    async def _listen(self) -> None:
-        while (await self._receive())["type"] != "http.disconnect":
-            pass
-        self._context.scope.cancel(ClientDisconnected())
+        self._listener = self._context.scope.task.get_loop().create_task(_listen(self._context.scope, self._receive))
 
     def __enter__(self) -> None: ...
 
@@ -93,3 +89,9 @@ class cancel_on_disconnect:
         self._beginning.cancel()
         if self._listener is not None:
             self._listener.cancel()
+
+
+async def _listen(scope: CancelScope, receive: Receive) -> None:
+    while (await receive())["type"] != "http.disconnect":
+        pass
+    scope.cancel(ClientDisconnected())

@@ -3,7 +3,7 @@
 from backends.base import BackendError
 from gateway.http.context import Attempt, RequestContext
 from gateway.http.deadlines import IdleTimer
-from gateway.http.errors import PointsmanError, UpstreamIdleTimeout, from_backend
+from gateway.http.errors import PointsmanError, from_backend
 from gateway.services import Services
 from gateway.upstream.connection import Reply
 
@@ -21,7 +21,7 @@ class EngineClient:
         self.backend = self.endpoint.backend
         self.clock = services.clock
         self.timing = context.timing
-        self.timer = IdleTimer(limit, services.clock, self._silent)
+        self.timer = IdleTimer(limit, services.clock, self.endpoint.silence)
         context.idle_timers.append(self.timer)
         self._upstream = services.upstream
         trace = context.trace.headers(attempt.number, self.endpoint.engine)
@@ -76,6 +76,3 @@ class EngineClient:
         if not isinstance(failure, BackendError):
             raise TypeError(f"a request that is no call was answered with {failure!r}")
         return from_backend(failure)
-
-    def _silent(self, limit: float) -> UpstreamIdleTimeout:
-        return UpstreamIdleTimeout(f"The engine {self.endpoint.name} was silent for {limit:g} s.")

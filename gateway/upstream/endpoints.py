@@ -8,6 +8,7 @@ from backends import BACKENDS
 from backends.base import Backend, Served
 from backends.loads import Load
 from gateway.config import BreakerConfig, DeploymentConfig
+from gateway.http.errors import UpstreamIdleTimeout
 from gateway.upstream.breaker import Breaker
 
 log = logging.getLogger("pointsman")
@@ -74,6 +75,10 @@ class Endpoint:
         """Return why it is not ready."""
         left = self.breaker.open_until - now
         return self.trouble if self.breaker.allows(now) else f"it failed too often, and is left alone for {left:.1f} s"
+
+    def silence(self, limit: float) -> UpstreamIdleTimeout:
+        """Return the error of having been silent for so many seconds."""
+        return UpstreamIdleTimeout(f"The engine {self.name} was silent for {limit:g} s.")
 
     @property
     def load(self) -> float:
