@@ -128,7 +128,7 @@ class Form:
         return self._between.join(parts)
 
 
-class PassedReply:
+class ForwardedReply:
     """An engine's answer of status 200, of which only the head has come."""
 
     def __init__(self, client: EngineClient, reply: Reply) -> None:
@@ -166,14 +166,14 @@ class Passthrough:
         now, random = self._services.clock(), self._services.random
         return plan_path(self._context.path, self._body.head, prepared.route, prepared.pin, now, random)
 
-    async def open(self, attempt: Attempt, context: RequestContext) -> PassedReply:
+    async def open(self, attempt: Attempt, context: RequestContext) -> ForwardedReply:
         """Ask the engine of an attempt; return the answer, if it is one. Raises PointsmanError."""
         limit = self._services.config.timeouts.first_event if context.streamed else NEVER
         client = EngineClient(attempt, context, self._services, limit)
         content_type = context.headers.get(b"content-type", b"").decode("latin-1")
         reply = await client.post(context.path, self._body.write(attempt.candidate.model), content_type)
         if reply.status == 200:
-            return PassedReply(client, reply)
+            return ForwardedReply(client, reply)
         try:
             body = await client.read(reply)
         finally:
@@ -183,7 +183,7 @@ class Passthrough:
             failure.passthrough_body = UpstreamErrorBody(reply.status, body, _kind(reply))
         raise failure
 
-    async def send(self, answer: PassedReply) -> None:
+    async def send(self, answer: ForwardedReply) -> None:
         """Write the answer as it comes, with the client's name for the model."""
         if answer.reply.headers.get("content-type", "").startswith("text/event-stream"):
             await self._stream(answer.client, answer.reply)

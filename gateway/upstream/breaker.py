@@ -28,6 +28,11 @@ class Breaker:
         """Whether a request may go there."""
         return now >= self.open_until and now >= self._probe_until
 
+    def describe(self, now: float) -> str:
+        """Return in words why it is open."""
+        left = max(self.open_until, self._probe_until) - now
+        return f"circuit open for another {left:.1f} s ({self._in_a_row} consecutive failures)"
+
     def began(self, now: float) -> bool:
         """Note that a request goes there; return whether it is the half-open probe, which its end needs.
 

@@ -7,7 +7,7 @@ is an event behind a status of 200.
 from dataclasses import dataclass
 
 from backends.inbound.tgi import serde
-from backends.inbound.tgi import translate as native
+from backends.inbound.tgi import translate as inbound
 from backends.sse import event
 from gateway.http.body import JSON
 from gateway.http.errors import InvalidRequest, PointsmanError, TgiForm
@@ -40,5 +40,5 @@ def render(error: PointsmanError) -> Rendered:
     status, words = form.status or error.status, form.words.replace("{}", error.message)
     if form.plain:
         return Rendered(status, words.encode(), TEXT)
-    body = native.error(words, form.error_type or error.type)
+    body = inbound.error(words, form.error_type or error.type)
     return Rendered(status, body, JSON, event(body))

@@ -11,7 +11,7 @@ from typing import Protocol
 from msgspec import Raw
 
 from backends.inbound.tgi import serde
-from backends.inbound.tgi import translate as native
+from backends.inbound.tgi import translate as inbound
 from backends.inbound.tgi.wire import TgiRequest
 from gateway.access.guard import admit
 from gateway.api.tgi.client import TgiClient, TgiEventStream
@@ -31,7 +31,7 @@ from gateway.routing import order_candidates, pinned
 from gateway.services import Services
 from gateway.upstream.models import Candidate
 
-PATHS = (native.WHOLE, native.STREAM, native.COMPAT_PATH)
+PATHS = (inbound.WHOLE, inbound.STREAM, inbound.COMPAT_PATH)
 INFO = "/info"
 
 Vocabularies = dict[tuple[str, str], Names]  # of each deployment's models
@@ -75,10 +75,10 @@ class TgiGeneration:
     def _read(self) -> InvalidRequest | None:
         """Read the request; return what the translation has against it."""
         try:
-            self._request = native.read(self._context.path, self._body)
+            self._request = inbound.read(self._context.path, self._body)
         except serde.Rejected as rejected:
             return Misread(rejected)
-        words = native.refusal(self._request)
+        words = inbound.refusal(self._request)
         return InvalidRequest(words) if words else None
 
     def prepare(self, prepared: Prepared) -> None:

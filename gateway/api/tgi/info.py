@@ -1,6 +1,6 @@
 """What `GET /info` says: a TGI's own words if there is one, else what is known of the vLLM (CONTRACT.md 1)."""
 
-from backends.inbound.tgi import translate as native
+from backends.inbound.tgi import translate as inbound
 from gateway.http.context import Attempt, RequestContext
 from gateway.http.errors import RETRY_AFTER, PointsmanError, Unavailable
 from gateway.proxy.engine_client import EngineClient
@@ -26,7 +26,7 @@ async def description(route: ModelRoute, pin: str | None, context: RequestContex
     candidate = next((candidate for candidate in candidates if candidate.max_model_len), candidates[0])
     if candidate.max_model_len is None:
         raise Unavailable("No engine has answered yet.", headers={"retry-after": RETRY_AFTER})
-    return native.info(candidate.model, candidate.max_model_len)
+    return inbound.info(candidate.model, candidate.max_model_len)
 
 
 async def _ask(client: EngineClient) -> tuple[Attempt, bytes]:

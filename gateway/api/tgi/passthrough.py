@@ -5,7 +5,7 @@ Only what counts the tokens is looked at, and asked for where the client has not
 
 from backends.base import BackendError
 from backends.failures import CUT
-from backends.inbound.tgi import translate as native
+from backends.inbound.tgi import translate as inbound
 from backends.inbound.tgi.passthrough import DetailsFilter, usage
 from backends.inbound.tgi.wire import TgiRequest
 from backends.schema import Usage
@@ -38,26 +38,26 @@ class TgiPassthrough:
         self._hidden = request is not None and request.stream and not request.parameters.details
         self._client = client
 
-    async def open(self, path: str) -> "PassedWhole | PassedStream":
+    async def open(self, path: str) -> "ForwardedAnswer | ForwardedStream":
         """Ask the engine; return its answer, whole or begun. Raises PointsmanError."""
         body = self._body
         if self._hidden:  # the details are asked for all the same, and taken out again: they count the prompt
-            body = native.with_details(body)
+            body = inbound.with_details(body)
         reply = await self._client.post(path, body)
         try:
             if not reply.headers.get("content-type", "").startswith(EVENTS):
                 return await self._whole(reply)
-            stream = PassedStream(self._client, reply, self._hidden)
+            stream = ForwardedStream(self._client, reply, self._hidden)
             await stream.begin()
         except BaseException:
             reply.close()
             raise
         return stream
 
-    async def _whole(self, reply: Reply) -> "PassedWhole":
+    async def _whole(self, reply: Reply) -> "ForwardedAnswer":
         body = await self._client.read(reply)
         if reply.status == 200:
-            return PassedWhole(reply, body)
+            return ForwardedAnswer(reply, body)
         failure = self._client.failure(reply, body)
         kind = reply.headers.get("content-type", "")
         if reply.status in OWN_STATUSES and kind.startswith(("application/json", "text/plain")):
@@ -65,7 +65,7 @@ class TgiPassthrough:
         raise failure
 
 
-class PassedWhole:
+class ForwardedAnswer:
     """A whole answer of a TGI's, with what its headers count."""
 
     def __init__(self, reply: Reply, body: bytes) -> None:
@@ -90,7 +90,7 @@ class PassedWhole:
         self._reply.close()
 
 
-class PassedStream:
+class ForwardedStream:
     """A TGI's stream on its way to the client."""
 
     def __init__(self, client: TgiEngineClient, reply: Reply, hidden: bool) -> None:

@@ -7,7 +7,7 @@ import asyncio
 from random import Random
 
 from backends.base import BackendError
-from backends.inbound.tgi import translate as native
+from backends.inbound.tgi import translate as inbound
 from backends.inbound.tgi.answers import StreamReader, StreamWriter, Whole, unnamed
 from backends.inbound.tgi.passthrough import usage
 from backends.inbound.tgi.wire import TgiRequest
@@ -37,9 +37,9 @@ class Vocabulary:
         wanted = sorted(tokens)
         for start in range(0, len(wanted), MAX_CONCURRENT):
             some = wanted[start : start + MAX_CONCURRENT]
-            questions = [client.ask_beside(native.name_request(token, model)) for token in some]
+            questions = [client.ask_beside(inbound.name_request(token, model)) for token in some]
             for token, body in zip(some, await asyncio.gather(*questions), strict=True):
-                self.names[token] = native.named(body)
+                self.names[token] = inbound.named(body)
 
 
 class Translation:
@@ -51,14 +51,14 @@ class Translation:
         self._client = client
         self._model = client.attempt.candidate.model
 
-    async def open(self, random: Random) -> "TranslatedWhole | TranslatedStream":
+    async def open(self, random: Random) -> "TranslatedAnswer | TranslatedStream":
         """Ask the engine; return its answer, whole or begun. Raises PointsmanError."""
         request, client = self._request, self._client
         context_length = await self._context_length()
         seed = request.parameters.seed
         if seed is None:
             seed = random.getrandbits(63)
-        upstream = native.encode(request, self._model, context_length, seed)
+        upstream = inbound.encode(request, self._model, context_length, seed)
         client.attempt.adapted = upstream.adapted
         reply = await client.post(upstream.path, upstream.body)
         try:
@@ -70,7 +70,7 @@ class Translation:
             reply.close()
             raise
 
-    async def _begun(self, reply: Reply, seed: int) -> "TranslatedWhole | TranslatedStream":
+    async def _begun(self, reply: Reply, seed: int) -> "TranslatedAnswer | TranslatedStream":
         if reply.status != 200:
             raise self._client.failure(reply, await self._client.read(reply))
         if self._request.stream:
@@ -80,20 +80,20 @@ class Translation:
         whole = Whole(self._request, seed, await self._client.read(reply))
         reply.close()
         await self._vocabulary.add(whole.unnamed(self._vocabulary.names))
-        return TranslatedWhole(self._request, whole, self._vocabulary.names, self._client)
+        return TranslatedAnswer(self._request, whole, self._vocabulary.names, self._client)
 
     async def _context_length(self) -> int:
         """Return the context's length. Raises InvalidRequest if prompt and answer do not fit: vLLM would cut."""
         length = self._client.attempt.candidate.max_model_len
-        if length is not None and not native.may_not_fit(self._request, length):
+        if length is not None and not inbound.may_not_fit(self._request, length):
             return length
-        counted = native.counted(await self._client.ask_beside(native.count_request(self._request, self._model)))
-        if words := native.too_long(self._request, counted.max_model_len, counted.count):
+        counted = inbound.counted(await self._client.ask_beside(inbound.count_request(self._request, self._model)))
+        if words := inbound.too_long(self._request, counted.max_model_len, counted.count):
             raise InvalidRequest(words)
         return counted.max_model_len
 
 
-class TranslatedWhole:
+class TranslatedAnswer:
     """A vLLM's whole answer, and how TGI would have said it."""
 
     def __init__(self, request: TgiRequest, whole: Whole, names: Names, client: TgiEngineClient) -> None:

@@ -1,7 +1,7 @@
 """The engine's side of TGI's own API."""
 
 from backends.base import UpstreamRequest
-from backends.inbound.tgi import translate as native
+from backends.inbound.tgi import translate as inbound
 from gateway.http.context import NEVER, Attempt, RequestContext
 from gateway.http.errors import PointsmanError
 from gateway.proxy.engine_client import EngineClient
@@ -36,11 +36,11 @@ class TgiEngineClient(EngineClient):
         try:
             return await ask_within(self.attempt, request.path, question, self._context, self._services)
         except PointsmanError as error:
-            error.message = native.in_tgis_names(error.message)
+            error.message = inbound.in_tgis_names(error.message)
             raise
 
     def failure(self, reply: Reply, body: bytes) -> PointsmanError:
         """Return what an answer means whose status is not 200."""
         failure = super().failure(reply, body)
-        failure.message = native.in_tgis_names(failure.message)
+        failure.message = inbound.in_tgis_names(failure.message)
         return failure
