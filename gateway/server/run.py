@@ -66,7 +66,7 @@ def serve(chosen: uvicorn.Config, door: socket.socket) -> int:
         server.run(sockets=[door])
     except SystemExit:  # it has said why; its status would mean something else here
         return 1
-    return 0 if server.started else 1
+    return 0 if server.started and not server.lifespan.should_exit else 1  # it started, and ended in order
 
 
 def supervise(chosen: uvicorn.Config, door: socket.socket) -> int:
@@ -119,7 +119,9 @@ def worker(given: ConfigSource, config: Config, shared: Path | None) -> Litestar
     to_stderr(sys.stderr)
     services = collaborators.make(config, shared=shared)
     app = create_app(services)
-    app.on_startup.append(Drain(services).listen)
+    drain = Drain(services)
+    app.on_startup.append(drain.listen)
+    services.supervisor.gave_up = drain.begin
     watch_files(given, services)
     # What is there now stays: with it out of the collector's sight, and fewer rounds, a request costs a sixth less.
     gc.freeze()
@@ -130,7 +132,7 @@ def worker(given: ConfigSource, config: Config, shared: Path | None) -> Litestar
 def watch_files(given: ConfigSource, services: Services) -> None:
     """Have the files looked at: what changes in them is in force without a restart."""
     if given.path:
-        take = services.discovery.take
+        take = services.reload.take
         services.files.append(FileWatcher(given.path, lambda text: take(given.config(text))))
     if services.config.auth.keys_file:
         path = Path(services.config.auth.keys_file)
