@@ -61,6 +61,10 @@ class DeadlineSweeper:
         self._comments: set[asyncio.Task[None]] = set()
         self.open: set[RequestContext] = set()
 
+    def follow(self, timeouts: TimeoutsConfig) -> None:
+        """Take over changed time-outs. Of these it reads `keep_alive`; the others are each request's own."""
+        self.keep_alive = timeouts.keep_alive
+
     async def run(self) -> None:
         """Look over the open requests several times in each keep-alive, at least twice a second."""
         while True:

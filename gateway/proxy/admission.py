@@ -40,6 +40,11 @@ class Admission:
         self._waiting: list[Waiter] = []
         self._number = 0
 
+    def follow(self, bounds: AdmissionConfig) -> None:
+        """Take over changed bounds: who waits is given the room that there is now."""
+        self.bounds = bounds
+        self.call_up()
+
     @property
     def waiting(self) -> int:
         """How many requests wait."""

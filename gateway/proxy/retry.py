@@ -21,6 +21,10 @@ class Budget:
         self.share = share
         self._saved = MAX_SAVED
 
+    def follow(self, share: float) -> None:
+        """Take over a changed share, as a fraction; what is saved stays."""
+        self.share = share
+
     def earn(self) -> None:
         """Note a request."""
         self._saved = min(self._saved + self.share, MAX_SAVED)

@@ -139,3 +139,8 @@ def server_fault(server: Any) -> str:
     if not isinstance(getattr(getattr(server, "server_state", None), "connections", None), set):
         return "Server has no set of connections"
     return ""
+
+
+def shutdown_failed(server: uvicorn.Server) -> bool:
+    """Whether the application said at its end that it had failed; False where uvicorn does not tell."""
+    return bool(getattr(getattr(server, "lifespan", None), "should_exit", False))

@@ -58,8 +58,8 @@ class Endpoint:
 
     def is_for(self, deployment: DeploymentConfig) -> bool:
         """Whether it is the engine that a configuration names: what differs can be adopted."""
-        mine = self.deployment
-        return all(getattr(mine, name) == getattr(deployment, name) for name in ("name", "engine", "url", "api_key"))
+        mine, identity = self.deployment, ("name", "engine", "url", "api_key", "address")
+        return all(getattr(mine, name) == getattr(deployment, name) for name in identity)
 
     def at(self, path: str) -> URL:
         """Return the URL of a path; made once, as taking a text apart costs each request."""
