@@ -38,7 +38,12 @@ class Spans:
         """Return the span of a request and those of its tries; `now` is both on the monotonic clock and `wall`."""
         one = _Request(context, trace, notes, round(wall * NANOSECONDS) - round(now * NANOSECONDS), now)
         tries = [self._try(one, attempt, place) for place, attempt in enumerate(context.attempts)]
-        return [self._request(one), *tries]
+        questions = [
+            self._try(_Request(sub, trace, Notes(), one.shift, now), attempt, place)
+            for sub in context.beside
+            for place, attempt in enumerate(sub.attempts)
+        ]
+        return [self._request(one), *tries, *questions]
 
     def _request(self, one: "_Request") -> ReadableSpan:
         context = one.request
@@ -50,7 +55,7 @@ class Spans:
             events=one.events(),
             kind=SpanKind.SERVER,
             status=_server_status(context.failure),
-            start_time=one.at(context.began),
+            start_time=one.at(context.timing.began),
             end_time=one.at(one.now),
         )
 
@@ -61,7 +66,7 @@ class Spans:
             attributes |= one.notes.content()
         return self._make(
             name=trace_attributes.try_name(context),
-            context=one.context(one.trace.try_span(place)),
+            context=one.context(one.trace.try_span(attempt.number)),
             parent=one.own,
             attributes=attributes,
             events=one.try_events(attempt),
@@ -80,14 +85,14 @@ class _Request:
         self.trace = trace
         self.notes = notes
         self.now = now
-        self._shift = shift
+        self.shift = shift
         self._state = TraceState.from_header([trace.state]) if trace.state else None
         self.own = self.context(trace.span)
         self.parent = SpanContext(trace.id, trace.parent, True, SAMPLED, self._state) if trace.parent else None
 
     def at(self, time: float) -> int:
         """Return a monotonic time as Unix nanoseconds."""
-        return round(time * NANOSECONDS) + self._shift
+        return round(time * NANOSECONDS) + self.shift
 
     def context(self, span: int) -> SpanContext:
         """Return the context of a span of this trace."""
@@ -103,8 +108,8 @@ class _Request:
         if attempt.adapted:
             adapted = {"pointsman.adapted.parameters": attempt.adapted}
             events.append(Event("pointsman.adapted", adapted, self.at(attempt.began)))
-        if attempt is self.request.answering and self.request.first:
-            events.append(Event("pointsman.first_token", {}, self.at(self.request.first)))
+        if attempt is self.request.answering and self.request.timing.first_event_at:
+            events.append(Event("pointsman.first_token", {}, self.at(self.request.timing.first_event_at)))
         return events
 
 

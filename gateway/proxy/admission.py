@@ -1,4 +1,4 @@
-"""Step 7a: how much is in flight, in all and at each deployment, and who waits for room.
+"""How much is in flight, in all and at each deployment, and who waits for room.
 
 A request holds a place in all from its first try to its end, and a place at a deployment for each try: both are given
 back when the answer has ended, streams included. Who finds no room waits in one bounded queue, the better tier first,
@@ -40,6 +40,11 @@ class Admission:
         self._waiting: list[Waiter] = []
         self._number = 0
 
+    def follow(self, bounds: AdmissionConfig) -> None:
+        """Take over changed bounds: who waits is given the room that there is now."""
+        self.bounds = bounds
+        self.call_up()
+
     @property
     def waiting(self) -> int:
         """How many requests wait."""
@@ -54,6 +59,10 @@ class Admission:
         """Take a place at one of the deployments for a request that has one already, if there is room now."""
         found = self._room(candidates, new=False)
         return found and self._seat(found, new=False)
+
+    def join(self, candidate: Candidate) -> None:
+        """Take a permit at a deployment whether or not there is room: for what an attempt there waits for."""
+        self._seat(candidate, new=False)
 
     def give_back(self, candidate: Candidate) -> None:
         """Give back a place at a deployment."""

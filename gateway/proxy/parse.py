@@ -1,7 +1,7 @@
-"""Step 5: the body's bytes to a Call, or an error that names the field.
+"""The body's bytes to a Call, or an error that names the field.
 
 One validation, before an engine is chosen: the engines disagree on types and ranges, and on what they drop in
-silence (contract section 0). The whole body is kept beside the typed view, so that unknown fields survive.
+silence (CONTRACT.md 0). The whole body is kept beside the typed view, so that unknown fields survive.
 """
 
 from typing import Any, TypeVar

@@ -9,7 +9,9 @@ The notice is for load balancers, which take some seconds to look at `/readyz`. 
 
 import asyncio
 import logging
+import signal
 from collections.abc import Callable
+from functools import partial
 
 from gateway.server.uvicorn_internals import STOP_SIGNALS, RunningServer, running_server
 from gateway.services import Services
@@ -24,13 +26,16 @@ log = logging.getLogger("pointsman")
 def listen(services: Services, find: Callable[[], RunningServer | None] = running_server) -> None:
     """Take the signals over from the server, or leave them to it if it cannot be found.
 
-    To be called in the server's event loop, once it has started.
+    The worker drains, too, if its supervisor gives up. To be called in the server's event loop, once it has started.
     """
     server = find()
-    if server is not None:
-        drain = Drain(services, server)
-        for number in STOP_SIGNALS:
-            asyncio.get_running_loop().add_signal_handler(number, drain.begin)
+    if server is None:
+        services.supervisor.gave_up = partial(signal.raise_signal, signal.SIGTERM)
+        return
+    drain = Drain(services, server)
+    services.supervisor.gave_up = drain.begin
+    for number in STOP_SIGNALS:
+        asyncio.get_running_loop().add_signal_handler(number, drain.begin)
 
 
 class Drain:

@@ -20,11 +20,13 @@ from gateway.config import Config, ConfigSource, notes
 from gateway.observe.logs import to_stderr
 from gateway.server import drain
 from gateway.server.file_watcher import FileWatcher
-from gateway.server.uvicorn_internals import STOP_SIGNALS, make_supervisor, supervise
+from gateway.server.uvicorn_internals import STOP_SIGNALS, make_supervisor, shutdown_failed, supervise
 from gateway.services import Services
 
 CLIENT_KEEP_ALIVE = 75  # seconds; longer than the clients' own, so that it is they who close
 BACKLOG = 2048
+# seconds: a worker that has not answered its supervisor by then is replaced, also while it still starts on a busy host
+WORKER_START_TIMEOUT = 60
 
 log = logging.getLogger("pointsman")
 
@@ -66,7 +68,7 @@ def serve(server_config: uvicorn.Config, listener: socket.socket) -> int:
         server.run(sockets=[listener])
     except SystemExit:  # uvicorn has logged why; its exit status would mean something else here
         return 1
-    return 0 if server.started else 1
+    return 0 if server.started and not shutdown_failed(server) else 1
 
 
 def settings(config: Config, app: Any, factory: bool = False) -> uvicorn.Config:
@@ -86,6 +88,7 @@ def settings(config: Config, app: Any, factory: bool = False) -> uvicorn.Config:
         server_header=False,
         proxy_headers=False,
         timeout_keep_alive=CLIENT_KEEP_ALIVE,
+        timeout_worker_healthcheck=WORKER_START_TIMEOUT,
         # The drain ends before that; it is for the case that the drain could not take the signals over.
         timeout_graceful_shutdown=math.ceil(config.server.drain + drain.GRACE) + 1,
     )
@@ -107,7 +110,7 @@ def worker(given: ConfigSource, config: Config, shared: Path | None) -> Litestar
 def watch_files(given: ConfigSource, services: Services) -> None:
     """Have the configuration's and the keys' file watched: a change takes effect without a restart."""
     if given.path:
-        take = services.discovery.take
+        take = services.reload.take
         services.files.append(FileWatcher(given.path, lambda text: take(given.config(text))))
     if services.config.auth.keys_file:
         path = Path(services.config.auth.keys_file)

@@ -10,9 +10,9 @@ Of the server in each worker, once it has started:
 
 - It handles SIGTERM by a method of its own, behind which it can be found.
 - It ends in order when `should_exit` is set; `server_state.connections` are its open connections, a set of protocols
-  that each have a `transport`.
+  that each have a `transport`. `lifespan.should_exit` says that the application failed at its end.
 
-All of it but `exitcode` and `transport` is checked once, as the process starts. Where it does not hold, a warning
+All but `exitcode`, `transport` and `lifespan` is checked once, as the process starts. Where it does not hold, a warning
 says so, and uvicorn does what it does by itself: it knows no second signal to workers, and no notice before it stops
 listening. A supervisor that cannot be made at all leaves one worker.
 """
@@ -139,6 +139,11 @@ def server_fault(server: Any) -> str:
     if not isinstance(getattr(getattr(server, "server_state", None), "connections", None), set):
         return "Server has no set of connections"
     return ""
+
+
+def shutdown_failed(server: uvicorn.Server) -> bool:
+    """Whether the application said at its end that it had failed; False where uvicorn does not tell."""
+    return bool(getattr(getattr(server, "lifespan", None), "should_exit", False))
 
 
 def _warn(fault: str, lost: str) -> None:

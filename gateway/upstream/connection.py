@@ -13,7 +13,7 @@ import aiohttp
 from multidict import CIMultiDictProxy
 
 from gateway.config import TimeoutsConfig
-from gateway.http.errors import RETRY_AFTER, EngineFailed, Unavailable
+from gateway.http.errors import RETRY_AFTER, EngineFailed, UpstreamConnectError, UpstreamReset
 from gateway.upstream import aiohttp_internals
 from gateway.upstream.aiohttp_internals import AiohttpClasses, AiohttpWay, PublicAiohttp, ReadBody
 from gateway.upstream.endpoints import Endpoint
@@ -26,16 +26,6 @@ DRAIN_TIMEOUT = 1.0  # for the rest of a body of which nothing is wanted any mor
 AIOHTTP_ERRORS = (aiohttp.ClientError, OSError)  # TimeoutError is an OSError
 CONNECT_ERRORS = (aiohttp.ClientConnectorError, aiohttp.ConnectionTimeoutError, aiohttp.InvalidURL)
 RESET_ERRORS = (aiohttp.ServerDisconnectedError, aiohttp.ClientOSError, ConnectionError)
-
-
-class UpstreamConnectError(Unavailable):
-    """No connection: the engine has not seen the request, so another may be asked."""
-
-    code = "engine_unreachable"
-
-
-class UpstreamReset(EngineFailed):
-    """The engine closed the connection before it answered."""
 
 
 class Reply:

@@ -8,6 +8,7 @@ from backends import BACKENDS
 from backends.base import Backend, Served
 from backends.loads import Load
 from gateway.config import BreakerConfig, DeploymentConfig
+from gateway.http.errors import UpstreamIdleTimeout
 from gateway.upstream.breaker import Breaker
 
 log = logging.getLogger("pointsman")
@@ -30,7 +31,7 @@ class Endpoint:
         ]
         self.served: list[Served] = []
         self.up = False
-        self.trouble = "it has not been asked yet"
+        self.trouble = "not checked yet"
         self.breaker = Breaker(rules)
         self.in_flight = 0
         self.figures = Load()  # the engine's own, as it said last
@@ -57,8 +58,8 @@ class Endpoint:
 
     def is_for(self, deployment: DeploymentConfig) -> bool:
         """Whether it is the engine that a configuration names: what differs can be adopted."""
-        mine = self.deployment
-        return all(getattr(mine, name) == getattr(deployment, name) for name in ("name", "engine", "url", "api_key"))
+        mine, identity = self.deployment, ("name", "engine", "url", "api_key", "address")
+        return all(getattr(mine, name) == getattr(deployment, name) for name in identity)
 
     def at(self, path: str) -> URL:
         """Return the URL of a path; made once, as taking a text apart costs each request."""
@@ -67,13 +68,16 @@ class Endpoint:
         return self._urls[path]
 
     def ready(self, now: float) -> bool:
-        """Whether it is there, and its breaker lets requests through."""
+        """Whether it is up, and its circuit lets requests through."""
         return self.up and self.breaker.allows(now)
 
     def lacks(self, now: float) -> str:
         """Return why it is not ready."""
-        left = self.breaker.open_until - now
-        return self.trouble if self.breaker.allows(now) else f"it failed too often, and is left alone for {left:.1f} s"
+        return self.trouble if self.breaker.allows(now) else self.breaker.describe(now)
+
+    def silence(self, limit: float) -> UpstreamIdleTimeout:
+        """Return the error of having been silent for so many seconds."""
+        return UpstreamIdleTimeout(f"The engine {self.name} was silent for {limit:g} s.")
 
     @property
     def load(self) -> float:
@@ -81,19 +85,19 @@ class Endpoint:
         return self.in_flight + (self.figures.waiting or 0.0)
 
     def share(self, now: float) -> float:
-        """Return its weight; one that has just come (back) begins with a tenth, to fill its caches gently."""
+        """Return its effective weight; one that has just recovered ramps up from a tenth."""
         left = self._warm_at - now
         return self.weight if left <= 0 else self.weight * max(0.1, 1 - left / self._slow_start)
 
     def begins(self, now: float) -> bool:
-        """Note that a request goes there; return whether it is a trial."""
+        """Note that an attempt begins there; return whether it is a half-open probe."""
         self.asked_at = now
         return self.breaker.began(now)
 
     def returned(self, now: float) -> None:
         """Note that it has recovered."""
         self._warm_at = now + self._slow_start
-        log.info("%s is back", self.name)
+        log.info("%s: circuit closed, the engine has recovered", self.name)
 
     def heard(self, served: list[Served], now: float) -> bool:
         """Note what the engine serves; return whether that is news."""

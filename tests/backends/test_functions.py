@@ -13,7 +13,7 @@ from backends.extras import merge_extra
 from backends.merge import as_chunks
 from gateway.http.errors import InvalidRequest
 from gateway.proxy import parse
-from tests.backends.test_openai import HI, events, heard, plain, whole
+from tests.support.dialects import HI, events, heard, plain, whole
 from tests.support.recorded import load
 
 FUNCTION = {"name": "get_w", "description": "d", "parameters": {"type": "object", "properties": {}}}

@@ -22,7 +22,7 @@ from backends.schema import (
     ToolCall,
     Usage,
 )
-from tests.backends.test_openai import chat, plain, text
+from tests.support.dialects import chat, plain, text
 
 CHAT, TEXT = chat(model="ours"), text(prompt="a", model="ours")
 FINISH = st.sampled_from(["stop", "length", "tool_calls"])

@@ -6,24 +6,31 @@ What vLLM was recorded with is in `test_vllm`; here is what any compatible engin
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable
-from typing import Any, NamedTuple
+from typing import Any
 
-import msgspec
 import pytest
 
 from backends import BACKENDS
-from backends.base import Backend, BackendError, Call, Cause, Completion, Decoder, FollowUp, Served, UpstreamRequest
-from backends.extras import merge_extra
-from backends.merge import merged
+from backends.base import BackendError, Cause, Served
 from backends.openai import OpenAI
-from backends.schema import Usage
 from gateway.proxy import parse
+from tests.support.dialects import (
+    GARBAGE,
+    HI,
+    TOOL,
+    USAGE,
+    call_of,
+    chat,
+    decoded,
+    events,
+    heard,
+    plain,
+    text,
+    whole,
+)
 
 CHAT = "/v1/chat/completions"
 TEXT = "/v1/completions"
-HI = [{"role": "user", "content": "hi"}]
-TOOL = {"type": "function", "function": {"name": "f", "parameters": {"type": "object", "properties": {}}}}
 BACKEND = OpenAI()
 
 # What the client's fields (beside its messages or its prompt) become; `...` stands for no change.
@@ -109,8 +116,6 @@ def test_n_greedy_choices_are_asked_for_once(fields: dict[str, Any], choices: tu
 
 
 # --- whole answers --------------------------------------------------------------------------------------------
-
-USAGE = {"prompt_tokens": 5, "completion_tokens": 2, "total_tokens": 7}
 
 
 def test_n_greedy_choices_are_one_answer_repeated() -> None:
@@ -281,29 +286,6 @@ def test_a_text_beside_tool_calls_stays() -> None:
     calls = [{"id": "x", "type": "function", "function": {"name": "f", "arguments": "{}"}}]
     answer = decoded(BACKEND, chat(tools=[TOOL]), whole({"content": "so:", "tool_calls": calls}))
     assert answer["choices"][0]["message"]["content"] == "so:"
-
-
-GARBAGE: list[bytes] = [
-    b"",
-    b"null",
-    b"[]",
-    b"{}",
-    b"OK",
-    b"\x00\xff\xfe",
-    b"<html><body>502</body></html>",
-    b'{"choices": []}',
-    b'{"choices": [{"index": 0, "finish_reason": null}]}',
-    b'{"choices": [{"index": 0, "message": {"role": "assistant", "content": "\xff"}, "finish_reason": null}]}',
-    b'{"choices": [{"index": 0, "message": {"role": "assistant", "content": "\\ud800"}, "finish_reason": null}]}',
-    b'{"new": "\xff", "choices": [{"index": 0, "message": {"role": "a", "content": "b"}, "finish_reason": null}]}',
-    b'{"generated_text": "a", "details": null}',
-    b'{"error": {"message": "no", "code": 500}}',
-    b'{"error": "no", "error_type": "validation"}',
-    b"[" * 100_000,
-    b'{"a":' * 100_000,
-    b'{"choices":' + b"[" * 100_000,
-    b'{"choices": [], "usage": {"prompt_tokens": 1e999}}',
-]
 
 
 @pytest.mark.parametrize("body", GARBAGE, ids=lambda body: repr(body[:40]))
@@ -533,97 +515,3 @@ def test_an_event_without_end_is_nonsense(monkeypatch: pytest.MonkeyPatch) -> No
     monkeypatch.setattr("backends.sse.LIMIT", 1000)
     got = heard(BACKEND, chat(stream=True), [b"x" * 600] * 3)
     assert got.cause is Cause.PROTOCOL_ERROR
-
-
-# --- what the tests of all dialects have in common ------------------------------------------------------------
-
-
-class Heard(NamedTuple):
-    """What came of a stream, read until it had finished or failed."""
-
-    events: list[Any]
-    usage: Usage | None
-    finished: bool
-    failure: BackendError | FollowUp | Completion | None
-
-    @property
-    def cause(self) -> Cause | None:
-        return self.failure.cause if isinstance(self.failure, BackendError) else None
-
-    @property
-    def param(self) -> str | None:
-        return self.failure.param if isinstance(self.failure, BackendError) else None
-
-
-def chat(**fields: Any) -> Call:
-    return call_of({"messages": HI} | fields)
-
-
-def text(**fields: Any) -> Call:
-    return call_of(fields)
-
-
-def call_of(fields: dict[str, Any]) -> Call:
-    """Read a client's body as the gateway does: a chat if it has messages."""
-    read = parse.chat if "messages" in fields else parse.completion
-    return read(json.dumps(fields).encode(), "r", 1700000000)
-
-
-def plain(value: Any) -> Any:
-    """Return what is written on the wire, read again."""
-    return json.loads(msgspec.json.encode(value))
-
-
-def decoded(
-    backend: Backend, call: Call, body: bytes, headers: dict[str, str] | None = None, place: int = 0
-) -> dict[str, Any]:
-    """Return what the client reads of a whole answer to one of the call's requests."""
-    request = backend.encode(call, "m")[place]
-    completion = backend.decode(call, request, headers or {}, body)
-    assert isinstance(completion, Completion)
-    answer: dict[str, Any] = plain(merge_extra(completion.answer, completion.extra))
-    return answer
-
-
-def all_decoded(backend: Backend, call: Call, answers: Iterable[tuple[bytes, dict[str, str]]]) -> dict[str, Any]:
-    """Return what the client reads of the answers to all of the call's requests."""
-    requests = backend.encode(call, "m")
-    completions = []
-    for request, (body, headers) in zip(requests, answers, strict=True):
-        completion = backend.decode(call, request, headers, body)
-        assert isinstance(completion, Completion)
-        completions.append(completion)
-    answer: dict[str, Any] = plain(merged(completions, requests).answer)
-    return answer
-
-
-def heard(backend: Backend, call: Call, pieces: Iterable[bytes], request: UpstreamRequest | None = None) -> Heard:
-    """Read a stream as the gateway does: until it has finished or failed, or its pieces are at an end."""
-    return drive(backend.decoder(call, request or backend.encode(call, "m")[0]), pieces)
-
-
-def drive(decoder: Decoder, pieces: Iterable[bytes]) -> Heard:
-    got: list[Any] = []
-    for piece in pieces:
-        got += [plain(event) for event in decoder.feed(piece)]
-        if decoder.finished or decoder.failure is not None:
-            break
-    else:
-        decoder.end()
-    return Heard(got, decoder.usage, decoder.finished, decoder.failure)
-
-
-def whole(message: dict[str, Any], usage: dict[str, Any] | None = None, **choice: Any) -> bytes:
-    """A chat answer of an engine's."""
-    one = {"index": 0, "message": {"role": "assistant"} | message, "finish_reason": "stop"} | choice
-    head = {"id": "x", "object": "x", "created": 1, "model": "theirs", "system_fingerprint": "theirs-1"}
-    return json.dumps(head | {"choices": [one], "usage": usage or USAGE, "service_tier": "default"}).encode()
-
-
-def events(*choices: dict[str, Any], usage: dict[str, Any] | None = None, **top: Any) -> bytes:
-    """A stream of an engine's, an event for each choice; the usage is on the last."""
-    head = {"id": "x", "object": "x", "created": 1, "model": "theirs", "system_fingerprint": "theirs-1"} | top
-    chunks = [head | {"choices": [{"index": 0, "finish_reason": None} | choice]} for choice in choices]
-    if usage is not None:
-        chunks[-1]["usage"] = usage
-    return b"".join(b"data: " + json.dumps(chunk).encode() + b"\n\n" for chunk in chunks)

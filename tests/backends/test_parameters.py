@@ -15,7 +15,7 @@ from backends.tgi import TGI
 from backends.vllm import VLLM
 from gateway.http.errors import InvalidRequest
 from gateway.proxy import parse
-from tests.backends.test_openai import HI, TOOL
+from tests.support.dialects import HI, TOOL
 
 TABLES: dict[str, tuple[dict[str, Parameter], type[msgspec.Struct], dict[str, Any]]] = {
     "chat": (CHAT, ChatRequest, {"messages": HI, "max_tokens": 4}),

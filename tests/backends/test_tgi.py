@@ -11,7 +11,7 @@ import pytest
 from backends.base import BackendError, Call, Cause, Completion, FollowUp, UpstreamRequest
 from backends.schema import ChatRequest
 from backends.tgi import TGI
-from tests.backends.test_openai import GARBAGE, HI, TOOL, Heard, all_decoded, call_of, chat, decoded, heard, plain, text
+from tests.support.dialects import GARBAGE, HI, TOOL, Heard, all_decoded, call_of, chat, decoded, heard, plain, text
 from tests.support.recorded import Recorded, load, names
 
 BACKEND = TGI()

@@ -17,7 +17,7 @@ from backends.schema import Usage
 from backends.stops import StopScanner
 from backends.tgi import TGI
 from backends.tgi import pieces as of_tgi
-from tests.backends.test_openai import HI, TOOL, call_of, chat, drive, plain, text
+from tests.support.dialects import HI, TOOL, call_of, chat, drive, plain, text
 from tests.support.recorded import load
 
 BACKEND = TGI()

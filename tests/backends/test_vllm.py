@@ -14,7 +14,7 @@ from backends.schema import ChatRequest
 from backends.vllm import VLLM
 from gateway.http.errors import InvalidRequest
 from gateway.proxy import parse
-from tests.backends.test_openai import HI, TOOL, Heard, call_of, chat, decoded, events, heard, plain, text, whole
+from tests.support.dialects import HI, TOOL, Heard, call_of, chat, decoded, events, heard, plain, text, whole
 from tests.support.recorded import Recorded, load, names
 
 BACKEND = VLLM()

@@ -1,5 +1,6 @@
 """Debian's promtool, and what the tests ask it."""
 
+import json
 import shutil
 import subprocess
 from pathlib import Path
@@ -30,3 +31,8 @@ def read(path: Path) -> Any:
 def rules() -> list[dict[str, Any]]:
     """Return the rules of alerts.yml."""
     return [rule for group in read(PROMETHEUS / "alerts.yml")["groups"] for rule in group["rules"]]
+
+
+def dashboard() -> dict[str, Any]:
+    read: dict[str, Any] = json.loads((DEPLOY / "grafana/dashboards/pointsman.json").read_text())
+    return read

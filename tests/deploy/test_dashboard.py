@@ -6,8 +6,7 @@ from typing import Any
 
 import pytest
 
-from tests.deploy.promtool import DEPLOY, read
-from tests.deploy.test_queries import dashboard
+from tests.deploy.promtool import DEPLOY, dashboard, read
 
 PANELS = dashboard()["panels"]
 SHOWN = [panel for panel in PANELS if panel["type"] != "row"]

@@ -2,15 +2,15 @@
 
 import json
 from pathlib import Path
-from typing import Any, get_args
+from typing import get_args
 
 import pytest
 
+from gateway.http.errors import Outcome
 from gateway.observe.instruments import STAGES
-from gateway.observe.labels import Outcome
 from tests.deploy.promql import conditions, grouped, series
-from tests.deploy.promtool import DEPLOY, promtool, rules
-from tests.deploy.scraped import scrape
+from tests.deploy.promtool import dashboard, promtool, rules
+from tests.deploy.series import scrape
 
 # Series that the queries may name although no gateway has them yet: take each away as it comes.
 AWAITED: dict[str, set[str]] = {}
@@ -30,11 +30,6 @@ WORDS = {
     "alertstate": {"firing"},
 }
 VARIABLES = {"$__rate_interval": "5m", "$__range": "1h", "$model": "m", "$engine": "vllm"}
-
-
-def dashboard() -> dict[str, Any]:
-    read: dict[str, Any] = json.loads((DEPLOY / "grafana/dashboards/pointsman.json").read_text())
-    return read
 
 
 def drawn() -> list[str]:

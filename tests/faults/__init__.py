@@ -1,5 +1,6 @@
 """What goes wrong with engines, clients, Redis, processes and clocks, a row each; after each row nothing is left over.
 
-`strikes` is what engines do wrong, `wire` a client that can stop, crawl and vanish, `ground` a gateway in the test's
-own process whose inner state is looked at, `process` a gateway as users start it, whose memory and handles are.
+`engine_faults` is what engines do wrong. `raw_client` is a client that can stop, read slowly and vanish. `scenario` is
+a gateway in the test's own process, whose inner state is looked at. `gateway_process` is a gateway as users start
+it, whose memory and handles are looked at.
 """

@@ -11,8 +11,8 @@ import msgspec
 import pytest
 
 from gateway import config
-from tests.faults.ground import Ground, assert_clean, ground
-from tests.faults.wire import Client
+from tests.faults.raw_client import Client
+from tests.faults.scenario import Scenario, assert_clean, scenario
 from tests.support.harness import (
     CHAT,
     STREAM,
@@ -34,24 +34,24 @@ BEGINS = hangs(head() + piece(STREAM[0]))
 LONG_WAIT = config.RetriesConfig(backoff=60)  # of which the harness's chance draws some seconds
 TALKATIVE = config.TimeoutsConfig(keep_alive=0.1)
 
-Phase = Callable[[Ground, Engine, Any], Awaitable[Client]]
+Phase = Callable[[Scenario, Engine, Any], Awaitable[Client]]
 
 
-async def half_sent(here: Ground, behind: Engine, body: Any) -> Client:
+async def half_sent(here: Scenario, behind: Engine, body: Any) -> Client:
     """Before the gateway has all of the request."""
     client = await here.client(body, withhold=5)
     await until(lambda: here.ledger.opened == here.sent)
     return client
 
 
-async def asking(here: Ground, behind: Engine, body: Any) -> Client:
+async def asking(here: Scenario, behind: Engine, body: Any) -> Client:
     """While the engine has said nothing."""
     client = await here.client(body)
     await until(lambda: behind.asked)
     return client
 
 
-async def queued(here: Ground, behind: Engine, body: Any) -> Client:
+async def queued(here: Scenario, behind: Engine, body: Any) -> Client:
     """While another has the only place."""
     first = await asking(here, behind, body)
     client = await here.client(body)
@@ -62,7 +62,7 @@ async def queued(here: Ground, behind: Engine, body: Any) -> Client:
     return first
 
 
-async def backing_off(here: Ground, behind: Engine, body: Any) -> Client:
+async def backing_off(here: Scenario, behind: Engine, body: Any) -> Client:
     """Between two tries."""
     client = await here.client(body)
     places = here.front.services.catalog.endpoints[0]
@@ -70,7 +70,7 @@ async def backing_off(here: Ground, behind: Engine, body: Any) -> Client:
     return client
 
 
-async def reading(here: Ground, behind: Engine, body: Any) -> Client:
+async def reading(here: Scenario, behind: Engine, body: Any) -> Client:
     """In the middle of the stream."""
     client = await here.client(body)
     await client.head()
@@ -78,7 +78,7 @@ async def reading(here: Ground, behind: Engine, body: Any) -> Client:
     return client
 
 
-async def kept_alive(here: Ground, behind: Engine, body: Any) -> Client:
+async def kept_alive(here: Scenario, behind: Engine, body: Any) -> Client:
     """While comments bridge a silence."""
     client = await here.client(body)
     await client.head()
@@ -115,7 +115,7 @@ def one_place(behind: Engine) -> config.Config:
 @pytest.mark.parametrize("go", [Client.leave, Client.vanish], ids=["closes", "resets"])
 async def test_a_client_that_goes_ends_its_request_within_a_second(name: str, go: Callable[[Client], None]) -> None:
     phase, script, stream, works = PHASES[name]
-    async with engine(script) as behind, ground(one_place(behind)) as here:
+    async with engine(script) as behind, scenario(one_place(behind)) as here:
         client = await phase(here, behind, CHAT | {"stream": stream})
         assert here.ledger
         assert behind.left == 0
@@ -129,7 +129,7 @@ async def test_a_client_that_goes_ends_its_request_within_a_second(name: str, go
 
 
 async def test_two_hundred_clients_that_go_at_once_leave_nothing() -> None:
-    async with engine(BEGINS) as behind, ground(configured(behind.url)) as here:
+    async with engine(BEGINS) as behind, scenario(configured(behind.url)) as here:
         clients = [await here.client(CHAT | {"stream": True}) for _ in range(200)]
         await asyncio.gather(*(client.head() for client in clients))
         began = monotonic()

@@ -10,10 +10,10 @@ from dataclasses import dataclass
 import pytest
 
 from gateway import config
-from tests.faults.ground import Ground, assert_clean, ground
-from tests.faults.strikes import after_first_event
-from tests.gateway.test_keys import GOOD, at, changed, ring
+from tests.faults.engine_faults import after_first_event
+from tests.faults.scenario import Scenario, assert_clean, scenario
 from tests.support.harness import CHAT, END, STREAM, Engine, configured, engine, piece
+from tests.support.keys import GOOD, at, changed, ring
 from tests.support.processes import answers
 
 HOUR = 3600.0
@@ -33,9 +33,9 @@ class Wall:
 
 
 @asynccontextmanager
-async def standing(wall: Wall, **key: object) -> AsyncIterator[tuple[Ground, Engine]]:
+async def standing(wall: Wall, **key: object) -> AsyncIterator[tuple[Scenario, Engine]]:
     """Run a gateway by that clock, with one key."""
-    async with engine(answers()) as behind, ground(configured(behind.url, timeouts=TIMES)) as here:
+    async with engine(answers()) as behind, scenario(configured(behind.url, timeouts=TIMES)) as here:
         services = here.front.services
         services.wall = wall.time
         services.keyring = ring(changed(**key))

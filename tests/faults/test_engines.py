@@ -10,10 +10,9 @@ import msgspec
 import pytest
 
 from gateway import config
-from tests.faults.ground import Ground, assert_clean, ground
-from tests.faults.strikes import (
-    Arranged,
-    Strike,
+from tests.faults.engine_faults import (
+    EngineFault,
+    Outage,
     after,
     after_first_event,
     black_holed,
@@ -24,6 +23,7 @@ from tests.faults.strikes import (
     stalls,
     then,
 )
+from tests.faults.scenario import Scenario, assert_clean, scenario
 from tests.support.harness import (
     CHAT,
     STREAM,
@@ -52,7 +52,7 @@ PHASES = {
     "after the head": (head("application/json"), head()),
     "in the first event": (head("application/json") + piece(b'{"id": "'), head() + HALF),
 }
-STRIKES: dict[str, tuple[Strike, int]] = {
+FAULTS: dict[str, tuple[EngineFault, int]] = {
     "reset": (resets, 502),
     "closed": (closes, 502),
     "stalled": (stalls, 504),
@@ -70,7 +70,7 @@ NONSENSE: dict[str, tuple[bytes, bytes]] = {
     "a chunk shorter than it says": (head("application/json") + b"ffff\r\n{", head() + b"ffff\r\n" + STREAM[0][:40]),
     "an end before the first event": (head("application/json") + b"0\r\n\r\n", head() + b"0\r\n\r\n"),
 }
-LATE: dict[str, tuple[Strike, str]] = {
+LATE: dict[str, tuple[EngineFault, str]] = {
     "reset": (resets, "engine_error"),
     "closed": (closes, "engine_error"),
     "stalled": (stalls, "engine_timeout"),
@@ -80,11 +80,11 @@ LATE: dict[str, tuple[Strike, str]] = {
     "garbage for an event": (then(piece(b"data: \x00\xff\n\n"), closes), "engine_error"),
     "a chunk size that is none": (then(b"zz\r\n\r\n", closes), "engine_error"),
 }
-BEFORE_ANY: dict[str, Arranged] = {"refused": refused, "black-holed": black_holed}
+BEFORE_ANY: dict[str, Outage] = {"refused": refused, "black-holed": black_holed}
 
 
 @contextlib.asynccontextmanager
-async def struck(sibling: bool) -> AsyncIterator[tuple[Ground, Engine]]:
+async def faulty(sibling: bool) -> AsyncIterator[tuple[Scenario, Engine]]:
     """Run a gateway over an engine, and if wanted a healthy one that is asked second."""
     async with contextlib.AsyncExitStack() as stack:
         bad, *others = [await stack.enter_async_context(engine(answers())) for _ in range(1 + sibling)]
@@ -93,13 +93,13 @@ async def struck(sibling: bool) -> AsyncIterator[tuple[Ground, Engine]]:
         models = [msgspec.structs.replace(model, deployments=deployments)]
         yield (
             await stack.enter_async_context(
-                ground(checked(config.Config(models=models, timeouts=HASTY, health=OFTEN)))
+                scenario(checked(config.Config(models=models, timeouts=HASTY, health=OFTEN)))
             ),
             bad,
         )
 
 
-async def answered_again(here: Ground, bad: Engine) -> None:
+async def answered_again(here: Scenario, bad: Engine) -> None:
     """See that the engine that failed is asked once more, and answers."""
     bad.script = answers()
     bad.asked.clear()
@@ -108,7 +108,7 @@ async def answered_again(here: Ground, bad: Engine) -> None:
     assert len(bad.asked) == 1
 
 
-async def comes_to(here: Ground, bad: Engine, stream: bool, status: int) -> None:
+async def comes_to(here: Scenario, bad: Engine, stream: bool, status: int) -> None:
     """Ask once; see what it comes to, that the engine was not asked without end, and that nothing is left."""
     bad.asked.clear()
     answer = await here.ask(CHAT | {"stream": stream})
@@ -120,23 +120,23 @@ async def comes_to(here: Ground, bad: Engine, stream: bool, status: int) -> None
 
 
 @pytest.mark.parametrize("phase", PHASES)
-@pytest.mark.parametrize("name", STRIKES)
+@pytest.mark.parametrize("name", FAULTS)
 @pytest.mark.parametrize("sibling", [False, True], ids=["alone", "beside another"])
 async def test_before_the_first_byte_another_engine_answers_or_a_status_says_why(
     name: str, phase: str, sibling: bool
 ) -> None:
-    strike, status = STRIKES[name]
-    async with struck(sibling) as (here, bad):
+    fault, status = FAULTS[name]
+    async with faulty(sibling) as (here, bad):
         for stream in (False, True):
-            bad.script = after(PHASES[phase][stream], strike)
-            in_time = stream or strike is not stalls  # a whole answer has but the total, which is the others' as well
+            bad.script = after(PHASES[phase][stream], fault)
+            in_time = stream or fault is not stalls  # a whole answer has but the total, which is the others' as well
             await comes_to(here, bad, stream, 200 if sibling and in_time else status)
 
 
 @pytest.mark.parametrize("name", [*NONSENSE, *ENDLESS])
 @pytest.mark.parametrize("sibling", [False, True], ids=["alone", "beside another"])
 async def test_nonsense_on_the_wire_is_a_failed_engine(name: str, sibling: bool) -> None:
-    async with struck(sibling) as (here, bad):
+    async with faulty(sibling) as (here, bad):
         for stream in (False, True):
             if name in ENDLESS:
                 bad.script = after(b"HTTP/1.1 200 OK\r\nx-long: ", ENDLESS[name])
@@ -148,7 +148,7 @@ async def test_nonsense_on_the_wire_is_a_failed_engine(name: str, sibling: bool)
 @pytest.mark.parametrize("name", BEFORE_ANY)
 @pytest.mark.parametrize("sibling", [False, True], ids=["alone", "beside another"])
 async def test_an_engine_that_takes_no_connection_is_left_for_another_or_503(name: str, sibling: bool) -> None:
-    async with struck(sibling) as (here, bad):
+    async with faulty(sibling) as (here, bad):
         for stream in (False, True):
             async with BEFORE_ANY[name](bad):
                 answer = await here.ask(CHAT | {"stream": stream})
@@ -161,10 +161,10 @@ async def test_an_engine_that_takes_no_connection_is_left_for_another_or_503(nam
 @pytest.mark.parametrize("name", LATE)
 @pytest.mark.parametrize("sibling", [False, True], ids=["alone", "beside another"])
 async def test_after_the_first_byte_a_failure_is_an_error_event_and_no_done(name: str, sibling: bool) -> None:
-    strike, code = LATE[name]
+    fault, code = LATE[name]
     heard = asyncio.Event()
-    async with struck(sibling) as (here, bad):
-        bad.script = after_first_event(heard, strike)
+    async with faulty(sibling) as (here, bad):
+        bad.script = after_first_event(heard, fault)
         client = await here.client(CHAT | {"stream": True})
         assert (await client.head()).status == 200
         assert events(await client.chunk())[0]["choices"]

@@ -7,8 +7,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from time import monotonic
 
-from tests.faults.process import MIB, Process, allow_handles, assert_settled, process
-from tests.faults.wire import HURRY, connected
+from tests.faults.gateway_process import MIB, Process, allow_handles, assert_settled, process
+from tests.faults.raw_client import HURRY, connected
 from tests.support.harness import CHAT, END, USAGE, Asked, chunk, engine, events, head, piece
 
 STREAMS = 2000

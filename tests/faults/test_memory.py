@@ -9,9 +9,9 @@ from collections.abc import Awaitable, Callable
 import pytest
 
 from gateway import config
-from tests.faults.ground import Ground, assert_clean, ground
-from tests.faults.strikes import after, resets
-from tests.faults.wire import connected
+from tests.faults.engine_faults import after, resets
+from tests.faults.raw_client import connected
+from tests.faults.scenario import Scenario, assert_clean, scenario
 from tests.support.harness import (
     CHAT,
     STREAM,
@@ -33,15 +33,15 @@ EACH = 400  # bytes that one may seem to leave: arenas, caches and the test's ow
 
 NEVER = config.BreakerConfig(failures=10**6, share=1, window=0.001)
 
-Visit = Callable[[Ground, Engine, bool], Awaitable[None]]
+Visit = Callable[[Scenario, Engine, bool], Awaitable[None]]
 
 
-async def asks(here: Ground, behind: Engine, stream: bool) -> None:
+async def asks(here: Scenario, behind: Engine, stream: bool) -> None:
     """Ask, and read the answer, whatever it is."""
     await here.ask(CHAT | {"stream": stream})
 
 
-async def leaves(here: Ground, behind: Engine, stream: bool) -> None:
+async def leaves(here: Scenario, behind: Engine, stream: bool) -> None:
     """Ask, and leave before there is an answer or in the middle of it."""
     async with connected(here.front.port) as client:
         here.send(client, CHAT | {"stream": stream})
@@ -51,7 +51,7 @@ async def leaves(here: Ground, behind: Engine, stream: bool) -> None:
     behind.asked.clear()
 
 
-async def errs(here: Ground, behind: Engine, stream: bool) -> None:
+async def errs(here: Scenario, behind: Engine, stream: bool) -> None:
     """Ask what cannot be."""
     await here.ask({"model": "another"} if stream else {"messages": 3})
 
@@ -69,7 +69,7 @@ VISITS: dict[str, tuple[Visit, Script, bool]] = {
 }
 
 
-def held(here: Ground, behind: Engine) -> int:
+def held(here: Scenario, behind: Engine) -> int:
     """Return the bytes in use, the test's own aside."""
     behind.asked.clear()
     behind.writers.clear()
@@ -82,7 +82,7 @@ def held(here: Ground, behind: Engine) -> int:
 async def test_many_requests_leave_no_more_in_memory_than_a_few(name: str) -> None:
     visit, script, stream = VISITS[name]
     once = config.RetriesConfig(attempts=1)
-    async with engine(script) as behind, ground(configured(behind.url, breaker=NEVER, retries=once)) as here:
+    async with engine(script) as behind, scenario(configured(behind.url, breaker=NEVER, retries=once)) as here:
         for _ in range(WARM):
             await visit(here, behind, stream)
         tracemalloc.start()

@@ -14,10 +14,10 @@ import pytest
 
 from gateway.access.limits import redis as in_redis
 from gateway.config.tables import LimitsConfig
-from tests.faults.ground import Ground, assert_clean, ground
-from tests.gateway.test_keys import GOOD, changed, ring
+from tests.faults.scenario import Scenario, assert_clean, scenario
 from tests.support import redis_servers
 from tests.support.harness import CHAT, configured, engine, until
+from tests.support.keys import GOOD, changed, ring
 from tests.support.processes import answers
 
 CLIENTS = 20
@@ -31,7 +31,7 @@ BOUNDED = {"requests_per_minute": 1_000_000, "tokens_per_minute": 1_000_000_000,
 class Load:
     """Clients that ask again and again, and what they got: since the last look, and the longest wait of all."""
 
-    here: Ground
+    here: Scenario
     statuses: Counter[int] = field(default_factory=Counter)
     longest: float = 0.0
 
@@ -54,7 +54,7 @@ class Load:
         return set(self.statuses)
 
 
-async def under_load(here: Ground, play: Callable[[Load], Awaitable[None]]) -> Load:
+async def under_load(here: Scenario, play: Callable[[Load], Awaitable[None]]) -> Load:
     """Play while clients ask; each gets the answer to its last question before it goes."""
     load = Load(here)
     clients = [asyncio.ensure_future(load.run()) for _ in range(CLIENTS)]
@@ -75,7 +75,7 @@ async def test_redis_goes_and_comes_back_under_load(
     monkeypatch.setattr(in_redis, "DEADLINE", DEADLINE)
     with redis_servers.single() as server:
         limits = LimitsConfig(store="redis", url=server.url, when_down=when_down)
-        async with engine(answers()) as behind, ground(configured(behind.url, limits=limits)) as here:
+        async with engine(answers()) as behind, scenario(configured(behind.url, limits=limits)) as here:
             here.front.services.keyring = ring(changed(**BOUNDED))
             limiter = here.front.services.limiter
 

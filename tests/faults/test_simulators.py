@@ -12,7 +12,7 @@ import uvicorn
 
 from backends.sim import SIMULATORS, Options, parse_fault
 from gateway import config
-from tests.faults.ground import assert_clean, ground
+from tests.faults.scenario import assert_clean, scenario
 from tests.support.harness import CHAT, Quiet, configured, events
 
 TIMES = config.TimeoutsConfig(first_event=0.3, between_events=0.3, total=0.6, keep_alive=2)
@@ -49,7 +49,7 @@ async def simulator(kind: str, *faults: str) -> AsyncIterator[str]:
 
 @pytest.mark.parametrize(("kind", "fault", "whole", "stream"), ROWS)
 async def test_a_simulators_fault_is_told_and_leaves_nothing(kind: str, fault: str, whole: int, stream: int) -> None:
-    async with simulator(kind, fault) as url, ground(configured(**{kind: url}, timeouts=TIMES)) as here:
+    async with simulator(kind, fault) as url, scenario(configured(**{kind: url}, timeouts=TIMES)) as here:
         assert (await here.ask(ASKED)).status == whole
         await assert_clean(here)
         answer = await here.ask(ASKED | {"stream": True})

@@ -12,9 +12,9 @@ from typing import Any
 import pytest
 
 from gateway import config
-from tests.faults.ground import Ground, assert_clean, ground
-from tests.faults.strikes import after, resets
-from tests.faults.wire import Client
+from tests.faults.engine_faults import after, resets
+from tests.faults.raw_client import Client
+from tests.faults.scenario import Scenario, assert_clean, scenario
 from tests.support.harness import CHAT, Engine, Script, configured, engine, hangs, head, piece, says, whole
 from tests.support.processes import answers
 
@@ -59,7 +59,7 @@ class Weather:
     statuses: Counter[int] = field(default_factory=Counter)
     waits: list[float] = field(default_factory=list)
 
-    async def ask(self, here: Ground, client: Client) -> int:
+    async def ask(self, here: Scenario, client: Client) -> int:
         """Ask once."""
         began = monotonic()
         here.send(client, CHAT | {"stream": True})
@@ -69,7 +69,7 @@ class Weather:
         return answer.status
 
 
-async def rage(here: Ground, clients: list[Client]) -> Weather:
+async def rage(here: Scenario, clients: list[Client]) -> Weather:
     """Have all clients ask at once, several times each."""
     seen, chance = Weather(), Random(6)
 
@@ -82,7 +82,7 @@ async def rage(here: Ground, clients: list[Client]) -> Weather:
     return seen
 
 
-async def recovered(here: Ground, client: Client) -> float:
+async def recovered(here: Scenario, client: Client) -> float:
     """Ask until there is an answer; return how many seconds that took."""
     began = monotonic()
     while await Weather().ask(here, client) != 200:
@@ -111,7 +111,7 @@ async def test_a_storm_is_not_multiplied_and_ends_when_it_ends(name: str, engine
         urls = {kind: [one.url, two.url][:engines]}
         models = config.from_urls(urls, "tiny", {})
         given = configured(breaker=RULES, timeouts=times, retries=config.RetriesConfig(budget=SHARE), models=models)
-        async with ground(given) as here:
+        async with scenario(given) as here:
             clients = [await here.client() for _ in range(CLIENTS)]
             seen = await rage(here, clients)
             await assert_clean(here)

@@ -9,11 +9,10 @@ from contextlib import AsyncExitStack
 from pathlib import Path
 from time import monotonic
 
-from tests.faults.process import Process, assert_settled, process
-from tests.faults.wire import Client, connected
-from tests.gateway.test_workers import workers
+from tests.faults.gateway_process import Process, assert_settled, process
+from tests.faults.raw_client import Client, connected
 from tests.support.harness import CHAT, STREAM, engine, until
-from tests.support.processes import answers, eventually, held
+from tests.support.processes import answers, eventually, held, workers
 
 EACH = 20  # streams of each worker
 

@@ -191,8 +191,7 @@ async def test_a_wider_bound_calls_up_those_who_wait() -> None:
     await filled(doors, [one])
     tasks = [take(doors, [one]) for _ in range(3)]
     await settle()
-    doors.bounds = config.AdmissionConfig(max_in_flight=3)
-    doors.call_up()
+    doors.follow(config.AdmissionConfig(max_in_flight=3))
     await settle()
     assert [task.done() for task in tasks] == [True, True, False]
     tasks[-1].cancel()

@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 
 from gateway import config
+from tests.support.errors import is_error
 from tests.support.harness import ANSWER, CHAT, TEXT, Gateway, over, says, whole
 
 JSON = {"content-type": "application/json"}
@@ -116,16 +117,6 @@ BAD_BODIES = [
     b'{"messages": ' + b"[" * 100_000,
     b'{"temperature": NaN, "messages": [{"role": "user", "content": "x"}]}',
 ]
-
-
-def is_error(body: Any, kind: str = "invalid_request_error") -> dict[str, Any]:
-    """Return the error of OpenAI's envelope, whose four fields are always there."""
-    error: dict[str, Any] = body["error"]
-    assert set(error) == {"message", "type", "param", "code"}
-    assert error["type"] == kind
-    assert error["message"]
-    assert "Traceback" not in error["message"]
-    return error
 
 
 async def still_serves(front: Gateway) -> None:

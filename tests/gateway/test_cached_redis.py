@@ -13,13 +13,12 @@ import pytest
 
 from gateway import config
 from gateway.cache import redis
-from tests.gateway.test_cached import STREAMED, given_back, joined, plain, said
-from tests.gateway.test_cached_flights import FULL, crowd, gated
-from tests.gateway.test_metrics import scraped
 from tests.support import redis_servers
+from tests.support.caching import FULL, STREAMED, crowd, gated, given_back, joined, plain, said
 from tests.support.harness import CHAT, Engine, Gateway, Script, engine, gateway, of, until
 from tests.support.processes import answers
 from tests.support.redis_servers import Server
+from tests.support.scrape import scraped
 
 SLACK = 0.3  # seconds that a busy machine may take beside what is waited for
 

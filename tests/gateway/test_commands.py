@@ -1,6 +1,5 @@
 """The command line, run as a user runs it: in processes of its own."""
 
-import os
 import signal
 import subprocess
 import sys
@@ -14,13 +13,7 @@ import pytest
 
 from gateway.cli.demo import free_port
 from tests.support.harness import CHAT
-
-
-def run(*words: str, timeout: float = 60, **environ: str) -> subprocess.CompletedProcess[str]:
-    """Run the command to its end."""
-    command = [sys.executable, "-m", "gateway", *words]
-    env = {**os.environ, **environ}
-    return subprocess.run(command, capture_output=True, text=True, timeout=timeout, check=False, env=env)
+from tests.support.processes import run
 
 
 @contextmanager

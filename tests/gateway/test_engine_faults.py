@@ -7,7 +7,8 @@ import msgspec
 import pytest
 
 from gateway import config
-from tests.gateway.test_bad_input import is_error
+from tests.support.engine_answers import BUSY, DEAD, DONE, TGI_BUSY, TGI_CHUNK, TGI_FAILED, event, tgi_chunk
+from tests.support.errors import is_error
 from tests.support.harness import (
     ANSWER,
     CHAT,
@@ -31,25 +32,7 @@ from tests.support.harness import (
 )
 
 STREAMED = CHAT | {"stream": True}
-BUSY = {"error": {"message": "The engine is currently busy", "type": "Service Unavailable", "param": None, "code": 503}}
-DEAD = {
-    "error": {"message": "EngineCore encountered an issue.", "type": "InternalServerError", "param": None, "code": 500}
-}
-TGI_BUSY = {"error": "Model is overloaded", "error_type": "overloaded"}
-TGI_FAILED = {"error": "Request failed during generation: Server error: transport error", "error_type": "generation"}
-DONE = b"data: [DONE]\n\n"
 
-
-def event(value: Any) -> bytes:
-    return b"data: " + msgspec.json.encode(value) + b"\n\n"
-
-
-def tgi_chunk(finish: str | None = None) -> bytes:
-    delta = {"role": "assistant", "content": "a"}
-    return event({"choices": [{"index": 0, "delta": delta, "logprobs": None, "finish_reason": finish}], "usage": None})
-
-
-TGI_CHUNK = tgi_chunk()
 
 # (engine, what it says on the wire, the status a client gets whole, and streamed)
 REFUSALS: dict[str, tuple[str, Script, int]] = {
@@ -344,7 +327,7 @@ async def test_a_whole_answer_that_becomes_unreadable_half_way_is_a_502_and_not_
 
 
 async def test_a_model_that_writes_no_tool_call_is_not_held_against_its_engine() -> None:
-    """TGI says 422 to what a model wrote where a call was asked for (contract section 3.5)."""
+    """TGI says 422 to what a model wrote where a call was asked for (CONTRACT.md 3.5)."""
     empty = {"error": "Tool error: missing field `function`", "error_type": "tool_error"}
     tool = {"type": "function", "function": {"name": "f", "parameters": {"type": "object", "properties": {}}}}
     asked = CHAT | {"tools": [tool], "tool_choice": "required"}

@@ -1,33 +1,12 @@
 """API keys: what a key stands for, and which are refused, and how."""
 
-from datetime import UTC, datetime
-
-import msgspec
 import pytest
 
 from gateway.access.keys import Keyring
-from gateway.access.keys.table import Key, write
-from gateway.access.keys.text import digest
+from gateway.access.keys.table import Key
 from gateway.access.principal import Principal
 from gateway.http.errors import Unauthorized
-
-NOW = 1_800_000_000
-SECRET = "c2VjcmV0-c2VjcmV0_c2VjcmV0c2VjcmV0c2VjcmV0c2"
-GOOD = f"sk-pm-abcd2345-{SECRET}"
-HASH = f"sha256:{digest(GOOD).hex()}"
-PLAIN = Key(id="abcd2345", name="alice", hash=HASH)
-
-
-def at(seconds: float) -> datetime:
-    return datetime.fromtimestamp(seconds, UTC)
-
-
-def ring(*keys: Key) -> Keyring:
-    return Keyring(write(list(keys)))
-
-
-def changed(**fields: object) -> Key:
-    return msgspec.structs.replace(PLAIN, **fields)
+from tests.support.keys import GOOD, HASH, NOW, PLAIN, SECRET, at, changed, ring
 
 
 def test_a_good_key_stands_for_what_its_table_says() -> None:

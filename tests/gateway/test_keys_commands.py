@@ -19,8 +19,7 @@ from gateway.access.principal import Principal
 from gateway.cli import keys as commands
 from gateway.http.errors import Unauthorized
 from gateway.server.file_watcher import FileWatcher
-from tests.gateway.test_keys import GOOD, NOW, PLAIN, SECRET, at, changed
-from tests.gateway.test_keys_file import FAULTY
+from tests.support.keys import FAULTY, GOOD, NOW, PLAIN, SECRET, at, changed
 
 
 @pytest.fixture

@@ -12,7 +12,7 @@ from gateway.access.keys.table import Key, read, write
 from gateway.config import ConfigError
 from gateway.http.errors import Unauthorized
 from gateway.server.file_watcher import FileWatcher
-from tests.gateway.test_keys import GOOD, HASH, NOW, PLAIN, SECRET, at, changed
+from tests.support.keys import FAULTY, GOOD, HASH, NOW, PLAIN, SECRET, at, changed
 
 
 def test_a_file_reads_as_it_was_written() -> None:
@@ -23,32 +23,6 @@ def test_a_file_reads_as_it_was_written() -> None:
     text = write(keys)
     assert read(text) == keys
     assert text.startswith("# API keys, written by `pointsman keys`.")
-
-
-FAULTY = f"""
-kees = 1
-[[keys]]
-id = "UPPER"
-name = ""
-hash = "{GOOD}"
-admin = "yes"
-[[keys]]
-name = "bob"
-hash = "{HASH}"
-tier = "gold"
-max_in_fligth = 1
-requests_per_minute = -1
-expires = 2027-01-01T00:00:00
-[[keys]]
-id = "abcd2345"
-name = "bob"
-hash = "{HASH}"
-models = ["a", ""]
-[[keys]]
-id = "abcd2345"
-name = "carol"
-hash = "{HASH}"
-"""
 
 
 def test_every_fault_of_a_file_is_said_with_its_place_and_without_what_was_written_there() -> None:

@@ -12,7 +12,6 @@ import pytest
 
 from gateway import config
 from gateway.observe.logs import RequestLog, handler
-from tests.gateway.test_keys import GOOD, PLAIN, ring
 from tests.support.harness import (
     ANSWER,
     CHAT,
@@ -31,6 +30,7 @@ from tests.support.harness import (
     until,
     whole,
 )
+from tests.support.keys import GOOD, PLAIN, ring
 from tests.support.processes import answers, served, written
 
 FIELDS = {
@@ -116,7 +116,7 @@ async def test_what_operators_ask_is_not_logged_and_the_configuration_can_turn_i
             await front.client.get(path)
         assert await lines(front, out) == []
         quiet = msgspec.structs.replace(front.services.config, logging=config.LoggingConfig(requests=False))
-        front.services.follow(quiet)
+        front.services.reload.take(quiet)
         await front.post(CHAT)
         assert await lines(front, out) == []
 

@@ -16,14 +16,12 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from backends.loads import Load
 from gateway import config
-from gateway.http.errors import ShuttingDown
 from gateway.observe.access_recorder import MOMENT
 from gateway.observe.gauges import KINDS, GaugeCollector
-from gateway.observe.labels import OPERATIONS, OUTCOMES, operation, outcome
+from gateway.observe.labels import OPERATIONS, operation
 from gateway.observe.metrics import Metrics
 from gateway.observe.worker_snapshots import STALE, GaugeReading, WorkerSnapshots
-from tests.gateway.test_keys import GOOD, PLAIN, ring
-from tests.gateway.test_workers import workers
+from tests.support.engine_answers import FAILED
 from tests.support.harness import (
     ANSWER,
     CHAT,
@@ -46,41 +44,14 @@ from tests.support.harness import (
     until,
     whole,
 )
-from tests.support.processes import answers, eventually, served, written
+from tests.support.keys import GOOD, PLAIN, ring
+from tests.support.processes import answers, eventually, served, workers, written
+from tests.support.scrape import Figures, scraped
 
 STREAMED = CHAT | {"stream": True}
-FAILED = {"error": {"message": "EngineCore died", "type": "InternalServerError", "param": None, "code": 500}}
 BUSY = {"error": {"message": "busy", "type": "Service Unavailable", "param": None, "code": 503}}
 HASTY = config.TimeoutsConfig(first_event=0.1, between_events=0.1, keep_alive=0.05)
 ONCE = config.RetriesConfig(attempts=1)
-
-Labels = frozenset[tuple[str, str]]
-
-
-class Figures:
-    """A scrape, to be asked for sums of samples."""
-
-    def __init__(self, text: str) -> None:
-        self.samples: dict[tuple[str, Labels], float] = {}
-        for family in text_string_to_metric_families(text):
-            for sample in family.samples:
-                series = sample.name, frozenset(sample.labels.items())
-                assert series not in self.samples, f"{series} is there twice"
-                self.samples[series] = sample.value
-
-    def sum(self, name: str, **labels: str) -> float:
-        """Return the sum of all series of a name that have these labels."""
-        return sum(
-            value for (one, has), value in self.samples.items() if one == name and labels.items() <= dict(has).items()
-        )
-
-    def values(self) -> set[str]:
-        """Return all values of all labels, buckets' bounds apart."""
-        return {value for _, labels in self.samples for name, value in labels if name != "le"}
-
-
-async def scraped(client: httpx.AsyncClient) -> Figures:
-    return Figures((await client.get("/metrics")).text)
 
 
 async def counted(front: Gateway, count: int = 1) -> Figures:
@@ -415,11 +386,3 @@ async def test_any_worker_answers_for_all_and_what_a_killed_one_counted_stays(tm
         await front.chat("m")
         await asyncio.sleep(2 * MOMENT)
         assert {await requests() for _ in range(8)} == {count + 1}
-
-
-def test_each_class_of_error_comes_before_the_one_that_it_is_of() -> None:
-    """Else its word would never be said: the first that fits is taken."""
-    kinds = [kind for kind, _ in OUTCOMES]
-    for place, kind in enumerate(kinds):
-        assert not any(issubclass(later, kind) for later in kinds[place + 1 :]), kind
-    assert outcome(ShuttingDown("Bye.")) == "aborted"

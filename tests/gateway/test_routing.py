@@ -13,7 +13,7 @@ from gateway.http.errors import InvalidRequest, Unavailable
 from gateway.routing import least_busy, order_candidates, plan, plan_path, prefix, round_robin, weighted
 from gateway.upstream.endpoints import Endpoint
 from gateway.upstream.models import Candidate, Catalog, ModelRoute
-from tests.gateway.test_catalog import call
+from tests.support.dialects import chat
 from tests.support.harness import checked
 
 SLOW_START = 10.0
@@ -50,7 +50,7 @@ def fail(entry: ModelRoute, *those: str, now: float = LATER) -> None:
     """Open the breakers of some."""
     for name in those:
         for _ in range(5):
-            endpoint(entry, name).breaker.failed(endpoint(entry, name).breaker.began(now), now)
+            endpoint(entry, name).breaker.record_failure(endpoint(entry, name).breaker.began(now), now)
 
 
 # --- weighted ---------------------------------------------------------------------------------------------------
@@ -218,7 +218,7 @@ def test_the_head_of_a_chat_is_its_messages_up_to_the_configured_length() -> Non
     entry = model("prefix", a="vllm", b="vllm", c="vllm")
 
     def first(text: str) -> str:
-        asked = call()
+        asked = chat()
         body = b'[{"role": "user", "content": "%s"}]' % text.encode()
         asked.body["messages"] = type(asked.body["messages"])(body)
         return plan(asked, entry, None, LATER, Random(1))[0].endpoint.name
@@ -238,7 +238,7 @@ def test_those_that_are_down_or_left_alone_are_not_asked_while_others_are_there(
     for name in ("down", "both"):
         endpoint(entry, name).lost("gone")
     for seed in range(20):
-        order = plan(call(), entry, None, LATER, Random(seed))
+        order = plan(chat(), entry, None, LATER, Random(seed))
         assert names(order) in ("up well", "well up")
 
 
@@ -257,7 +257,7 @@ def test_a_long_wait_is_told_in_whole_seconds() -> None:
     breaker = endpoint(entry, "a").breaker
     fail(entry, "a")
     for now in (LATER + 1.0, LATER + 3.0):
-        breaker.failed(breaker.began(now), now)
+        breaker.record_failure(breaker.began(now), now)
     with pytest.raises(Unavailable) as raised:
         order_candidates(entry.candidates, entry, b"", LATER + 3.5, Random(1))
     assert raised.value.headers["retry-after"] == "4"  # 3.5 s are left
@@ -293,16 +293,16 @@ def test_what_only_vllm_can_do_never_goes_to_tgi(policy: config.tables.Policy, s
         for name in ("v", "w"):
             endpoint(entry, name).lost("gone")
     for seed in range(20):
-        assert able(call(top_k=1), entry, seed) == {"vllm"}
-        assert able(call(), entry, seed) == ({"vllm", "tgi"} if state == "well" else {"tgi"})
+        assert able(chat(top_k=1), entry, seed) == {"vllm"}
+        assert able(chat(), entry, seed) == ({"vllm", "tgi"} if state == "well" else {"tgi"})
 
 
 def test_when_all_that_can_do_it_are_left_alone_it_is_a_503_and_not_the_other_engine() -> None:
     entry = model(t="tgi", v="vllm", w="vllm")
     fail(entry, "v", "w")
     with pytest.raises(Unavailable):
-        plan(call(top_k=1), entry, None, LATER, Random(1))
-    assert names(plan(call(), entry, None, LATER, Random(1))) == "t"
+        plan(chat(top_k=1), entry, None, LATER, Random(1))
+    assert names(plan(chat(), entry, None, LATER, Random(1))) == "t"
     with pytest.raises(Unavailable):
         plan_path("/v1/embeddings", b"", entry, None, LATER, Random(1))
 
@@ -310,8 +310,8 @@ def test_when_all_that_can_do_it_are_left_alone_it_is_a_503_and_not_the_other_en
 def test_a_pinned_engine_alone_is_asked_and_an_unknown_one_refused() -> None:
     entry = model(t="tgi", v="vllm")
     for seed in range(10):
-        assert names(plan(call(), entry, "tgi", LATER, Random(seed))) == "t"
+        assert names(plan(chat(), entry, "tgi", LATER, Random(seed))) == "t"
     for pin in ("openai", "nonsense", ""):
         with pytest.raises(InvalidRequest) as raised:
-            plan(call(), entry, pin, LATER, Random(1))
+            plan(chat(), entry, pin, LATER, Random(1))
         assert raised.value.param == "x-pointsman-engine"

@@ -2,15 +2,15 @@
 
 import asyncio
 import json
-from time import monotonic
 from typing import Any
 
 import msgspec
 import pytest
 
 from gateway import config
-from gateway.upstream.health import HealthChecker
-from tests.gateway.test_bad_input import is_error
+from gateway.http.context import RequestContext
+from gateway.http.sse import EventStream
+from tests.support.errors import is_error
 from tests.support.harness import (
     ANSWER,
     CHAT,
@@ -51,16 +51,20 @@ async def endless(asked: Any, writer: asyncio.StreamWriter) -> None:
         await writer.drain()
 
 
+def writing(context: RequestContext) -> bool:
+    return isinstance(context.open_stream, EventStream) and context.open_stream.writing
+
+
 async def test_a_client_that_does_not_read_is_not_called_the_engines_silence_and_ends_at_the_total() -> None:
     times = config.TimeoutsConfig(between_events=0.2, total=1.2, keep_alive=0.4)
     async with over(endless, timeouts=times) as (front, behind):
         _, writer = await raw(front, STREAMED)
         try:
-            await until(lambda: any(context.writing for context in front.services.sweep.open))
+            await until(lambda: any(map(writing, front.services.sweep.open)))
             (context,) = front.services.sweep.open
             await asyncio.sleep(0.4)
-            assert context.stopped is None, "the engine was blamed for the client's slowness"
-            await until(lambda: context.stopped is not None)
+            assert context.scope.reason is None, "the engine was blamed for the client's slowness"
+            await until(lambda: context.scope.reason is not None)
             await until(lambda: behind.left == 1)
             await until(lambda: front.services.sweep.open == set())
         finally:
@@ -210,21 +214,3 @@ async def test_an_answer_of_a_lesser_openai_engine_is_taken() -> None:
         answer = await front.post(STREAMED)
         assert events(answer.content)[0]["choices"][0]["finish_reason"] is None
         assert answer.content.endswith(b"[DONE]\n\n")
-
-
-async def test_a_fault_in_asking_one_engine_is_named_and_does_not_end_the_asking(
-    caplog: pytest.LogCaptureFixture,
-) -> None:
-    async with over(says(whole(ANSWER))) as (front, _):
-        endpoint = front.services.catalog.endpoints[0]
-        prober = HealthChecker(
-            front.services.catalog, front.services.upstream, config.HealthConfig(interval=0.01), monotonic
-        )
-        endpoint.headers["authorization"] = "Bearer a\nb"  # which aiohttp refuses to send
-        prober.follow()
-        await until(lambda: not endpoint.up)
-        assert "fault" in endpoint.trouble
-        del endpoint.headers["authorization"]
-        await until(lambda: endpoint.up)
-        await prober.close()
-    assert "asking vllm failed" in caplog.text

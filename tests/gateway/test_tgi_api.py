@@ -9,7 +9,6 @@ import msgspec
 import pytest
 
 from gateway import config
-from tests.backends.test_native import load, names_in, vllm_stream, vllm_whole
 from tests.support import recorded
 from tests.support.harness import (
     END,
@@ -17,7 +16,6 @@ from tests.support.harness import (
     MODEL,
     Asked,
     Engine,
-    Gateway,
     Script,
     both,
     checked,
@@ -31,10 +29,10 @@ from tests.support.harness import (
     over,
     piece,
     says,
-    streamed,
     until,
     whole,
 )
+from tests.support.tgi_recorded import as_sent, ask, load, names_in, plays, vllm_stream
 
 BODY = {"inputs": "def main", "parameters": {"max_new_tokens": 4}}
 OVERLOADED = {"error": "Model is overloaded", "error_type": "overloaded"}
@@ -45,40 +43,6 @@ FAILED = {
 CUT = "Request failed during generation: The engine closed the stream before the answer was complete."
 VLLM_BUSY = {"error": {"message": "busy", "type": "Service Unavailable", "param": None, "code": 503}}
 VLLM_FAILED = {"error": {"message": "EngineCore died", "type": "InternalServerError", "param": None, "code": 500}}
-
-
-def plays(name: str) -> tuple[recorded.Recorded, Any, Script]:
-    """A recorded context, what TGI said, and the script of a vLLM that writes the same."""
-    wanted, case = load(name)
-    stream = "event-stream" in case.response_headers["content-type"]
-    said = events(case.response_body) if stream else json.loads(case.response_body)
-    names = names_in(said)
-    answer = streamed(*vllm_stream(wanted, said)) if stream else whole(vllm_whole(wanted, said))
-
-    async def script(asked: Asked, writer: asyncio.StreamWriter) -> None:
-        if asked.path == "/detokenize":
-            (token,) = asked.json["tokens"]
-            writer.write(whole({"prompt": names[token]}))
-        elif asked.path == "/tokenize":
-            writer.write(whole({"count": 2, "max_model_len": 1024}))
-        else:
-            writer.write(answer)
-        await writer.drain()
-
-    return case, said, script
-
-
-def as_sent(case: recorded.Recorded) -> bytes:
-    """The recorded answer as TGI put it on the wire."""
-    kind = case.response_headers["content-type"]
-    if "event-stream" in kind:
-        return streamed(case.response_body)
-    more = "".join(f"{name}: {value}\r\n" for name, value in case.response_headers.items() if name.startswith("x-"))
-    return whole(case.response_body, f"{case.status} Whatever", kind, more)
-
-
-async def ask(front: Gateway, case: recorded.Recorded, **headers: str) -> httpx.Response:
-    return await front.client.post(case.path, content=case.body, headers={"content-type": "application/json"} | headers)
 
 
 # --- a vLLM behind ------------------------------------------------------------------------------------------

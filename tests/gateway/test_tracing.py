@@ -27,7 +27,8 @@ from opentelemetry.trace import SpanContext, Status
 from backends.base import Call
 from backends.schema import Usage
 from gateway.config.tables import BreakerConfig, DeploymentConfig, TelemetryConfig
-from gateway.http.context import Attempt, RequestContext
+from gateway.http.cancel import CancelScope
+from gateway.http.context import Attempt, RequestContext, Timing
 from gateway.http.errors import (
     ClientDisconnected,
     ContextExceeded,
@@ -37,6 +38,7 @@ from gateway.http.errors import (
     RateLimited,
     Unauthorized,
     Unavailable,
+    UpstreamConnectError,
     UpstreamIdleTimeout,
 )
 from gateway.observe import trace_export, tracing
@@ -45,7 +47,6 @@ from gateway.observe.trace_context import Trace, client_trace
 from gateway.observe.trace_spans import Spans
 from gateway.observe.trace_wire import encoded
 from gateway.proxy import parse
-from gateway.upstream.connection import UpstreamConnectError
 from gateway.upstream.endpoints import Endpoint
 from gateway.upstream.models import Candidate
 from tests.support.collector import Collector, attributes, over_grpc, over_http
@@ -73,14 +74,17 @@ def attempt(engine: str = "vllm", began: float = 10.1, ended: float = 10.9, **mo
     endpoint = Endpoint(
         DeploymentConfig(name=f"{engine}-a", engine=engine, url="http://10.0.0.5:8000"), BreakerConfig(), 0
     )
-    return Attempt(Candidate(endpoint, "org/tiny", 1024), began, ended=ended, **more)
+    return Attempt(Candidate(endpoint, "org/tiny", 1024), 0, began, ended=ended, **more)
 
 
 def context(*attempts: Attempt, **more: Any) -> RequestContext:
     """Return the account of a request that came at 10 s, and was answered by its last try."""
-    given: dict[str, Any] = {"id": ID, "method": "POST", "path": CHAT, "raw_path": b"", "headers": {}, "began": 10.0}
-    given |= {"task": cast("asyncio.Task[object]", None), "model": "tiny", "status": 200}
+    for number, one in enumerate(attempts):
+        one.number = number
+    given: dict[str, Any] = {"id": ID, "method": "POST", "path": CHAT, "raw_path": b"", "headers": {}}
+    given |= {"scope": CancelScope(cast("asyncio.Task[object]", None)), "model": "tiny", "status": 200}
     given |= {"attempts": list(attempts), "answering": attempts[-1] if attempts else None}
+    given["timing"] = Timing(10.0, first_event_at=more.pop("first", 0.0))
     return RequestContext(**(given | more))
 
 
@@ -308,7 +312,7 @@ async def test_a_try_speaks_genai_by_the_semantic_conventions_and_in_their_types
         prompt_tokens_details={"cached_tokens": 8},
         completion_tokens_details={"reasoning_tokens": 1},
     )
-    given = context(attempt(), stream=True, first=10.4, usage=usage)
+    given = context(attempt(), streamed=True, first=10.4, usage=usage)
 
     def note(trace: Trace) -> None:
         assert trace.notes is not None
@@ -374,7 +378,7 @@ async def test_what_the_client_did_not_ask_for_is_not_said() -> None:
 
 
 async def test_adaptation_first_token_and_cache_are_events() -> None:
-    given = context(attempt(adapted=("seed", "stop")), stream=True, first=10.4)
+    given = context(attempt(adapted=("seed", "stop")), streamed=True, first=10.4)
 
     def note(trace: Trace) -> None:
         assert trace.notes is not None
@@ -583,9 +587,9 @@ def test_an_encoder_that_gives_something_else_stays_in_place(
 def test_spans_are_written_just_as_the_sdk_writes_them() -> None:
     tracer = traced(content=True)
     requests = [
-        context(attempt(), headers={b"traceparent": PARENT, b"tracestate": b"a=1,b=2"}, stream=True, first=10.4),
+        context(attempt(), headers={b"traceparent": PARENT, b"tracestate": b"a=1,b=2"}, streamed=True, first=10.4),
         context(attempt(failure=EngineFailed("no")), attempt("tgi", adapted=("seed",)), failure=Internal("no")),
-        context(attempt(), usage=Usage(prompt_tokens=1, completion_tokens=1), stream=True),  # 1 beside True
+        context(attempt(), usage=Usage(prompt_tokens=1, completion_tokens=1), streamed=True),  # 1 beside True
         context(method="GET", path="/v1/models"),
     ]
     spans = []

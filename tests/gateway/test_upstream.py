@@ -13,10 +13,10 @@ import pytest
 from yarl import URL
 
 from gateway.config.tables import BreakerConfig, DeploymentConfig, TimeoutsConfig
-from gateway.http.errors import EngineFailed
+from gateway.http.errors import EngineFailed, UpstreamConnectError, UpstreamReset
 from gateway.upstream import aiohttp_internals
 from gateway.upstream.aiohttp_internals import AiohttpClasses, FastAiohttp, GreedyReader, PublicAiohttp
-from gateway.upstream.connection import Reply, Upstream, UpstreamConnectError, UpstreamReset, gateway_error
+from gateway.upstream.connection import Reply, Upstream, gateway_error
 from gateway.upstream.endpoints import Endpoint
 from tests.support.harness import STREAM, Asked, Script, cuts, engine, head, piece, says, streamed, until, whole
 

@@ -14,7 +14,6 @@ from uvicorn.supervisors import Multiprocess
 
 from gateway.server.run import settings
 from gateway.server.uvicorn_internals import make_supervisor, supervisor_fault
-from tests.gateway.test_commands import run
 from tests.support.harness import Engine, Script, configured, engine
 from tests.support.processes import (
     OTHER_UVICORN,
@@ -23,19 +22,14 @@ from tests.support.processes import (
     eventually,
     held,
     replace,
+    run,
     served,
     streaming,
+    workers,
     written,
 )
 
 pytestmark = pytest.mark.skipif(not Path("/proc/self/task").exists(), reason="workers are found by /proc")
-
-
-def workers(front: Served) -> set[int]:
-    """Return the workers' process ids; another child of the supervisor's is Python's own resource tracker."""
-    pid = front.process.pid
-    children = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
-    return {int(child) for child in children if b"spawn_main" in Path(f"/proc/{child}/cmdline").read_bytes()}
 
 
 def refuses(port: int) -> bool:

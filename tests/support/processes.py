@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import os
 import signal
+import subprocess
 import sys
 import time
 from collections.abc import AsyncIterator, Callable
@@ -165,3 +166,17 @@ async def streaming(running: Served, model: str) -> AsyncIterator[asyncio.Task[s
         finally:
             reading.cancel()
             await asyncio.gather(reading, return_exceptions=True)
+
+
+def workers(front: Served) -> set[int]:
+    """Return the workers' process ids; another child of the supervisor's is Python's own resource tracker."""
+    pid = front.process.pid
+    children = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
+    return {int(child) for child in children if b"spawn_main" in Path(f"/proc/{child}/cmdline").read_bytes()}
+
+
+def run(*words: str, timeout: float = 60, **environ: str) -> subprocess.CompletedProcess[str]:
+    """Run the command to its end."""
+    command = [sys.executable, "-m", "gateway", *words]
+    env = {**os.environ, **environ}
+    return subprocess.run(command, capture_output=True, text=True, timeout=timeout, check=False, env=env)

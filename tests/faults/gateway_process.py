@@ -11,8 +11,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from tests.faults.figures import figures
-from tests.faults.wire import Answer, connected
+from tests.faults.raw_client import Answer, connected
+from tests.faults.totals import totals
 from tests.support.processes import PATIENCE, Served, served, written
 
 MIB = 2**20
@@ -42,7 +42,7 @@ class Process:
     async def account(self) -> dict[str, float]:
         """Return what it says that it holds, and how many requests it has counted and logged."""
         async with connected(self.front.port) as client:
-            there = figures((await client.get("/metrics")).body)
+            there = totals((await client.get("/metrics")).body)
         counted = {"counted": there["pointsman_requests_total"], "logged": self.front.said.count('"event":"request"')}
         return counted | {name: there[name] for name in HELD}
 

@@ -5,8 +5,8 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from gateway import config
 from gateway.observe.gauges import KINDS
-from tests.gateway.test_keys import GOOD, PLAIN, ring
 from tests.support.harness import CHAT, MODEL, STREAM, checked, engine, gateway, says, streamed, until, whole
+from tests.support.keys import GOOD, PLAIN, ring
 
 NOWHERE = "redis://127.0.0.1:1/0"
 LIMIT = 2  # requests

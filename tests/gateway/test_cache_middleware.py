@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
 from typing import Any
 
 import httpx
@@ -15,8 +13,8 @@ import pytest
 from gateway import config
 from gateway.access.keys.text import digest
 from gateway.http.errors import ShuttingDown
-from tests.gateway.test_keys import SECRET, changed, ring
-from tests.gateway.test_metrics import scraped
+from tests.support.caching import MEMORY, STREAMED, given_back, joined, keeping, plain, said
+from tests.support.engine_answers import FAILED, WRONG
 from tests.support.harness import (
     ANSWER,
     CHAT,
@@ -25,8 +23,6 @@ from tests.support.harness import (
     TEXT,
     USAGE,
     Asked,
-    Engine,
-    Gateway,
     Script,
     checked,
     chunk,
@@ -43,48 +39,11 @@ from tests.support.harness import (
     until,
     whole,
 )
+from tests.support.keys import SECRET, changed, ring
 from tests.support.processes import answers
+from tests.support.scrape import scraped
 
-MEMORY = config.CacheConfig(store="memory")
-STREAMED = CHAT | {"stream": True, "stream_options": {"include_usage": True}}
 MARKED = USAGE | {"prompt_tokens_details": {"cached_tokens": 12}}
-OWN = ("id", "created")  # of each answer
-
-
-@asynccontextmanager
-async def keeping(script: Script, kind: str = "vllm", **more: Any) -> AsyncIterator[tuple[Gateway, Engine]]:
-    """Run the gateway with a cache in memory over one engine; at the end nothing is held that was taken."""
-    async with over(script, kind, **{"cache": MEMORY} | more) as (front, behind):
-        yield front, behind
-        await given_back(front)
-
-
-async def given_back(front: Gateway) -> None:
-    """See that every place has been given back, exactly once."""
-    services = front.services
-    assert services.cache is not None
-    flights = services.cache.flights
-    await until(lambda: not services.sweep.open and not flights.tasks)
-    assert services.admission.in_flight == 0
-    assert [endpoint.in_flight for endpoint in services.catalog.endpoints] == [0] * len(services.catalog.endpoints)
-
-
-def said(answer: httpx.Response) -> str:
-    return str(answer.headers.get("x-pointsman-cache", ""))
-
-
-def plain(answer: httpx.Response) -> list[Any]:
-    """Return what an answer says, without what each has of its own; usage as if it were not marked."""
-    if not answer.headers["content-type"].startswith("text/event-stream"):
-        found = [answer.json()]
-    else:
-        found = events(answer.content)
-    for one in found:
-        if isinstance(one, dict):
-            for name in OWN:
-                assert one.pop(name)
-            (one.get("usage") or {}).pop("prompt_tokens_details", None)
-    return found
 
 
 def numbered() -> Script:
@@ -148,19 +107,6 @@ async def text_answers(asked: Asked, writer: asyncio.StreamWriter) -> None:
     written = [b"data: " + json.dumps(one).encode() + b"\n\n" for one in pieces]
     writer.write(streamed(*written, *STREAM[-2:]))
     await writer.drain()
-
-
-def joined(said: list[Any]) -> tuple[str, list[str], Any, bool]:
-    """Return the text, the finish reasons, the usage, and whether the stream has its end."""
-    text, reasons, usage = "", [], None
-    for one in said:
-        if isinstance(one, dict):
-            usage = one.get("usage") or usage
-            for choice in one["choices"]:
-                inner = choice.get("delta") or choice.get("message") or {"content": choice.get("text")}
-                text += inner.get("content") or ""
-                reasons += [choice["finish_reason"]] if choice["finish_reason"] else []
-    return text, reasons, usage, said[-1] == "data: [DONE]"
 
 
 @pytest.mark.parametrize("body", [CHAT, STREAMED])
@@ -343,10 +289,10 @@ async def test_an_engine_that_comes_or_goes_by_a_reload_makes_other_answers() ->
         async with gateway(given) as front:
             await front.post(CHAT)
             assert said(await front.post(CHAT)) == "hit"
-            front.services.follow(msgspec.structs.replace(given, models=configured(tgi=two.url).models))
+            front.services.reload.take(msgspec.structs.replace(given, models=configured(tgi=two.url).models))
             await until(lambda: front.services.catalog.routes[MODEL].served == ("tgi/tiny",))
             assert said(await front.post(CHAT)) == "miss"
-            front.services.follow(given)
+            front.services.reload.take(given)
             await until(lambda: front.services.catalog.routes[MODEL].served == ("vllm/tiny",))
             assert said(await front.post(CHAT)) == "hit"
 
@@ -355,8 +301,6 @@ async def test_an_engine_that_comes_or_goes_by_a_reload_makes_other_answers() ->
 
 UNFINISHED = ANSWER | {"choices": [ANSWER["choices"][0] | {"finish_reason": None}]}  # type: ignore[index]
 ABORTED = chunk({"content": "x"}, "abort")
-FAILED = {"error": {"message": "EngineCore died", "type": "InternalServerError", "param": None, "code": 500}}
-WRONG = {"error": {"message": "no such thing", "type": "BadRequestError", "param": None, "code": 400}}
 
 
 @pytest.mark.parametrize(

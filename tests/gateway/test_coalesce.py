@@ -12,15 +12,12 @@ import httpx
 import pytest
 
 from gateway import config
-from tests.gateway.test_cached import MEMORY, STREAMED, given_back, joined, keeping, plain, said
-from tests.gateway.test_metrics import scraped
+from tests.support.caching import FULL, MEMORY, STREAMED, crowd, gated, given_back, joined, keeping, plain, said
 from tests.support.harness import (
-    ANSWER,
     CHAT,
     END,
     MODEL,
     STREAM,
-    USAGE,
     Asked,
     Gateway,
     Script,
@@ -35,45 +32,10 @@ from tests.support.harness import (
     says,
     streamed,
     until,
-    whole,
 )
+from tests.support.scrape import scraped
 
-FAILED = {"error": {"message": "EngineCore died", "type": "InternalServerError", "param": None, "code": 500}}
-WRONG = {"error": {"message": "no such thing", "type": "BadRequestError", "param": None, "code": 400}}
 ONCE = config.RetriesConfig(attempts=1)
-FULL = ("Grüße dir", ["stop"], USAGE, True)
-
-
-def gated(gate: asyncio.Event, *statuses: str) -> Script:
-    """Return a script that begins its streams at once, and waits for the gate before the rest and for whole answers.
-
-    The first requests are refused with these statuses instead, behind the gate as well.
-    """
-    left = list(statuses)
-
-    async def script(asked: Asked, writer: asyncio.StreamWriter) -> None:
-        refused, begins = left.pop(0) if left else "", asked.json.get("stream")
-        if begins and not refused:
-            writer.write(head() + piece(STREAM[0]) + piece(STREAM[1]))
-        await gate.wait()
-        if refused:
-            writer.write(whole(WRONG if refused.startswith("4") else FAILED, refused))
-        elif begins:
-            writer.write(b"".join(piece(one) for one in STREAM[2:]) + END)
-        else:
-            writer.write(whole(ANSWER))
-        await writer.drain()
-
-    return script
-
-
-@asynccontextmanager
-async def crowd(front: Gateway) -> AsyncIterator[httpx.AsyncClient]:
-    """A client with as many connections as it wants."""
-    limits = httpx.Limits(max_connections=None, max_keepalive_connections=None)
-    url = f"http://127.0.0.1:{front.port}"
-    async with httpx.AsyncClient(base_url=url, limits=limits, timeout=60, trust_env=False) as client:
-        yield client
 
 
 async def alone(port: int, body: dict[str, Any]) -> httpx.Response:

@@ -5,12 +5,12 @@ from random import Random
 
 import pytest
 
-from backends.base import Call, Served
+from backends.base import Served
 from gateway.config import Config, DeploymentConfig, ModelConfig
 from gateway.http.errors import InvalidRequest, ModelNotFound, Unavailable
-from gateway.proxy import parse
 from gateway.routing import plan, plan_path
 from gateway.upstream.models import Catalog
+from tests.support.dialects import chat
 from tests.support.harness import checked
 
 
@@ -29,13 +29,6 @@ def hear(made: Catalog, **served: str) -> None:
             own = "tgi" if endpoint.engine == "tgi" else ""
             endpoint.heard([Served(name, own or name, 100) for name in served[endpoint.name].split()], -100.0)
     made.refresh()
-
-
-def call(**more: object) -> Call:
-    body = b'{"messages": [{"role": "user", "content": "x"}]' + b"".join(
-        f', "{name}": {value}'.encode() for name, value in more.items()
-    )
-    return parse.chat(body + b"}", "id", 1)
 
 
 def test_before_any_engine_has_answered_a_model_is_unavailable_and_not_unknown() -> None:
@@ -86,7 +79,7 @@ def test_an_engine_that_went_away_keeps_its_model() -> None:
     made.endpoints[0].lost("gone")
     made.refresh()
     assert not made.find("x").ready(0.0)
-    assert len(plan(call(), made.find("x"), None, 0.0, Random(1))) == 1
+    assert len(plan(chat(), made.find("x"), None, 0.0, Random(1))) == 1
 
 
 def test_the_first_engine_is_drawn_by_weight_and_those_that_are_down_are_left_out() -> None:
@@ -96,7 +89,7 @@ def test_the_first_engine_is_drawn_by_weight_and_those_that_are_down_are_left_ou
     hear(made, a="x", b="x", c="x")
     made.endpoints[2].lost("gone")
     random = Random(1)
-    plans = [plan(call(), made.find("m"), None, 0.0, random) for _ in range(1000)]
+    plans = [plan(chat(), made.find("m"), None, 0.0, random) for _ in range(1000)]
     firsts = Counter(candidates[0].endpoint.name for candidates in plans)
     assert 870 < firsts["a"] < 930
     assert firsts["a"] + firsts["b"] == 1000
@@ -108,10 +101,10 @@ def test_what_one_engine_cannot_do_goes_to_the_others_alone_up_or_not() -> None:
     hear(made, v="x", t="x")
     made.endpoints[0].lost("gone")
     for _ in range(10):
-        (candidate,) = plan(call(top_k=1), made.find("m"), None, 0.0, Random(1))
+        (candidate,) = plan(chat(top_k=1), made.find("m"), None, 0.0, Random(1))
         assert candidate.endpoint.name == "v"
     with pytest.raises(InvalidRequest) as raised:
-        plan(call(top_k=1), made.find("m"), "tgi", 0.0, Random(1))
+        plan(chat(top_k=1), made.find("m"), "tgi", 0.0, Random(1))
     assert raised.value.param == "top_k"
 
 

@@ -1,34 +1,23 @@
 """One deployment after the other, over real sockets: what fails is answered by another, and by whom, is seen."""
 
 import asyncio
-import contextlib
 import json
-from collections.abc import AsyncIterator
-from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any
 
 import httpx
 import pytest
 
 from gateway import config
-from gateway.upstream.breaker import Breaker
-from gateway.upstream.endpoints import Endpoint
-from tests.gateway.test_bad_input import is_error
-from tests.gateway.test_engine_faults import BUSY, DEAD, DONE, TGI_BUSY, TGI_CHUNK, TGI_FAILED, event
-from tests.gateway.test_tgi_api import as_sent, ask, plays
+from tests.support.engine_answers import BUSY, DEAD, DONE, TGI_BUSY, TGI_CHUNK, TGI_FAILED, event
+from tests.support.errors import is_error
 from tests.support.harness import (
     ANSWER,
     CHAT,
     MODEL,
     STREAM,
-    Engine,
-    Gateway,
     Script,
-    checked,
     cuts,
-    engine,
     events,
-    gateway,
     hangs,
     head,
     piece,
@@ -37,9 +26,10 @@ from tests.support.harness import (
     until,
     whole,
 )
+from tests.support.pairs import Kind, pair, single
+from tests.support.tgi_recorded import as_sent, ask, plays
 
 STREAMED = CHAT | {"stream": True}
-ONE_STRIKE = config.BreakerConfig(failures=1, open=60.0, most_open=60.0)
 OTHER = {"vllm": "tgi", "tgi": "vllm"}
 REFUSED = {"error": {"message": "top_p must be below 1", "type": "BadRequestError", "param": "top_p", "code": 400}}
 TGI_STREAM = TGI_CHUNK + event(
@@ -56,65 +46,6 @@ TGI_STREAM = TGI_CHUNK + event(
     }
 )
 TGI_USAGE = event({"choices": [], "usage": {"prompt_tokens": 12, "completion_tokens": 2, "total_tokens": 14}}) + DONE
-
-Kind = Literal["vllm", "tgi"]
-
-
-@dataclass
-class Pair:
-    """A gateway over two engines, the first of which is asked first."""
-
-    front: Gateway
-    first: Engine
-    second: Engine
-
-    @property
-    def endpoints(self) -> list[Endpoint]:
-        return self.front.services.catalog.endpoints
-
-    def idle(self) -> bool:
-        """Whether all places have been given back."""
-        return self.front.services.admission.in_flight == 0 and all(not one.in_flight for one in self.endpoints)
-
-    def struck(self) -> list[bool]:
-        """Whether each engine's failure was counted (with ONE_STRIKE)."""
-        return [one.breaker.open_until > 0 for one in self.endpoints]
-
-    def afresh(self, first: Script, second: Script) -> None:
-        """Give the engines other scripts, and forget what has been."""
-        for one, script in ((self.first, first), (self.second, second)):
-            one.script = script
-            one.asked.clear()
-        for endpoint in self.endpoints:
-            endpoint.breaker = Breaker(ONE_STRIKE)
-
-
-def settings(urls: list[tuple[str, str]], hedge_after: float = 0.0, busy: int = 0, **more: Any) -> config.Config:
-    """Return the configuration of engines by kind and URL, asked in that order."""
-    rows = [
-        config.DeploymentConfig(name=name, engine=kind, url=url, weight=weight, max_in_flight=busy)
-        for name, weight, (kind, url) in zip(("first", "second"), (1.0, 0.0), urls, strict=False)
-    ]
-    model = config.ModelConfig(name=MODEL, deployments=rows, hedge_after=hedge_after)
-    return checked(config.Config(models=[model], **({"breaker": ONE_STRIKE} | more)))
-
-
-@contextlib.asynccontextmanager
-async def pair(first: Script, second: Script, kinds: tuple[Kind, Kind], **more: Any) -> AsyncIterator[Pair]:
-    async with engine(first) as one, engine(second) as two:
-        urls: list[tuple[str, str]] = list(zip(kinds, (one.url, two.url), strict=True))
-        async with gateway(settings(urls, **more)) as front:
-            made = Pair(front, one, two)
-            yield made
-            await until(made.idle)
-
-
-@contextlib.asynccontextmanager
-async def single(script: Script, **more: Any) -> AsyncIterator[Pair]:
-    async with engine(script) as one, gateway(settings([("vllm", one.url)], **more)) as front:
-        made = Pair(front, one, one)
-        yield made
-        await until(made.idle)
 
 
 def good(kind: str, stream: bool) -> Script:

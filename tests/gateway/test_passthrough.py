@@ -6,7 +6,7 @@ import pytest
 
 from gateway import config
 from gateway.api.passthrough import JSON_PATHS
-from tests.gateway.test_bad_input import is_error
+from tests.support.errors import is_error
 from tests.support.harness import both, checked, engine, gateway, head, over, piece, says, whole
 
 BODY = {"model": "tiny", "input": "x", "of_tomorrow": [1, None, {"a": 1.50}]}

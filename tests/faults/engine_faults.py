@@ -7,11 +7,11 @@ import contextlib
 import socket
 from collections.abc import AsyncIterator, Awaitable, Callable
 
-from tests.faults.wire import reset
+from tests.faults.raw_client import reset
 from tests.support.harness import STREAM, Asked, Engine, Script, head, piece
 
-Strike = Callable[[asyncio.StreamWriter], Awaitable[None]]
-Arranged = Callable[[Engine], contextlib.AbstractAsyncContextManager[None]]
+EngineFault = Callable[[asyncio.StreamWriter], Awaitable[None]]
+Outage = Callable[[Engine], contextlib.AbstractAsyncContextManager[None]]
 
 
 async def resets(writer: asyncio.StreamWriter) -> None:
@@ -31,45 +31,45 @@ async def stalls(writer: asyncio.StreamWriter) -> None:
     await asyncio.Event().wait()
 
 
-def then(data: bytes, end: Strike) -> Strike:
+def then(data: bytes, end: EngineFault) -> EngineFault:
     """Say this first."""
 
-    async def strike(writer: asyncio.StreamWriter) -> None:
+    async def fault(writer: asyncio.StreamWriter) -> None:
         writer.write(data)
         await writer.drain()
         await end(writer)
 
-    return strike
+    return fault
 
 
-def endless(data: bytes) -> Strike:
+def endless(data: bytes) -> EngineFault:
     """Say this again and again, until nobody listens."""
 
-    async def strike(writer: asyncio.StreamWriter) -> None:
+    async def fault(writer: asyncio.StreamWriter) -> None:
         while True:
             writer.write(data)
             await writer.drain()
             await asyncio.sleep(0)  # drain() waits for nothing while there is room
 
-    return strike
+    return fault
 
 
-def after(before: bytes, strike: Strike) -> Script:
+def after(before: bytes, fault: EngineFault) -> Script:
     """Return the script of an engine that says this first."""
 
     async def script(asked: Asked, writer: asyncio.StreamWriter) -> None:
-        await then(before, strike)(writer)
+        await then(before, fault)(writer)
 
     return script
 
 
-def after_first_event(heard: asyncio.Event, strike: Strike) -> Script:
+def after_first_event(heard: asyncio.Event, fault: EngineFault) -> Script:
     """Return the script of an engine that streams one event, and goes on when the client has `heard` it."""
 
     async def script(asked: Asked, writer: asyncio.StreamWriter) -> None:
         writer.write(head() + piece(STREAM[0]))
         await heard.wait()
-        await strike(writer)
+        await fault(writer)
 
     return script
 

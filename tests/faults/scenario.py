@@ -16,8 +16,8 @@ from gateway.access.limits.memory import InMemoryLimiter
 from gateway.access.limits.redis import Redis
 from gateway.http.context import RequestContext
 from gateway.observe.logs import RequestLog
-from tests.faults.figures import figures
-from tests.faults.wire import Answer, Client, connected
+from tests.faults.raw_client import Answer, Client, connected
+from tests.faults.totals import totals
 from tests.support.harness import Gateway, gateway
 
 TESTS = str(Path(__file__).parents[1])
@@ -54,7 +54,7 @@ class Lines(BytesIO):
 
 
 @dataclass
-class Ground:
+class Scenario:
     """A running gateway. `sent` counts the requests that clients sent, each of which is to be accounted for once."""
 
     front: Gateway
@@ -65,7 +65,7 @@ class Ground:
     clients: contextlib.AsyncExitStack = field(default_factory=contextlib.AsyncExitStack)
 
     async def client(self, body: Any = None, **how: Any) -> Client:
-        """Connect a client that lives as long as the ground; with a body, it asks at once."""
+        """Connect a client that lives as long as the scenario; with a body, it asks at once."""
         client = await self.clients.enter_async_context(connected(self.front.port))
         if body is not None:
             self.send(client, body, **how)
@@ -100,7 +100,7 @@ class Ground:
             "bodies being drained": len(upstream._drains),
             "not opened": self.sent - self.ledger.opened,
             "not closed": self.sent - self.ledger.closed,
-            "not counted": self.sent - figures(await services.metrics.text())["pointsman_requests_total"],
+            "not counted": self.sent - totals(await services.metrics.text())["pointsman_requests_total"],
             "not logged": self.sent - self.lines.count,
         }
         return {name: count for name, count in counts.items() if count}
@@ -123,24 +123,24 @@ def _of_the_test(task: asyncio.Task[Any]) -> bool:
     return code is not None and code.co_filename.startswith(TESTS)
 
 
-async def assert_clean(ground: Ground) -> None:
+async def assert_clean(scenario: Scenario) -> None:
     """See that nothing is left of any request within two seconds, and that each is accounted for once."""
     for _ in range(200):
-        if not (left := await ground.left()):
+        if not (left := await scenario.left()):
             return
         await asyncio.sleep(0.01)
-    raise AssertionError(f"two seconds later there is still {left}, {ground.tasks()}")
+    raise AssertionError(f"two seconds later there is still {left}, {scenario.tasks()}")
 
 
 @contextlib.asynccontextmanager
-async def ground(given: config.Config, ready: bool = True) -> AsyncIterator[Ground]:
+async def scenario(given: config.Config, ready: bool = True) -> AsyncIterator[Scenario]:
     """Run a gateway; at the end it has to be clean."""
     async with gateway(given, ready) as front:
         ledger = Ledger()
         front.services.sweep.open = ledger
         lines = Lines()
         front.services.records.log = RequestLog(lines)
-        made = Ground(front, ledger, lines, asyncio.all_tasks())
+        made = Scenario(front, ledger, lines, asyncio.all_tasks())
         async with made.clients:
             yield made
         await assert_clean(made)
