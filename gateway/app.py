@@ -7,9 +7,8 @@ from typing import Any
 from litestar import Litestar, Request, Response, get
 from litestar.config.cors import CORSConfig
 from litestar.exceptions import HTTPException
-from litestar.handlers import ASGIRouteHandler
 from litestar.handlers.base import BaseRouteHandler
-from litestar.types import ASGIApp, ExceptionHandlersMap
+from litestar.types import ASGIApp
 
 from gateway.access.guard import guarded
 from gateway.api import openai, ops
@@ -18,6 +17,7 @@ from gateway.api.tgi import handlers as tgi
 from gateway.http.client import Client
 from gateway.http.errors import Internal, InvalidRequest, MethodNotAllowed, NotFound, PointsmanError
 from gateway.http.lifecycle import ASGI, Handler, with_context
+from gateway.litestar_internals import route_class
 from gateway.services import Services
 
 EXPOSED = [
@@ -31,18 +31,6 @@ EXPOSED = [
     "retry-after",
     *(f"x-ratelimit-{what}-{of}" for of in ("requests", "tokens") for what in ("limit", "remaining", "reset")),
 ]
-
-
-class Route(ASGIRouteHandler):
-    """Litestar's, which looks for its error handlers anew with each request, although it says that it does so once."""
-
-    found: "ExceptionHandlersMap | None" = None
-
-    def resolve_exception_handlers(self) -> ExceptionHandlersMap:
-        """Return them."""
-        if self.found is None:
-            self.found = super().resolve_exception_handlers()
-        return self.found
 
 
 def create_app(services: Services) -> Litestar:
@@ -66,9 +54,10 @@ def create_app(services: Services) -> Litestar:
 
 def routes(services: Services) -> list[BaseRouteHandler]:
     """Return every path with its methods and its handler."""
+    asgi_route = route_class()
 
     def mount(app: ASGI, paths: tuple[str, ...]) -> BaseRouteHandler:
-        return Route(list(paths), copy_scope=False)(app)
+        return asgi_route(list(paths), copy_scope=False)(app)
 
     def open_to_all(handler: Handler, paths: tuple[str, ...], *methods: str) -> BaseRouteHandler:
         return mount(with_context(services, Client, handler, *methods), paths)

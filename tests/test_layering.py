@@ -17,6 +17,7 @@ OUTSIDE = {
     "redis": {"gateway/redis/connect.py", "gateway/cache/redis.py", "gateway/access/limits/redis.py"},
     "limits": {"gateway/access/limits/redis.py", "gateway/access/limits/scripts.py"},
     "opentelemetry": {
+        "gateway/observe/otel_internals.py",
         "gateway/observe/trace_export.py",
         "gateway/observe/trace_spans.py",
         "gateway/observe/trace_wire.py",

@@ -20,7 +20,7 @@ from gateway.config import Config, ConfigSource, notes
 from gateway.observe.logs import to_stderr
 from gateway.server import drain
 from gateway.server.file_watcher import FileWatcher
-from gateway.server.uvicorn_internals import STOP_SIGNALS, shutdown_failed, supervise
+from gateway.server.uvicorn_internals import STOP_SIGNALS, make_supervisor, shutdown_failed, supervise
 from gateway.services import Services
 
 CLIENT_KEEP_ALIVE = 75  # seconds; longer than the clients' own, so that it is they who close
@@ -46,7 +46,9 @@ def run(given: ConfigSource, config: Config, shared: Path | None) -> int:
     for note in notes(config):
         log.warning("%s", note)
     log.info("listening on %s port %d", *listener.getsockname()[:2])
-    return supervise(server_config, listener) if config.server.workers > 1 else serve(server_config, listener)
+    if config.server.workers > 1 and (supervisor := make_supervisor(server_config, listener)) is not None:
+        return supervise(supervisor)
+    return serve(server_config, listener)
 
 
 def listen_on(host: str, port: int) -> socket.socket:

@@ -1,7 +1,8 @@
 """All that the gateway uses of uvicorn's private parts, and the public way for where they are not as expected.
 
-Written for uvicorn 0.50 to 0.54. Of the supervisor, which `uvicorn.supervisors.Multiprocess(config, sockets)` is:
+Written for uvicorn 0.51 to 0.54. Of the supervisor, `uvicorn.supervisors.Multiprocess`:
 
+- It is made of a configuration and `sockets` (0.50 wanted a third argument).
 - `run()` calls `terminate_all()` and then `join_all()`, as the supervisor ends; `processes` are its workers, and the
   `exitcode` of each is None while it runs.
 
@@ -13,9 +14,10 @@ Of the server in each worker, once it has started:
 
 All of it but `exitcode` and `transport` is checked once, as the process starts. Where it does not hold, a warning
 says so, and uvicorn does what it does by itself: it knows no second signal to workers, and no notice before it stops
-listening.
+listening. A supervisor that cannot be made at all leaves one worker.
 """
 
+import inspect
 import logging
 import signal
 import socket
@@ -37,25 +39,27 @@ log = logging.getLogger("pointsman")
 # --- the supervisor -----------------------------------------------------------------------------------------------
 
 
-def supervise(config: uvicorn.Config, listener: socket.socket, base: Any = Multiprocess) -> int:
-    """Serve in `config.workers` processes until a signal; return the exit status."""
-    supervisor = make_supervisor(config, listener, base)
+def supervise(supervisor: Any) -> int:
+    """Serve in workers until a signal; return the exit status: 1 if one of them could not start."""
     supervisor.run()
     return 1 if any(process.exitcode == STARTUP_FAILURE for process in getattr(supervisor, "processes", ())) else 0
 
 
 def make_supervisor(config: uvicorn.Config, listener: socket.socket, base: Any = Multiprocess) -> Any:
-    """Return a supervisor that drains its workers if uvicorn is as expected, else uvicorn's own, and log why."""
-    fault = supervisor_fault(base)
-    if not fault:
-        return DrainingSupervisor(config, listener)
-    log.warning(
-        "uvicorn %s is not as expected (%s): a second signal does not end its workers at once, "
-        "and the port stays open until the last one has ended",
-        uvicorn.__version__,
-        fault,
-    )
-    return base(config, sockets=[listener])
+    """Return a supervisor that drains its workers if uvicorn is as expected.
+
+    Otherwise return uvicorn's own, or None if it cannot be made, and log why.
+    """
+    try:
+        inspect.signature(base).bind(config, sockets=[listener])
+    except TypeError as error:
+        _warn(f"Multiprocess: {error}", f"one worker serves in the place of {config.workers}")
+        return None
+    if fault := supervisor_fault(base):
+        lost = "a second signal does not end its workers at once, and the port stays open until the last one has ended"
+        _warn(fault, lost)
+        return base(config, sockets=[listener])
+    return DrainingSupervisor(config, listener)
 
 
 class DrainingSupervisor(Multiprocess):
@@ -121,12 +125,8 @@ def running_server(handler: Any = None) -> RunningServer | None:
     fault = server_fault(server)
     if not fault:
         return RunningServer(server)
-    log.warning(
-        "uvicorn %s is not as expected (%s): at SIGTERM the port closes at once, without server.drain_notice, "
-        "and what is not finished after server.drain is cut off without an error",
-        uvicorn.__version__,
-        fault,
-    )
+    lost = "at SIGTERM the port closes at once, and what is not finished after server.drain is cut off without an error"
+    _warn(fault, lost)
     return None
 
 
@@ -144,3 +144,7 @@ def server_fault(server: Any) -> str:
 def shutdown_failed(server: uvicorn.Server) -> bool:
     """Whether the application said at its end that it had failed; False where uvicorn does not tell."""
     return bool(getattr(getattr(server, "lifespan", None), "should_exit", False))
+
+
+def _warn(fault: str, lost: str) -> None:
+    log.warning("uvicorn %s is not as expected (%s): %s", uvicorn.__version__, fault, lost)

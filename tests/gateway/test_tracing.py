@@ -8,15 +8,21 @@ import sys
 import time
 from collections.abc import Callable
 from contextlib import AbstractContextManager
+from functools import partial
 from random import Random
+from types import ModuleType, SimpleNamespace
 from typing import Any, Literal, cast
 
 import pytest
+from opentelemetry.exporter.otlp.proto.common import trace_encoder
 from opentelemetry.exporter.otlp.proto.common.trace_encoder import encode_spans
 from opentelemetry.exporter.otlp.proto.grpc import trace_exporter as grpc
 from opentelemetry.exporter.otlp.proto.http import trace_exporter as http
 from opentelemetry.proto.trace.v1.trace_pb2 import Span
+from opentelemetry.sdk.resources import Resource
 from opentelemetry.sdk.trace.sampling import Decision, TraceIdRatioBased
+from opentelemetry.sdk.util.instrumentation import InstrumentationScope
+from opentelemetry.trace import SpanContext, Status
 
 from backends.base import Call
 from backends.schema import Usage
@@ -36,6 +42,7 @@ from gateway.http.errors import (
     UpstreamIdleTimeout,
 )
 from gateway.observe import trace_export, tracing
+from gateway.observe.otel_internals import SAMPLE, TracerSpans, span_maker, use_fast_encoder
 from gateway.observe.trace_context import Trace, client_trace
 from gateway.observe.trace_spans import Spans
 from gateway.observe.trace_wire import encoded
@@ -502,6 +509,78 @@ async def test_long_content_is_cut_so_that_spans_stay_small() -> None:
     assert len(data) < 20_000
 
 
+# --- what is expected of OpenTelemetry ------------------------------------------------------------------------
+
+RESOURCE, SCOPE = Resource({"service.name": "pointsman"}), InstrumentationScope("pointsman", "1")
+MADE_OTHERWISE = {
+    "ReadableSpan: ": object,
+    "does not keep name": lambda **_: SimpleNamespace(),
+}
+
+
+@pytest.mark.parametrize(("module", "protocol"), [(http, "http/protobuf"), (grpc, "grpc")])
+def test_the_installed_opentelemetry_is_as_expected(
+    module: ModuleType, protocol: Literal["http/protobuf", "grpc"], caplog: pytest.LogCaptureFixture
+) -> None:
+    assert isinstance(span_maker(RESOURCE, SCOPE), partial)
+    traced(otlp_protocol=protocol)
+    assert vars(module)["encode_spans"] is encoded
+    assert caplog.records == []
+
+
+@pytest.mark.parametrize("fault", MADE_OTHERWISE)
+def test_spans_that_cannot_be_made_directly_are_made_by_the_tracer_and_are_the_same(
+    fault: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    directly, by_tracer = span_maker(RESOURCE, SCOPE), span_maker(RESOURCE, SCOPE, MADE_OTHERWISE[fault])
+    assert isinstance(by_tracer, TracerSpans)
+    (record,) = caplog.records
+    assert record.levelno == logging.WARNING
+    assert fault in record.getMessage()
+    for more in ({}, {"parent": None, "context": SpanContext(7, 8, False)}, {"status": Status(), "events": ()}):
+        assert encode_spans([by_tracer(**SAMPLE | more)]) == encode_spans([directly(**SAMPLE | more)])
+
+
+class Unrelated:
+    def export(self, spans: Any) -> None:
+        """Do nothing."""
+
+
+def exporter_module(**names: Any) -> ModuleType:
+    """Return an exporter of a later OpenTelemetry."""
+    made = ModuleType("exporter")
+    vars(made).update(names)
+    return made
+
+
+@pytest.mark.parametrize("names", [{}, {"OTLPSpanExporter": Unrelated, "encode_spans": encode_spans}])
+def test_an_exporter_that_encodes_in_another_place_keeps_its_encoder(
+    names: dict[str, Any], caplog: pytest.LogCaptureFixture
+) -> None:
+    module = exporter_module(**names)
+    use_fast_encoder(module)
+    assert vars(module).get("encode_spans") is names.get("encode_spans")
+    (record,) = caplog.records
+    assert "exporter does not call encode_spans" in record.getMessage()
+
+
+@pytest.mark.parametrize(
+    ("other", "fault"),
+    [(lambda spans: encode_spans(spans[:1]), "in another way"), (lambda spans: spans.gone, "AttributeError")],
+    ids=["another result", "another form"],
+)
+def test_an_encoder_that_gives_something_else_stays_in_place(
+    other: Callable[[Any], Any], fault: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """It is the SDK that has changed here, by what it encodes."""
+    monkeypatch.setattr(trace_encoder, "encode_spans", other)
+    module = exporter_module(OTLPSpanExporter=http.OTLPSpanExporter, encode_spans=other)
+    use_fast_encoder(module)
+    assert vars(module)["encode_spans"] is other
+    (record,) = caplog.records
+    assert fault in record.getMessage()
+
+
 # --- the collector --------------------------------------------------------------------------------------------
 
 
@@ -521,9 +600,6 @@ def test_spans_are_written_just_as_the_sdk_writes_them() -> None:
         trace.notes.mark("cache", 10.0, result="hit", age=0.5, fresh=True)
         spans += Spans("i").made(given, trace, trace.notes, 11.0, WALL)
     assert encoded(spans) == encode_spans(spans)
-    for module, protocol in ((http, "http/protobuf"), (grpc, "grpc")):
-        traced(otlp_protocol=protocol)
-        assert vars(module)["encode_spans"] is encoded
 
 
 @pytest.mark.parametrize(("protocol", "receiver"), [("http/protobuf", over_http), ("grpc", over_grpc)])
@@ -576,7 +652,7 @@ async def test_a_collector_that_is_gone_loses_spans_which_are_counted_and_is_tol
     assert tracer.sent == 0
     (told,) = caplog.records
     assert told.levelname == "WARNING"
-    assert told.getMessage().startswith("spans do not reach http://127.0.0.1:9, and are lost until they do: ")
+    assert told.getMessage().startswith("spans do not reach http://127.0.0.1:9, and are dropped until they do: ")
     await tracer.close()
 
 
@@ -594,7 +670,7 @@ async def test_a_collector_that_comes_back_is_told_of(
         await until(lambda: tracer.sent == 2)
         await tracer.close()
         assert [one.levelname for one in caplog.records] == ["WARNING", "INFO"]
-        assert caplog.messages[1] == f"spans reach {collector.url} again; 2 were lost"
+        assert caplog.messages[1] == f"spans reach {collector.url} again; 2 were dropped"
 
 
 @pytest.mark.parametrize(

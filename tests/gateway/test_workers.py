@@ -138,8 +138,22 @@ class StillCalls(Otherwise):
         """Do nothing."""
 
 
+class AsItWas(Multiprocess):
+    """uvicorn 0.50's."""
+
+    def __init__(self, config: Any, target: Any, sockets: list[socket.socket]) -> None:
+        super().__init__(config, sockets)
+
+
 def test_the_installed_uvicorns_supervisor_is_as_expected() -> None:
     assert supervisor_fault(Multiprocess) == ""
+
+
+def test_a_supervisor_that_cannot_be_made_leaves_one_worker_which_is_logged(caplog: pytest.LogCaptureFixture) -> None:
+    with socket.socket() as listener:
+        assert make_supervisor(settings(configured("http://127.0.0.1:9"), app=None), listener, AsItWas) is None
+    (record,) = caplog.records
+    assert "one worker serves in the place of" in record.getMessage()
 
 
 @pytest.mark.parametrize(
