@@ -7,8 +7,8 @@ import contextlib
 import socket
 from collections.abc import AsyncIterator, Awaitable, Callable
 
-from tests.faults.raw_client import reset
 from tests.support.harness import STREAM, Asked, Engine, Script, head, piece
+from tests.support.raw_client import reset
 
 EngineFault = Callable[[asyncio.StreamWriter], Awaitable[None]]
 Outage = Callable[[Engine], contextlib.AbstractAsyncContextManager[None]]

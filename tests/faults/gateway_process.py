@@ -11,9 +11,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from tests.faults.raw_client import Answer, connected
 from tests.faults.totals import totals
-from tests.support.processes import PATIENCE, Served, served, written
+from tests.support.harness import PATIENCE
+from tests.support.processes import Served, served, written
+from tests.support.raw_client import Answer, connected
 
 MIB = 2**20
 HELD = ("pointsman_in_flight", "pointsman_waiting", "pointsman_deployment_in_flight")

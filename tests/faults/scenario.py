@@ -16,9 +16,9 @@ from gateway.access.limits.memory import InMemoryLimiter
 from gateway.access.limits.redis import Redis
 from gateway.http.context import RequestContext
 from gateway.observe.logs import RequestLog
-from tests.faults.raw_client import Answer, Client, connected
 from tests.faults.totals import totals
 from tests.support.harness import Gateway, gateway
+from tests.support.raw_client import Answer, Client, connected
 
 TESTS = str(Path(__file__).parents[1])
 

@@ -11,7 +11,6 @@ import msgspec
 import pytest
 
 from gateway import config
-from tests.faults.raw_client import Client
 from tests.faults.scenario import Scenario, assert_clean, scenario
 from tests.support.harness import (
     CHAT,
@@ -27,6 +26,7 @@ from tests.support.harness import (
     until,
     whole,
 )
+from tests.support.raw_client import Client
 
 AT_ONCE = 1.0  # seconds
 BUSY = whole({"error": {"message": "busy"}}, "503 Service Unavailable")

@@ -8,8 +8,8 @@ from pathlib import Path
 from time import monotonic
 
 from tests.faults.gateway_process import MIB, Process, allow_handles, assert_settled, process
-from tests.faults.raw_client import HURRY, connected
 from tests.support.harness import CHAT, END, USAGE, Asked, chunk, engine, events, head, piece
+from tests.support.raw_client import HURRY, connected
 
 STREAMS = 2000
 WORDS = 10

@@ -10,7 +10,6 @@ import pytest
 
 from gateway import config
 from tests.faults.engine_faults import after, resets
-from tests.faults.raw_client import connected
 from tests.faults.scenario import Scenario, assert_clean, scenario
 from tests.support.harness import (
     CHAT,
@@ -27,6 +26,7 @@ from tests.support.harness import (
     whole,
 )
 from tests.support.processes import answers
+from tests.support.raw_client import connected
 
 WARM, MANY = 30, 100
 EACH = 400  # bytes that one may seem to leave: arenas, caches and the test's own lists

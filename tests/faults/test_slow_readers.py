@@ -12,8 +12,8 @@ from time import monotonic
 import pytest
 
 from tests.faults.gateway_process import MIB, Process, assert_settled, process
-from tests.faults.raw_client import Client, connected
 from tests.support.harness import CHAT, END, STREAM, Asked, Engine, chunk, engine, head, piece, until
+from tests.support.raw_client import Client, connected
 
 BURST = piece(b"".join(chunk({"content": "x" * 800}) for _ in range(64)))
 BURSTS = 50 * MIB // len(BURST)

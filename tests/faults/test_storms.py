@@ -13,10 +13,10 @@ import pytest
 
 from gateway import config
 from tests.faults.engine_faults import after, resets
-from tests.faults.raw_client import Client
 from tests.faults.scenario import Scenario, assert_clean, scenario
 from tests.support.harness import CHAT, Engine, Script, configured, engine, hangs, head, piece, says, whole
 from tests.support.processes import answers
+from tests.support.raw_client import Client
 
 CLIENTS = 200
 EACH = 5  # requests of a client during the storm

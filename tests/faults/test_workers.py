@@ -10,9 +10,9 @@ from pathlib import Path
 from time import monotonic
 
 from tests.faults.gateway_process import Process, assert_settled, process
-from tests.faults.raw_client import Client, connected
 from tests.support.harness import CHAT, STREAM, engine, until
 from tests.support.processes import answers, eventually, held, workers
+from tests.support.raw_client import Client, connected
 
 EACH = 20  # streams of each worker
 

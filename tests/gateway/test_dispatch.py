@@ -8,51 +8,35 @@ import httpx
 import pytest
 
 from gateway import config
+from tests.support.clock import Clock
 from tests.support.engine_answers import BUSY, DEAD, DONE, TGI_BUSY, TGI_CHUNK, TGI_FAILED, event
 from tests.support.errors import is_error
 from tests.support.harness import (
-    ANSWER,
     CHAT,
     MODEL,
     STREAM,
     Script,
+    asking,
+    begun,
     cuts,
     events,
     hangs,
     head,
+    leave,
     piece,
     says,
+    settled,
     streamed,
     until,
+    when,
     whole,
 )
-from tests.support.pairs import Kind, pair, single
+from tests.support.pairs import TGI_STREAM, TGI_USAGE, Kind, good, pair, single
 from tests.support.tgi_recorded import as_sent, ask, plays
 
 STREAMED = CHAT | {"stream": True}
 OTHER = {"vllm": "tgi", "tgi": "vllm"}
 REFUSED = {"error": {"message": "top_p must be below 1", "type": "BadRequestError", "param": "top_p", "code": 400}}
-TGI_STREAM = TGI_CHUNK + event(
-    {
-        "choices": [
-            {
-                "index": 0,
-                "delta": {"role": "assistant", "content": "b"},
-                "logprobs": None,
-                "finish_reason": "stop",
-            }
-        ],
-        "usage": None,
-    }
-)
-TGI_USAGE = event({"choices": [], "usage": {"prompt_tokens": 12, "completion_tokens": 2, "total_tokens": 14}}) + DONE
-
-
-def good(kind: str, stream: bool) -> Script:
-    """Return the script of an engine that answers a chat."""
-    if not stream:
-        return says(whole(ANSWER))
-    return says(streamed(*STREAM) if kind == "vllm" else streamed(TGI_STREAM + TGI_USAGE))
 
 
 def text(answer: httpx.Response) -> str:
@@ -258,14 +242,21 @@ async def test_after_the_first_byte_a_failure_is_an_error_event_counted_and_not_
         await until(lambda: these.struck() == [True, False])
 
 
-async def test_after_a_keep_alive_there_is_no_failover() -> None:
-    async def late(asked: Any, writer: asyncio.StreamWriter) -> None:
-        await asyncio.sleep(0.3)
-        writer.write(whole(DEAD, "500 Internal Server Error"))
+@pytest.mark.parametrize("fails", [says(whole(DEAD, "500 Internal Server Error")), cuts(b"")], ids=["500", "closes"])
+async def test_after_a_keep_alive_there_is_no_failover(fails: Script) -> None:
+    """The client has its 200, whose headers name the first; a stream that was opened by a comment fails by an event."""
+    go = asyncio.Event()
 
-    timeouts = config.TimeoutsConfig(keep_alive=0.1)
+    async def late(asked: Any, writer: asyncio.StreamWriter) -> None:
+        await go.wait()
+        await fails(asked, writer)
+
+    timeouts = config.TimeoutsConfig(keep_alive=0.05)
     async with pair(late, good("tgi", True), ("vllm", "tgi"), timeouts=timeouts) as these:
-        answer = await these.front.post(STREAMED)
+        async with asking(these.front, STREAMED) as answering:
+            await until(lambda: begun(these.front))
+            go.set()
+            answer = await answering
         assert answer.status_code == 200
         assert answer.headers["x-pointsman-deployment"] == "first"
         *comments, last = events(answer.content)
@@ -276,16 +267,18 @@ async def test_after_a_keep_alive_there_is_no_failover() -> None:
 
 async def test_who_waits_for_room_elsewhere_is_no_engines_silence_and_its_keep_alive_does_not_name_one() -> None:
     """The first fails, the second has no room for a while: by then the client has its 200, of nobody yet."""
-    first = says(whole(BUSY, "503 Service Unavailable"))
-    timeouts = config.TimeoutsConfig(keep_alive=0.1, first_event=0.15)
-    async with pair(first, hangs(), ("vllm", "vllm"), busy=1, timeouts=timeouts) as these:
-        holding = asyncio.create_task(these.front.post(CHAT))
-        await until(lambda: these.second.asked)
-        these.second.script = good("vllm", True)
-        asking = asyncio.create_task(these.front.post(STREAMED))
-        await asyncio.sleep(0.3)
-        holding.cancel()
-        answer = await asking
+    clock, first = Clock(), says(whole(BUSY, "503 Service Unavailable"))
+    timeouts = config.TimeoutsConfig(keep_alive=0.1, first_event=0.1)
+    async with pair(first, hangs(), ("vllm", "vllm"), clock, busy=1, timeouts=timeouts) as these:
+        async with asking(these.front, CHAT) as holding:
+            await until(lambda: these.second.asked)
+            these.second.script = good("vllm", True)
+            async with asking(these.front, STREAMED) as waiting:
+                await until(lambda: these.front.services.admission.waiting)
+                clock.now += 1
+                await until(lambda: begun(these.front))  # the sweep that wrote the comment looked for silence as well
+                await leave(holding)
+                answer = await waiting
         assert text(answer) == "Grüße dir"
         assert "x-pointsman-deployment" not in answer.headers
 
@@ -294,9 +287,13 @@ async def test_who_waits_for_room_elsewhere_is_no_engines_silence_and_its_keep_a
 
 
 async def test_a_stream_without_a_first_event_is_given_up_and_answered_by_the_other() -> None:
-    timeouts = config.TimeoutsConfig(first_event=0.2)
-    async with pair(hangs(head()), good("tgi", True), ("vllm", "tgi"), timeouts=timeouts) as these:
-        answer = await these.front.post(STREAMED)
+    clock, timeouts = Clock(), config.TimeoutsConfig(first_event=10)
+    async with pair(hangs(head()), good("tgi", True), ("vllm", "tgi"), clock, timeouts=timeouts) as these:
+        async with asking(these.front, STREAMED) as answering:
+            await until(lambda: these.first.asked)
+            await settled()  # the head has come
+            clock.now += 11
+            answer = await answering
         assert text(answer) == "ab"
         assert answer.headers["x-pointsman-deployment"] == "second"
         assert these.struck() == [True, False]
@@ -304,9 +301,12 @@ async def test_a_stream_without_a_first_event_is_given_up_and_answered_by_the_ot
 
 
 async def test_when_the_time_for_all_is_over_no_other_is_asked() -> None:
-    timeouts = config.TimeoutsConfig(total=0.2)
-    async with pair(hangs(), good("tgi", False), ("vllm", "tgi"), timeouts=timeouts) as these:
-        assert (await these.front.post(CHAT)).status_code == 504
+    clock, timeouts = Clock(), config.TimeoutsConfig(total=10)
+    async with pair(hangs(), good("tgi", False), ("vllm", "tgi"), clock, timeouts=timeouts) as these:
+        async with asking(these.front, CHAT) as answering:
+            await until(lambda: these.first.asked)
+            clock.now += 11
+            assert (await answering).status_code == 504
         assert these.second.asked == []
         assert these.struck() == [False, False]
 
@@ -324,10 +324,10 @@ async def test_at_the_end_of_a_drain_a_request_ends_and_is_not_tried_elsewhere(s
 
 
 async def test_a_client_that_leaves_during_a_backoff_is_not_asked_for_again() -> None:
-    retries = config.RetriesConfig(backoff=60.0)
+    retries = config.RetriesConfig(backoff=3600)
     async with single(says(whole(BUSY, "503 Service Unavailable")), retries=retries) as only:
-        with pytest.raises(httpx.ReadTimeout):
-            await only.front.client.post("/v1/chat/completions", json=CHAT, timeout=0.2)
+        async with asking(only.front, CHAT):
+            await until(lambda: only.first.asked and not only.endpoints[0].in_flight)
         await until(lambda: not only.front.services.sweep.open)
         assert only.idle()
         assert len(only.first.asked) == 1
@@ -335,13 +335,12 @@ async def test_a_client_that_leaves_during_a_backoff_is_not_asked_for_again() ->
 
 async def test_a_client_that_leaves_the_queue_leaves_no_trace() -> None:
     async with single(hangs(), busy=1) as only:
-        holding = asyncio.create_task(only.front.post(CHAT))
-        await until(lambda: only.first.asked)
-        with pytest.raises(httpx.ReadTimeout):
-            await only.front.client.post("/v1/chat/completions", json=CHAT, timeout=0.1)
-        await until(lambda: not only.front.services.admission.waiting)
-        assert only.front.services.admission.in_flight == 1
-        holding.cancel()
+        async with asking(only.front, CHAT):
+            await until(lambda: only.first.asked)
+            async with asking(only.front, CHAT):
+                await until(lambda: only.front.services.admission.waiting)
+            await until(lambda: not only.front.services.admission.waiting)
+            assert only.front.services.admission.in_flight == 1
         await until(only.idle)
         assert len(only.first.asked) == 1
         assert only.struck() == [False]
@@ -351,8 +350,8 @@ async def test_a_client_that_leaves_the_queue_leaves_no_trace() -> None:
 async def test_a_client_that_leaves_stops_the_engine_and_is_nobodys_failure(stream: bool) -> None:
     said = head() + piece(STREAM[0]) if stream else b""
     async with pair(hangs(said), good("tgi", stream), ("vllm", "tgi")) as these:
-        with pytest.raises(httpx.ReadTimeout):
-            await these.front.client.post("/v1/chat/completions", json=CHAT | {"stream": stream}, timeout=0.2)
+        async with asking(these.front, CHAT | {"stream": stream}):
+            await until(lambda: begun(these.front) if stream else these.first.asked)
         await until(lambda: these.first.left)
         await until(these.idle)
         assert these.second.asked == []
@@ -360,10 +359,10 @@ async def test_a_client_that_leaves_stops_the_engine_and_is_nobodys_failure(stre
 
 
 async def test_a_trial_is_decided_by_the_first_event_of_its_stream() -> None:
-    rules = config.BreakerConfig(failures=1, open=0.05, most_open=0.05)
-    async with single(says(whole(DEAD, "500 Internal Server Error")), breaker=rules) as only:
+    clock, rules = Clock(), config.BreakerConfig(failures=1, open=10, most_open=10)
+    async with single(says(whole(DEAD, "500 Internal Server Error")), clock, breaker=rules) as only:
         assert (await only.front.post(CHAT)).status_code == 502
-        await asyncio.sleep(0.06)
+        clock.now += 11
         only.first.script = hangs(head() + piece(STREAM[0]))
         async with only.front.client.stream("POST", "/v1/chat/completions", json=STREAMED) as trial:
             assert trial.status_code == 200
@@ -373,9 +372,11 @@ async def test_a_trial_is_decided_by_the_first_event_of_its_stream() -> None:
 
 # --- hedging ----------------------------------------------------------------------------------------------------
 
+SOON = 0.05  # seconds, after which the second is asked: what waits for that waits for the asking
+
 
 async def test_a_slow_engine_is_overtaken_by_a_second_and_stopped() -> None:
-    async with pair(hangs(), good("tgi", True), ("vllm", "tgi"), hedge_after=0.05) as these:
+    async with pair(hangs(), good("tgi", True), ("vllm", "tgi"), hedge_after=SOON) as these:
         answer = await these.front.post(STREAMED)
         assert text(answer) == "ab"
         assert answer.headers["x-pointsman-deployment"] == "second"
@@ -386,11 +387,8 @@ async def test_a_slow_engine_is_overtaken_by_a_second_and_stopped() -> None:
 
 
 async def test_the_first_may_still_win_and_the_second_is_stopped() -> None:
-    async def slow(asked: Any, writer: asyncio.StreamWriter) -> None:
-        await asyncio.sleep(0.2)
-        writer.write(streamed(*STREAM))
-
-    async with pair(slow, hangs(head()), ("vllm", "tgi"), hedge_after=0.05) as these:
+    slow = when(lambda: these.second.asked, streamed(*STREAM))
+    async with pair(slow, hangs(head()), ("vllm", "tgi"), hedge_after=SOON) as these:
         answer = await these.front.post(STREAMED)
         assert text(answer) == "Grüße dir"
         assert answer.headers["x-pointsman-deployment"] == "first"
@@ -399,31 +397,25 @@ async def test_the_first_may_still_win_and_the_second_is_stopped() -> None:
         assert these.struck() == [False, False]
 
 
-async def test_an_engine_that_is_not_slow_is_not_hedged_nor_is_a_whole_answer() -> None:
-    async with pair(good("vllm", True), good("tgi", True), ("vllm", "tgi"), hedge_after=1.0) as these:
+async def test_an_engine_that_is_not_slow_is_not_hedged() -> None:
+    async with pair(good("vllm", True), good("tgi", True), ("vllm", "tgi"), hedge_after=3600) as these:
         assert text(await these.front.post(STREAMED)) == "Grüße dir"
-
-        async def slow(asked: Any, writer: asyncio.StreamWriter) -> None:
-            await asyncio.sleep(0.2)
-            writer.write(whole(ANSWER))
-
-        these.first.script = slow
-        assert text(await these.front.post(CHAT)) == "Grüße dir"
         assert these.second.asked == []
 
 
-def after(seconds: float, data: bytes) -> Script:
-    async def script(asked: Any, writer: asyncio.StreamWriter) -> None:
-        await asyncio.sleep(seconds)
-        writer.write(data)
-
-    return script
+async def test_a_whole_answer_is_not_hedged() -> None:
+    """It waits until a stream that was asked for later is hedged."""
+    kinds: tuple[Kind, Kind] = ("vllm", "tgi")
+    async with pair(hangs(), good("tgi", True), kinds, hedge_after=SOON) as these, asking(these.front, CHAT):
+        await until(lambda: these.first.asked)
+        assert text(await these.front.post(STREAMED)) == "ab"
+        assert [asked.json["stream"] for asked in these.second.asked] == [True]
 
 
 async def test_when_the_first_fails_while_the_second_is_at_work_the_second_answers() -> None:
-    died = after(0.1, whole(DEAD, "500 Internal Server Error"))
-    second = after(0.2, streamed(TGI_STREAM + TGI_USAGE))
-    async with pair(died, second, ("vllm", "tgi"), hedge_after=0.05) as these:
+    died = when(lambda: these.second.asked, whole(DEAD, "500 Internal Server Error"))
+    second = when(lambda: these.struck()[0], streamed(TGI_STREAM + TGI_USAGE))
+    async with pair(died, second, ("vllm", "tgi"), hedge_after=SOON) as these:
         answer = await these.front.post(STREAMED)
         assert text(answer) == "ab"
         assert answer.headers["x-pointsman-deployment"] == "second"
@@ -432,10 +424,13 @@ async def test_when_the_first_fails_while_the_second_is_at_work_the_second_answe
 
 
 async def test_a_keep_alive_while_two_are_at_work_names_neither() -> None:
-    timeouts = config.TimeoutsConfig(keep_alive=0.15)
-    second = after(0.35, streamed(TGI_STREAM + TGI_USAGE))
-    async with pair(hangs(), second, ("vllm", "tgi"), hedge_after=0.05, timeouts=timeouts) as these:
-        answer = await these.front.post(STREAMED)
+    clock, timeouts = Clock(), config.TimeoutsConfig(keep_alive=0.1)
+    second = when(lambda: begun(these.front), streamed(TGI_STREAM + TGI_USAGE))
+    async with pair(hangs(), second, ("vllm", "tgi"), clock, hedge_after=SOON, timeouts=timeouts) as these:
+        async with asking(these.front, STREAMED) as answering:
+            await until(lambda: these.second.asked)
+            clock.now += 1
+            answer = await answering
         assert answer.content.startswith(b": keep-alive\n\n")
         assert text(answer) == "ab"
         assert "x-pointsman-deployment" not in answer.headers
@@ -443,10 +438,14 @@ async def test_a_keep_alive_while_two_are_at_work_names_neither() -> None:
 
 @pytest.mark.parametrize("later", ["first", "second"])
 async def test_when_both_fail_both_are_counted_and_the_client_is_told(later: str) -> None:
+    def first_may() -> bool:
+        return these.struck()[1] if later == "first" else bool(these.second.asked)
+
+    def second_may() -> bool:
+        return later == "first" or these.struck()[0]
+
     died, failed = whole(DEAD, "500 Internal Server Error"), whole(TGI_FAILED, "424 Failed Dependency")
-    waits = (0.2, 0.0) if later == "first" else (0.1, 0.2)
-    scripts = (after(waits[0], died), after(waits[1], failed))
-    async with pair(*scripts, ("vllm", "tgi"), hedge_after=0.05) as these:
+    async with pair(when(first_may, died), when(second_may, failed), ("vllm", "tgi"), hedge_after=SOON) as these:
         answer = await these.front.post(STREAMED)
         assert answer.status_code == 502
         is_error(answer.json(), "server_error")
@@ -456,32 +455,41 @@ async def test_when_both_fail_both_are_counted_and_the_client_is_told(later: str
 
 
 async def test_silence_of_hedged_engines_is_held_against_them() -> None:
-    timeouts = config.TimeoutsConfig(first_event=0.2)
-    async with pair(hangs(), hangs(), ("vllm", "tgi"), hedge_after=0.05, timeouts=timeouts) as these:
-        assert (await these.front.post(STREAMED)).status_code == 504
+    clock, timeouts = Clock(), config.TimeoutsConfig(first_event=10)
+    async with pair(hangs(), hangs(), ("vllm", "tgi"), clock, hedge_after=SOON, timeouts=timeouts) as these:
+        async with asking(these.front, STREAMED) as answering:
+            await until(lambda: these.first.asked and these.second.asked)
+            clock.now += 11
+            assert (await answering).status_code == 504
         assert these.struck() == [True, True]
         await until(lambda: these.first.left == these.second.left == 1)
 
 
 async def test_a_client_that_leaves_stops_both_engines() -> None:
-    async with pair(hangs(), hangs(head()), ("vllm", "tgi"), hedge_after=0.05) as these:
-        with pytest.raises(httpx.ReadTimeout):
-            await these.front.client.post("/v1/chat/completions", json=STREAMED, timeout=0.3)
+    async with pair(hangs(), hangs(head()), ("vllm", "tgi"), hedge_after=SOON) as these:
+        async with asking(these.front, STREAMED):
+            await until(lambda: these.first.asked and these.second.asked)
         await until(lambda: these.first.left == these.second.left == 1)
         await until(these.idle)
         assert these.struck() == [False, False]
 
 
 async def test_without_room_elsewhere_there_is_no_hedge() -> None:
-    async with pair(hangs(), hangs(), ("vllm", "vllm"), hedge_after=0.05, busy=1) as these:
-        holding = [asyncio.create_task(these.front.post(CHAT)) for _ in range(2)]
+    async def slow(asked: Any, writer: asyncio.StreamWriter) -> None:
+        await asyncio.sleep(2 * SOON)  # the hedge's timer is in the same event loop, and was set before
+        writer.write(streamed(*STREAM))
+
+    async with (
+        pair(hangs(), hangs(), ("vllm", "vllm"), hedge_after=SOON, busy=1) as these,
+        asking(these.front, CHAT) as one,
+        asking(these.front, CHAT),
+    ):
         await until(lambda: these.first.asked and these.second.asked)
-        holding[0].cancel()
-        await until(lambda: these.endpoints[0].in_flight == 0)
-        these.first.script = after(0.2, streamed(*STREAM))
+        await leave(one)
+        await until(lambda: not these.endpoints[0].in_flight)
+        these.first.script = slow
         assert text(await these.front.post(STREAMED)) == "Grüße dir"
         assert len(these.second.asked) == 1
-        holding[1].cancel()
 
 
 # --- TGI's own API, and paths that are passed on ------------------------------------------------------------------

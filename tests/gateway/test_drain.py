@@ -181,8 +181,7 @@ def test_a_server_that_is_not_as_expected_is_left_alone_and_logged_once(
 
 async def test_without_a_server_the_signals_stay_with_whoever_has_them() -> None:
     before = [signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)]
-    services = SimpleNamespace(supervisor=SimpleNamespace(gave_up=None))
-    drain.listen(cast(Services, services), find=lambda: None)
+    drain.listen(cast(Services, SimpleNamespace(supervisor=SimpleNamespace())), find=lambda: None)
     assert [signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)] == before
 
 

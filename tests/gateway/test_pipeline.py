@@ -5,11 +5,14 @@ import asyncio
 from gateway import config
 from gateway.access.principal import Principal
 from gateway.http.context import RequestContext
+from tests.support.clock import Clock
 from tests.support.harness import (
     END,
     STREAM,
     Asked,
     Gateway,
+    asking,
+    begun,
     chunk,
     cuts,
     events,
@@ -18,6 +21,7 @@ from tests.support.harness import (
     over,
     piece,
     until,
+    when,
 )
 from tests.support.pairs import pair
 
@@ -87,28 +91,42 @@ async def test_a_stream_that_ends_debits_the_engines_own_figures() -> None:
 
 
 async def test_each_of_two_hedged_engines_is_judged_by_its_own_silence() -> None:
-    times = config.TimeoutsConfig(first_event=1.0, keep_alive=9.0)
-    async with pair(hangs(), hangs(), ("vllm", "vllm"), hedge_after=0.6, timeouts=times) as engines:
-        asked = asyncio.ensure_future(engines.front.post(STREAMED))
+    """The second, which spoke later, has its time; and it does not add to the first's."""
+    clock = Clock(0.0)
+    times = config.TimeoutsConfig(first_event=10.0, keep_alive=1000.0)
+    begins = when(lambda: clock.now == 5.0, head())
+    async with (
+        pair(hangs(), begins, ("vllm", "vllm"), clock=clock, hedge_after=0.05, timeouts=times) as engines,
+        asking(engines.front, STREAMED) as asked,
+    ):
         await until(lambda: len(engines.front.services.sweep.open) == 1)
         context = only(engines.front)
-        await until(lambda: len(context.attempts) == 2)
-        await asked
-        first, second = context.attempts
-        assert first.ended < second.ended, "the second had its time, and did not add to the first's"
+        await until(lambda: len(context.attempts) == 2 and engines.second.asked)
+        clock.now = 5.0
+        await until(lambda: context.timing.received_at == 5.0)
+        clock.now = 11.0
+        await until(lambda: context.attempts[0].ended)
+        assert not context.attempts[1].ended
+        clock.now = 16.0
+        assert (await asked).status_code == 504
 
 
 async def test_a_choice_that_falls_silent_is_noticed_although_its_sibling_goes_on() -> None:
     """TGI is asked for each choice of `n` by itself."""
+    clock = Clock(0.0)
     turns = iter([hangs(head() + piece(b"data:" + TGI_CHUNK + b"\n\n")), tgi_endless])
 
     async def script(asked: Asked, writer: asyncio.StreamWriter) -> None:
         await next(turns)(asked, writer)
 
-    times = config.TimeoutsConfig(between_events=0.4, keep_alive=0.2)
-    async with over(script, "tgi", timeouts=times) as (front, _):
-        answer = await front.post(STREAMED | {"n": 2, "temperature": 1.0, "seed": 1})
-        *_, last = events(answer.content)
+    times = config.TimeoutsConfig(between_events=10.0, keep_alive=1000.0)
+    choices = STREAMED | {"n": 2, "temperature": 1.0, "seed": 1}
+    async with over(script, "tgi", clock=clock, timeouts=times) as (front, _), asking(front, choices) as asked:
+        await until(lambda: begun(front))
+        context = only(front)
+        for clock.now in (6.0, 12.0):  # the sibling is heard in between, and the silent one is not
+            await until(lambda: context.timing.received_at == clock.now or asked.done())
+        *_, last = events((await asked).content)
         assert last["error"]["code"] == "engine_timeout"
 
 
@@ -149,7 +167,7 @@ async def test_a_client_that_leaves_info_ends_its_question() -> None:
 
 async def test_a_follower_has_its_own_deadline_and_not_its_leaders() -> None:
     """What they share goes on as long as somebody may still read it."""
-    go_on = asyncio.Event()
+    clock, go_on = Clock(0.0), asyncio.Event()
 
     async def script(asked: Asked, writer: asyncio.StreamWriter) -> None:
         writer.write(head() + piece(STREAM[0]))
@@ -158,15 +176,17 @@ async def test_a_follower_has_its_own_deadline_and_not_its_leaders() -> None:
         writer.write(piece(b"".join(STREAM[1:])) + END)
         await writer.drain()
 
-    times, cache = config.TimeoutsConfig(total=3.0, keep_alive=0.4), config.CacheConfig(store="memory")
-    async with over(script, timeouts=times, cache=cache) as (front, behind):
-        greedy = STREAMED | {"temperature": 0}
-        leader = asyncio.ensure_future(front.post(greedy))
-        await until(lambda: behind.asked)
-        await asyncio.sleep(1.5)
-        follower = asyncio.ensure_future(front.post(greedy))
-        *_, last = events((await leader).content)
-        assert last["error"]["code"] == "engine_timeout"
-        go_on.set()
-        assert events((await follower).content)[-1] == "data: [DONE]"
+    times, cache = config.TimeoutsConfig(total=100.0, keep_alive=1000.0), config.CacheConfig(store="memory")
+    greedy = STREAMED | {"temperature": 0}
+    async with over(script, clock=clock, timeouts=times, cache=cache) as (front, behind):
+        async with asking(front, greedy) as leader:
+            await until(lambda: begun(front) == 1)
+            clock.now = 60.0
+            async with asking(front, greedy) as follower:
+                await until(lambda: begun(front) == 2)
+                clock.now = 101.0
+                *_, last = events((await leader).content)
+                assert last["error"]["code"] == "engine_timeout"
+                go_on.set()
+                assert events((await follower).content)[-1] == "data: [DONE]"
         assert len(behind.asked) == 1

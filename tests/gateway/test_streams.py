@@ -2,20 +2,22 @@
 
 import asyncio
 import json
+from dataclasses import dataclass
 from typing import Any
 
 import msgspec
 import pytest
 
 from gateway import config
-from gateway.http.context import RequestContext
-from gateway.http.sse import EventStream
+from tests.support.clock import Clock
 from tests.support.errors import is_error
 from tests.support.harness import (
     ANSWER,
     CHAT,
     STREAM,
     Gateway,
+    asking,
+    begun,
     chunk,
     configured,
     cuts,
@@ -27,6 +29,7 @@ from tests.support.harness import (
     over,
     piece,
     says,
+    settled,
     streamed,
     until,
     whole,
@@ -44,27 +47,33 @@ async def raw(front: Gateway, body: Any) -> tuple[asyncio.StreamReader, asyncio.
     return reader, writer
 
 
-async def endless(asked: Any, writer: asyncio.StreamWriter) -> None:
-    writer.write(head())
-    while True:
-        writer.write(piece(chunk({"content": "x" * 10_000})))
-        await writer.drain()
+@dataclass
+class Count:
+    """How often something has been done."""
 
-
-def writing(context: RequestContext) -> bool:
-    return isinstance(context.open_stream, EventStream) and context.open_stream.writing
+    now: int = 0
 
 
 async def test_a_client_that_does_not_read_is_not_called_the_engines_silence_and_ends_at_the_total() -> None:
-    times = config.TimeoutsConfig(between_events=0.2, total=1.2, keep_alive=0.4)
-    async with over(endless, timeouts=times) as (front, behind):
+    clock, count = Clock(), Count()
+
+    async def endless(asked: Any, writer: asyncio.StreamWriter) -> None:
+        writer.write(head())
+        while True:
+            writer.write(piece(chunk({"content": "x" * 10_000})))
+            await writer.drain()
+            count.now += 1
+
+    times = config.TimeoutsConfig(between_events=10, total=100, keep_alive=0.1)
+    async with over(endless, clock=clock, timeouts=times) as (front, behind):
         _, writer = await raw(front, STREAMED)
         try:
-            await until(lambda: any(map(writing, front.services.sweep.open)))
-            (context,) = front.services.sweep.open
-            await asyncio.sleep(0.4)
-            assert context.scope.reason is None, "the engine was blamed for the client's slowness"
-            await until(lambda: context.scope.reason is not None)
+            await until(lambda: count.now)
+            await settled(lambda: count.now)  # all buffers are full: the gateway waits for the client
+            clock.now += 50
+            await settled(lambda: front.services.sweep.open)
+            assert front.services.sweep.open, "the engine was blamed for the client's slowness"
+            clock.now += 51
             await until(lambda: behind.left == 1)
             await until(lambda: front.services.sweep.open == set())
         finally:
@@ -83,38 +92,52 @@ async def test_a_client_that_reads_slowly_gets_everything() -> None:
         writer.close()
 
 
-async def test_a_deadline_and_a_comment_at_the_same_time_make_one_answer(caplog: pytest.LogCaptureFixture) -> None:
-    times = config.TimeoutsConfig(keep_alive=0.2, first_event=0.2)
-    async with over(hangs(head()), timeouts=times) as (front, _):
-        for _ in range(3):
-            answer = await front.post(STREAMED)
-            assert answer.status_code in (200, 504)
-        await asyncio.sleep(0.1)
+@pytest.mark.parametrize(
+    ("keep_alive", "first_event", "commented"),
+    [(0.1, 5, True), (5, 0.1, False), (0.1, 0.1, False)],
+    ids=["the comment is first", "the deadline is first", "both at once"],
+)
+async def test_a_deadline_and_a_comment_make_one_answer(
+    keep_alive: float, first_event: float, commented: bool, caplog: pytest.LogCaptureFixture
+) -> None:
+    clock = Clock()
+    times = config.TimeoutsConfig(keep_alive=keep_alive, first_event=first_event)
+    async with (
+        over(hangs(head()), clock=clock, timeouts=times) as (front, behind),
+        asking(front, STREAMED) as answering,
+    ):
+        await until(lambda: behind.asked)
+        await settled()  # the head has come
+        clock.now += 1
+        if commented:
+            await until(lambda: begun(front))
+            clock.now += 10
+        answer = await answering
+    if commented:
+        assert (answer.status_code, events(answer.content)[0]) == (200, ": keep-alive")
+    else:
+        assert answer.status_code == 504
+    error = events(answer.content)[-1] if commented else answer.json()
+    assert is_error(error, "server_error")["code"] == "engine_timeout"
     assert [record for record in caplog.records if record.levelname == "ERROR"] == []
 
 
-async def test_once_the_client_has_its_200_no_other_engine_is_asked() -> None:
-    """Its headers name the first; and a stream that was opened by a comment fails by an event."""
-
-    async def dies_late(asked: Any, writer: asyncio.StreamWriter) -> None:
-        await asyncio.sleep(0.4)
-        writer.close()
-        raise ConnectionError
-
-    times = config.TimeoutsConfig(keep_alive=0.1)
-    async with over(dies_late, timeouts=times) as (front, behind):
-        answer = await front.post(STREAMED)
-        assert answer.status_code == 200
-        is_error(events(answer.content)[-1], "server_error")
-        assert len(behind.asked) <= 2
-
-
-@pytest.mark.parametrize("stream", [False, True])
-async def test_the_overhead_is_the_gateways_own_time_alone(stream: bool) -> None:
-    """However long the engines take, and however many are asked at once."""
+@pytest.mark.parametrize(
+    ("stream", "kept_alive"), [(False, False), (True, False), (True, True)], ids=["whole", "stream", "kept alive"]
+)
+@pytest.mark.parametrize("n", [1, 3])
+async def test_the_overhead_is_the_gateways_own_time_alone(n: int, stream: bool, kept_alive: bool) -> None:
+    """However long the engines take, and however many are asked at once: here no time passes but the engines'."""
+    clock, all_asked, count = Clock(), asyncio.Event(), Count()
 
     async def slow(asked: Any, writer: asyncio.StreamWriter) -> None:
-        await asyncio.sleep(0.3)
+        count.now += 1
+        if count.now == n:
+            clock.now += 300
+            all_asked.set()
+        await all_asked.wait()
+        if kept_alive:
+            await until(lambda: begun(front))
         choice = {"message": {"role": "assistant", "content": "x"}, "finish_reason": "stop", "logprobs": None}
         delta = {"delta": {"role": "assistant", "content": "x"}, "finish_reason": "stop", "logprobs": None}
         usage = {"prompt_tokens": 1, "completion_tokens": 1, "total_tokens": 2}
@@ -122,12 +145,12 @@ async def test_the_overhead_is_the_gateways_own_time_alone(stream: bool) -> None
         whole_answer = whole({"choices": [choice], "usage": usage})
         writer.write(streamed(event, b"data: [DONE]\n\n") if asked.json.get("stream") else whole_answer)
 
-    times = config.TimeoutsConfig(keep_alive=0.1)
-    async with over(slow, "tgi", timeouts=times) as (front, _):
-        for n in (1, 3):
-            answer = await front.post(CHAT | {"n": n, "temperature": 1, "stream": stream})
-            assert answer.status_code == 200
-            assert 0 <= float(answer.headers["x-pointsman-overhead-ms"]) < 150
+    times = config.TimeoutsConfig(keep_alive=0.1 if kept_alive else 1000)
+    async with over(slow, "tgi", clock=clock, timeouts=times) as (front, _):
+        answer = await front.post(CHAT | {"n": n, "temperature": 1, "stream": stream})
+        assert answer.status_code == 200
+        assert answer.content.startswith(b": keep-alive\n\n") == kept_alive
+        assert answer.headers["x-pointsman-overhead-ms"] == "0.000"
 
 
 async def test_a_passed_stream_that_is_cut_ends_in_an_error_event() -> None:
@@ -140,16 +163,23 @@ async def test_a_passed_stream_that_is_cut_ends_in_an_error_event() -> None:
 
 
 async def test_a_passed_stream_is_kept_alive_while_it_is_silent() -> None:
+    clock, commented = Clock(), asyncio.Event()
+
     async def slow(asked: Any, writer: asyncio.StreamWriter) -> None:
         writer.write(head())
-        await asyncio.sleep(0.4)
+        await commented.wait()
         writer.write(piece(b"data: 1\n\n") + b"0\r\n\r\n")
 
     times = config.TimeoutsConfig(keep_alive=0.1, between_events=0.1, first_event=5)
-    async with over(slow, timeouts=times) as (front, _):
-        answer = await front.post({"model": "tiny", "input": "x", "stream": True}, "/v1/responses")
-        assert answer.content.startswith(b": keep-alive\n\n")
-        assert answer.content.endswith(b"data: 1\n\n")
+    async with over(slow, clock=clock, timeouts=times) as (front, behind):
+        body = {"model": "tiny", "input": "x", "stream": True}
+        async with asking(front, body, "/v1/responses") as answering:
+            await until(lambda: behind.asked)
+            clock.now += 1
+            await until(lambda: begun(front))
+            commented.set()
+            answer = await answering
+        assert answer.content == b": keep-alive\n\ndata: 1\n\n"
 
 
 async def test_a_passed_path_goes_to_an_engine_that_can_be_reached() -> None:
@@ -176,19 +206,21 @@ async def test_a_passed_answer_names_the_model_as_the_client_did_in_streams_too(
 
 async def test_an_engine_stays_in_use_after_a_stream_whose_end_came_late() -> None:
     """The connection is given back, although `[DONE]` and the end of the body came apart."""
-    connections = set()
+    connections, read = set(), asyncio.Event()
 
     async def script(asked: Any, writer: asyncio.StreamWriter) -> None:
         connections.add(writer)
         writer.write(head() + b"".join(piece(one) for one in STREAM))
-        await writer.drain()
-        await asyncio.sleep(0.03)
+        await read.wait()
         writer.write(b"0\r\n\r\n")
 
     async with over(script) as (front, _):
         for _ in range(5):
             assert (await front.post(STREAMED)).status_code == 200
-            await asyncio.sleep(0.08)
+            assert front.services.upstream._drains, "the rest of the body is waited for"
+            read.set()
+            await until(lambda: not front.services.upstream._drains)
+            read.clear()
         assert len(connections) == 1
 
 

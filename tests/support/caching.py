@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
+from time import monotonic
 from typing import Any
 
 import httpx
@@ -35,9 +36,11 @@ OWN = ("id", "created")  # of each answer
 
 
 @asynccontextmanager
-async def keeping(script: Script, kind: str = "vllm", **more: Any) -> AsyncIterator[tuple[Gateway, Engine]]:
+async def keeping(
+    script: Script, kind: str = "vllm", clock: Callable[[], float] = monotonic, **more: Any
+) -> AsyncIterator[tuple[Gateway, Engine]]:
     """Run the gateway with a cache in memory over one engine; at the end nothing is held that was taken."""
-    async with over(script, kind, **{"cache": MEMORY} | more) as (front, behind):
+    async with over(script, kind, clock, **{"cache": MEMORY} | more) as (front, behind):
         yield front, behind
         await given_back(front)
 

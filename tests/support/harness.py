@@ -23,6 +23,9 @@ from gateway import config, services
 from gateway.app import create_app
 from gateway.server import run as server
 
+PATIENCE = 30.0  # seconds, after which a test gives a condition up: how long it takes is nobody's promise
+TURNS = 50
+CHAT_PATH = "/v1/chat/completions"
 MODEL = "tiny"
 CHAT = {"model": MODEL, "messages": [{"role": "user", "content": "hi"}], "max_tokens": 4, "temperature": 0}
 TEXT = {"model": MODEL, "prompt": "hi", "max_tokens": 4, "temperature": 0}
@@ -49,6 +52,7 @@ class Asked:
 
 
 Script = Callable[[Asked, asyncio.StreamWriter], Awaitable[None]]
+Asking = asyncio.Task[httpx.Response]
 
 
 @dataclass
@@ -166,6 +170,17 @@ def hangs(data: bytes = b"") -> Script:
     return script
 
 
+def when(holds: Callable[[], Any], data: bytes) -> Script:
+    """Return a script that writes these bytes once a condition holds."""
+
+    async def script(asked: Asked, writer: asyncio.StreamWriter) -> None:
+        await until(holds)
+        writer.write(data)
+        await writer.drain()
+
+    return script
+
+
 def chunk(delta: dict[str, Any], finish: str | None = None, **more: Any) -> bytes:
     """Write an event of a vLLM chat stream, with the nulls that vLLM sends."""
     choice = {"index": 0, "delta": delta, "logprobs": None, "finish_reason": finish, "token_ids": None}
@@ -248,26 +263,32 @@ class Gateway:
     port: int
     services: services.Services
 
-    async def post(self, body: Any, path: str = "/v1/chat/completions", **headers: str) -> httpx.Response:
+    async def post(self, body: Any, path: str = CHAT_PATH, **headers: str) -> httpx.Response:
         """Send a JSON request and read the whole answer."""
         names = {name.replace("_", "-"): value for name, value in headers.items()}
         return await self.client.post(path, json=body, headers=names)
 
 
 @contextlib.asynccontextmanager
-async def gateway(given: config.Config, ready: bool = True) -> AsyncIterator[Gateway]:
-    """Run the gateway on a real port; if `ready`, wait until it has heard all engines."""
+async def gateway(
+    given: config.Config, ready: bool = True, clock: Callable[[], float] = monotonic
+) -> AsyncIterator[Gateway]:
+    """Run the gateway on a real port; if `ready`, wait until it has heard all engines.
+
+    With a `Clock` of the test's, time-outs and keep-alives come when the test says so; the sweep looks for them every
+    quarter of `keep_alive`, at least twice a second.
+    """
     # The protocol is named because asyncio, unlike uvloop, switches Nagle's delay off only where it is.
     with socket.socket(socket.AF_INET, socket.SOCK_STREAM, socket.IPPROTO_TCP) as listening:
         listening.bind(("127.0.0.1", 0))
         port = listening.getsockname()[1]
-        made = services.make(given, Random(1), monotonic, lambda: 1_700_000_000.0)
+        made = services.make(given, Random(1), clock, lambda: 1_700_000_000.0)
         running = Quiet(server.settings(given, create_app(made)))
         task = asyncio.ensure_future(running.serve(sockets=[listening]))
         try:
             url = f"http://127.0.0.1:{port}"
             # Without TLS there is nothing to verify, and to make ready for it takes 30 ms.
-            async with httpx.AsyncClient(base_url=url, timeout=20, trust_env=False, verify=False) as client:
+            async with httpx.AsyncClient(base_url=url, timeout=PATIENCE, trust_env=False, verify=False) as client:
                 await until(lambda: running.started and (not ready or all(one.up for one in made.catalog.endpoints)))
                 yield Gateway(client, port, made)
         finally:
@@ -298,9 +319,11 @@ def of(behind: Engine, kind: str, **more: Any) -> config.Config:
 
 
 @contextlib.asynccontextmanager
-async def over(script: Script, kind: str = "vllm", **more: Any) -> AsyncIterator[tuple[Gateway, Engine]]:
+async def over(
+    script: Script, kind: str = "vllm", clock: Callable[[], float] = monotonic, **more: Any
+) -> AsyncIterator[tuple[Gateway, Engine]]:
     """Run the gateway over one scripted engine."""
-    async with engine(script) as behind, gateway(of(behind, kind, **more)) as front:
+    async with engine(script) as behind, gateway(of(behind, kind, **more), clock=clock) as front:
         yield front, behind
 
 
@@ -318,9 +341,42 @@ async def both(vllm: Script, tgi: Script) -> AsyncIterator[tuple[Gateway, Engine
 
 
 async def until(holds: Callable[[], Any]) -> None:
-    """Wait until a condition holds; fail after two seconds."""
-    for _ in range(200):
-        if holds():
-            return
+    """Wait until a condition holds; fail if it has not after `PATIENCE`, which no busy machine needs."""
+    ends = monotonic() + PATIENCE
+    while not holds():
+        assert monotonic() < ends, f"it did not come to that within {PATIENCE:g} s"
         await asyncio.sleep(0.01)
-    raise AssertionError("it did not come to that within two seconds")
+
+
+async def settled(value: Callable[[], object] = lambda: None) -> None:
+    """Wait until all that is under way has arrived, and a value stays what it is.
+
+    Gateway, engines and clients share the test's event loop: what has not happened in so many turns, never will by
+    itself.
+    """
+    same, last = 0, value()
+    while same < TURNS:
+        await asyncio.sleep(0.001)
+        now = value()
+        same, last = (same + 1, now) if now == last else (0, now)
+
+
+@contextlib.asynccontextmanager
+async def asking(front: Gateway, body: Any, path: str = CHAT_PATH, **headers: str) -> AsyncIterator[Asking]:
+    """Send a request beside the test; a client that has no answer at the end leaves."""
+    task = asyncio.create_task(front.post(body, path, **headers))
+    try:
+        yield task
+    finally:
+        await leave(task)
+
+
+def begun(front: Gateway) -> int:
+    """Return how many of the open requests have begun to be answered."""
+    return sum(context.status == 200 for context in front.services.sweep.open)
+
+
+async def leave(task: Asking) -> None:
+    """Have a client leave: it closes its connection, unless it has its answer."""
+    task.cancel()
+    await asyncio.wait([task])

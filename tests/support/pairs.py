@@ -1,17 +1,49 @@
-"""A gateway over two scripted engines, the first of which is asked first: for tests of what fails over to the other."""
+"""A gateway over two scripted engines, or one, as a test of failover wants them: who is asked first is known."""
+
+from __future__ import annotations
 
 import contextlib
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass
+from time import monotonic
 from typing import Any, Literal
 
 from gateway import config
 from gateway.upstream.breaker import Breaker
 from gateway.upstream.endpoints import Endpoint
-from tests.support.harness import MODEL, Engine, Gateway, Script, checked, engine, gateway, until
+from tests.support.engine_answers import DONE, TGI_CHUNK, event
+from tests.support.harness import (
+    ANSWER,
+    MODEL,
+    STREAM,
+    Engine,
+    Gateway,
+    Script,
+    checked,
+    engine,
+    gateway,
+    says,
+    streamed,
+    until,
+    whole,
+)
 
+# One failure of an engine's opens its circuit.
 ONE_STRIKE = config.BreakerConfig(failures=1, open=60.0, most_open=60.0)
-
+TGI_STREAM = TGI_CHUNK + event(
+    {
+        "choices": [
+            {
+                "index": 0,
+                "delta": {"role": "assistant", "content": "b"},
+                "logprobs": None,
+                "finish_reason": "stop",
+            }
+        ],
+        "usage": None,
+    }
+)
+TGI_USAGE = event({"choices": [], "usage": {"prompt_tokens": 12, "completion_tokens": 2, "total_tokens": 14}}) + DONE
 Kind = Literal["vllm", "tgi"]
 
 
@@ -25,6 +57,7 @@ class Pair:
 
     @property
     def endpoints(self) -> list[Endpoint]:
+        """What the gateway knows of the engines, in their order."""
         return self.front.services.catalog.endpoints
 
     def idle(self) -> bool:
@@ -55,18 +88,29 @@ def settings(urls: list[tuple[str, str]], hedge_after: float = 0.0, busy: int = 
 
 
 @contextlib.asynccontextmanager
-async def pair(first: Script, second: Script, kinds: tuple[Kind, Kind], **more: Any) -> AsyncIterator[Pair]:
+async def pair(
+    first: Script, second: Script, kinds: tuple[Kind, Kind], clock: Callable[[], float] = monotonic, **more: Any
+) -> AsyncIterator[Pair]:
+    """Run a gateway over two engines; at the end all places have to be given back."""
     async with engine(first) as one, engine(second) as two:
         urls: list[tuple[str, str]] = list(zip(kinds, (one.url, two.url), strict=True))
-        async with gateway(settings(urls, **more)) as front:
+        async with gateway(settings(urls, **more), clock=clock) as front:
             made = Pair(front, one, two)
             yield made
             await until(made.idle)
 
 
 @contextlib.asynccontextmanager
-async def single(script: Script, **more: Any) -> AsyncIterator[Pair]:
-    async with engine(script) as one, gateway(settings([("vllm", one.url)], **more)) as front:
+async def single(script: Script, clock: Callable[[], float] = monotonic, **more: Any) -> AsyncIterator[Pair]:
+    """Run a gateway over one engine, which is first and second."""
+    async with engine(script) as one, gateway(settings([("vllm", one.url)], **more), clock=clock) as front:
         made = Pair(front, one, one)
         yield made
         await until(made.idle)
+
+
+def good(kind: str, stream: bool) -> Script:
+    """Return the script of an engine that answers a chat."""
+    if not stream:
+        return says(whole(ANSWER))
+    return says(streamed(*STREAM) if kind == "vllm" else streamed(TGI_STREAM + TGI_USAGE))

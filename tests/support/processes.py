@@ -17,9 +17,7 @@ from typing import Any
 import httpx
 
 from gateway.cli.demo import free_port
-from tests.support.harness import ANSWER, CHAT, END, STREAM, Asked, Script, head, piece, streamed, whole
-
-PATIENCE = 15.0  # seconds, for what should take one or two
+from tests.support.harness import ANSWER, CHAT, END, PATIENCE, STREAM, Asked, Script, head, piece, streamed, whole
 
 
 @dataclass

@@ -37,7 +37,7 @@ class RedisServer:
         command = [program(), "--bind", "127.0.0.1", "--port", str(self.port), "--save", ""]
         command += ["--dir", str(self._directory), "--cluster-enabled", enabled, "--cluster-port", str(_free_port())]
         self._process = subprocess.Popen(command, stdout=subprocess.DEVNULL)
-        for _ in range(1000):
+        for _ in range(3000):
             if self._ready():
                 return
             sleep(0.01)

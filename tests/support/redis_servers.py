@@ -18,7 +18,7 @@ import pytest
 
 SERVICE = "answers"
 SLOTS = 16384
-PATIENCE = 15.0  # seconds for servers to come up and find each other
+PATIENCE = 30.0  # seconds for servers to come up and find each other
 
 
 def free_port() -> int:
