@@ -287,7 +287,7 @@ async def test_the_engines_own_figures_have_one_name_and_are_gone_when_the_engin
         one.figures = Load(running=2.0, waiting=1.0, kv_use=0.5, prefix_queries=10.0, prefix_hits=5.0)
         other.figures = Load(running=3.0, waiting=0.0)
         figures = await scraped(front.client)
-        one.lost("it is gone")
+        one.mark_down("it is gone")
         later = await scraped(front.client)
     assert figures.sum("pointsman_engine_running", engine="vllm") == 2
     assert figures.sum("pointsman_engine_running", engine="tgi") == 3
