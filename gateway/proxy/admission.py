@@ -51,7 +51,7 @@ class Admission:
         return len(self._waiting)
 
     async def acquire(self, candidates: Sequence[Candidate], tier: Tier, new: bool) -> Candidate:
-        """Acquire a permit of the first deployment with room; if `new`, one of the worker's, too. Raises Unavailable."""
+        """Acquire a permit of the first deployment with room, if `new` the worker's, too. Raises Unavailable."""
         found = self._find_room(candidates, new)
         return self._grant(found, new) if found else await self._wait(candidates, RANK[tier], new)
 
