@@ -10,7 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from backends.base import Call, Completion, UpstreamRequest
-from backends.merge import as_chunks, assembled, merged, merged_usage
+from backends.choices import merged, merged_usage
+from backends.convert import as_chunks, assembled
 from backends.schema import (
     Answer,
     AnswerMessage,

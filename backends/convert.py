@@ -1,4 +1,9 @@
-"""A stream's chunks as the whole answer that they are, and a whole answer as the chunks of a stream. Pure.
+"""The one conversion between a stream's chunks and a whole answer, both ways. Pure.
+
+`chunks_of` makes a stream's chunks of a whole answer: there a tool call that TGI answered whole becomes OpenAI's chunks
+(a role, the content, each call with its index, the finish reason). `whole_of` makes a whole answer of a stream's
+chunks. The cache uses both, to serve what it has in the form that is asked for; `as_chunks` and `assembled` are the
+same with a call's own head, for engines that are asked in the other form than the client.
 
 Nothing is lost on the way, or there is no way: of an answer with fields that no type names, or that only one of the
 two forms has a place for, the other form is None.
@@ -12,7 +17,7 @@ from typing import Any
 import msgspec
 from msgspec import UNSET
 
-from backends.base import Call, Event
+from backends.base import Call, Completion, Event
 from backends.extras import given
 from backends.schema import (
     Answer,
@@ -24,6 +29,7 @@ from backends.schema import (
     Delta,
     TextChoice,
     ToolCall,
+    Usage,
 )
 
 ONE_FORM = ("prompt_text", "prompt_logprobs", "kv_transfer_params", "ec_transfer_params", "metrics")
@@ -124,6 +130,8 @@ def chunks_of(answer: Answer[Any]) -> list[Answer[Any]] | None:
         if isinstance(choice, TextChoice):
             kind = "text_completion"
             pieces.append(choice)
+        elif isinstance(choice, ChunkChoice):  # the last piece of a stream that a dialect completes itself
+            pieces.append(choice)
         elif choice.message.annotations is not None or choice.message.audio is not None:
             return None
         else:
@@ -131,7 +139,8 @@ def chunks_of(answer: Answer[Any]) -> list[Answer[Any]] | None:
     chunks: list[Answer[Any]] = [
         Answer(object=kind, choices=[piece], service_tier=answer.service_tier) for piece in pieces
     ]
-    chunks[0].prompt_token_ids = answer.prompt_token_ids
+    for first in chunks[:1]:
+        first.prompt_token_ids = answer.prompt_token_ids
     return chunks
 
 
@@ -175,3 +184,26 @@ def finished(call: Call, answers: Sequence[Event]) -> bool:
             if reason is not None and reason is not UNSET:
                 ended.add(choice["index"] if isinstance(choice, dict) else choice.index)
     return ended == set(range(wanted))
+
+
+def as_chunks(completion: Completion) -> list[Event]:
+    """Return a whole answer of an engine's as the chunks that a stream of it would have had, with its head.
+
+    Raises ValueError if they would lose something, which no answer that a dialect makes so far does.
+    """
+    answer = completion.answer
+    chunks = chunks_of(answer)
+    if chunks is None:
+        raise ValueError("a whole answer has a field that a stream has no place for")
+    for chunk in chunks:
+        chunk.id, chunk.created, chunk.model = answer.id, answer.created, answer.model
+    return list(chunks)
+
+
+def assembled(call: Call, events: Sequence[Event], usage: Usage | None) -> Completion:
+    """Return the chunks of a whole stream of an engine's as the whole answer to a call. Raises ValueError likewise."""
+    answer = whole_of(call, events)
+    if answer is None:
+        raise ValueError("a stream has a field that a whole answer has no place for")
+    answer.id, answer.created, answer.model, answer.usage = call.id, call.created, call.model, usage
+    return Completion(answer)
