@@ -1,4 +1,4 @@
-"""An engine's failures in the words and causes that all dialects share (contract section 5)."""
+"""An engine's failures in the words and causes that all dialects share (CONTRACT.md 5)."""
 
 import msgspec
 

@@ -46,7 +46,7 @@ def set_envelope(answer: Answer[Any], call: Call, kind: str) -> None:
     answer.system_fingerprint = None
 
 
-FINISH = {"repetition": "stop", "": None, "eos_token": "stop", "stop_sequence": "stop"}
+FINISH = {"repetition": "stop", "": None, "eos_token": "stop", "stop_sequence": "stop"}  # (CONTRACT.md 3.2)
 
 
 def normalize_choice(choice: Any) -> None:

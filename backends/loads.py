@@ -1,4 +1,4 @@
-"""What an engine says of its own load in its metrics (contract section 6), under one name for each engine.
+"""What an engine says of its own load in its metrics (CONTRACT.md 6), under one name for each engine.
 
 Prometheus text, format 0.0.4: a line is `name{labels} value`. Only a few lines of thousands are of interest, so the
 text is searched for those. Replicas inside an engine have a label each: their values are added up, and the largest

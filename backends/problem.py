@@ -1,4 +1,4 @@
-"""Reads an engine's error body, whichever of its shapes it has (contract section 5).
+"""Reads an engine's error body, whichever of its shapes it has (CONTRACT.md 5).
 
 vLLM has four (an OpenAI-like object, a string, FastAPI's `detail`, nothing), TGI three (its own object, plain
 text, nothing), and a proxy in between answers in HTML.

@@ -1,4 +1,4 @@
-"""vLLM's dialect: OpenAI's, with its own parameters, limits and error texts (contract sections 2 to 5)."""
+"""vLLM's dialect: OpenAI's, with its own parameters, limits and error texts (CONTRACT.md 2 to 5)."""
 
 import msgspec
 from msgspec import Raw

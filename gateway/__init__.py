@@ -1,20 +1,25 @@
-"""Pointsman's gateway. The life of a request, step by step; each file says which step it is.
+"""Pointsman's gateway. The life of a request, step by step, and the file where each step is.
 
 1.  `app` routes the path to its handler.
-2.  `account` opens the RequestContext, the one account of the request, and closes it whatever happens.
-    b, c: the `guard` sees by `auth` who asks (`keys`), and by `limits` whether that key may ask now.
-3.  `api/` reads the body at the `door`, and keeps an eye on the client from then on.
-4.  `pipeline` leads the call through the steps that follow.
-5.  `parse` makes a checked Call of the bytes.
-6b. `cached` plays again what is kept, and shares what is in flight (`cache/`).
-7a. `admission` gives out places, and keeps a queue for them.
-7b. `routing/` says which deployments may answer, and in which order; the `catalog` knows what they serve.
-7c. `attempts` asks one after the other, as `retry` and each deployment's `breaker` allow.
-8.  `engine` asks one of them in its dialect (`backends`), over the connection of `upstream`.
-9.  `stream` writes the client's events.
-10. `observe/` counts, traces and logs the RequestContext.
+2.  `http.lifecycle` opens the RequestContext, the one account of the request, and closes it whatever happens.
+3.  `access.guard` checks the API key (`access.auth`, `access.keys`) and its limits (`access.limits`).
+4.  A surface of `api/` reads the body (`http.body`), makes a checked Call of it (`proxy.parse`), and hands its `Work`
+    to the pipeline. From then on a client that leaves ends the request.
+5.  `proxy.pipeline` leads the work through the steps that follow, the same for every surface; `proxy.surfaces` says
+    which of them apply to which.
+6.  `cache.middleware` answers from the cache, or shares the answer to an identical request in flight.
+7.  `routing` says which deployments may answer, and in which order; `upstream.models` knows what they serve.
+8.  `proxy.dispatch` asks one after the other, as `proxy.admission`, `proxy.retry` and each circuit breaker allow.
+9.  `proxy.generation` asks one of them in its dialect (`backends`), by a `proxy.engine_client` over the connection of
+    `upstream.connection`.
+10. `http.client` writes the answer, `http.sse` the events of a stream.
+11. `http.lifecycle` gives back the permits, debits the tokens and tells of an error.
+12. `observe/` counts, traces and logs the context.
 
-Beside the path: `watch` asks the engines how they are and ends what takes too long, `discovery` looks up their names,
-`watched` reads files again that have changed, `drain` ends a worker in order, and `services` holds all of them.
-Law: this package imports `backends`, never the other way round.
+Beside the path: `http.deadlines` ends what takes too long, `upstream.health` asks the engines how they are,
+`upstream.discovery` looks up their names, `server/` runs all of it and reads changed files, and `services` holds the
+collaborators. What goes on beside a request, on its behalf, is a `proxy.subrequest`.
+
+Laws, each kept by `tests/test_layering.py`: `cli` imports `gateway`, and `gateway` imports `backends`, never the other
+way round; the outside world lives in few named files.
 """

@@ -1,4 +1,4 @@
-"""Step 1: the application. Which path is answered by whom, and what lives as long as the server does."""
+"""The application. Which path is answered by whom, and what lives as long as the server does."""
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -7,16 +7,17 @@ from typing import Any
 from litestar import Litestar, Request, Response, get
 from litestar.config.cors import CORSConfig
 from litestar.exceptions import HTTPException
-from litestar.handlers import ASGIRouteHandler
 from litestar.handlers.base import BaseRouteHandler
-from litestar.types import ASGIApp, ExceptionHandlersMap
+from litestar.types import ASGIApp
 
 from gateway.access.guard import guarded
 from gateway.api import openai, ops
 from gateway.api import passthrough as passing
 from gateway.api.tgi import handlers as tgi
+from gateway.http.client import Client
 from gateway.http.errors import Internal, InvalidRequest, MethodNotAllowed, NotFound, PointsmanError
-from gateway.http.lifecycle import Handler, with_context
+from gateway.http.lifecycle import ASGI, Handler, with_context
+from gateway.litestar_internals import route_class
 from gateway.services import Services
 
 EXPOSED = [
@@ -30,18 +31,6 @@ EXPOSED = [
     "retry-after",
     *(f"x-ratelimit-{what}-{of}" for of in ("requests", "tokens") for what in ("limit", "remaining", "reset")),
 ]
-
-
-class Route(ASGIRouteHandler):
-    """Litestar's, which looks for its error handlers anew with each request, although it says that it does so once."""
-
-    found: "ExceptionHandlersMap | None" = None
-
-    def resolve_exception_handlers(self) -> ExceptionHandlersMap:
-        """Return them."""
-        if self.found is None:
-            self.found = super().resolve_exception_handlers()
-        return self.found
 
 
 def create_app(services: Services) -> Litestar:
@@ -65,14 +54,18 @@ def create_app(services: Services) -> Litestar:
 
 def routes(services: Services) -> list[BaseRouteHandler]:
     """Return every path with its methods and its handler."""
+    asgi_route = route_class()
+
+    def mount(app: ASGI, paths: tuple[str, ...]) -> BaseRouteHandler:
+        return asgi_route(list(paths), copy_scope=False)(app)
 
     def open_to_all(handler: Handler, paths: tuple[str, ...], *methods: str) -> BaseRouteHandler:
-        return Route(list(paths), copy_scope=False)(with_context(services, handler, *methods))
+        return mount(with_context(services, Client, handler, *methods), paths)
 
     def route(handler: Handler, paths: tuple[str, ...], *methods: str) -> BaseRouteHandler:
         return open_to_all(guarded(services, handler), paths, *methods)
 
-    retrieve = with_context(services, guarded(services, openai.model(services)), "GET")
+    retrieve = with_context(services, Client, guarded(services, openai.model(services)), "GET")
 
     # Litestar gives path parameters to HTTP handlers only; such a handler may return an ASGI application.
     @get("/v1/models/{model_id:path}")
@@ -86,8 +79,8 @@ def routes(services: Services) -> list[BaseRouteHandler]:
         model,
         route(passing.json_path(services), passing.JSON_PATHS, "POST"),
         route(passing.form_path(services), passing.FORM_PATHS, "POST"),
-        open_to_all(tgi.generation(services), tgi.PATHS),
-        open_to_all(tgi.info(services), (tgi.INFO,)),
+        mount(tgi.generation(services), tgi.PATHS),
+        mount(tgi.info(services), (tgi.INFO,)),
         open_to_all(ops.alive(services), ("/healthz", "/health", "/ping"), "GET", "HEAD"),
         open_to_all(ops.ready(services), ("/readyz",), "GET", "HEAD"),
         open_to_all(ops.metrics(services), ("/metrics",), "GET", "HEAD"),

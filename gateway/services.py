@@ -1,7 +1,6 @@
 """The collaborators of a request, in one typed place: made at the start, closed at the end, and told of changes."""
 
 import asyncio
-import logging
 import sys
 import time
 from collections.abc import AsyncIterator, Callable
@@ -28,12 +27,12 @@ from gateway.observe.tracing import Tracer
 from gateway.proxy.admission import Admission
 from gateway.proxy.retry import Budget
 from gateway.server.file_watcher import FileWatcher
+from gateway.server.reload import Reload
+from gateway.server.supervise import TaskSupervisor, WorkerFailed
 from gateway.upstream.connection import Upstream
 from gateway.upstream.discovery import Discovery, resolve
 from gateway.upstream.health import HealthChecker
 from gateway.upstream.models import Catalog
-
-log = logging.getLogger("pointsman")
 
 
 @dataclass(slots=True)
@@ -43,7 +42,9 @@ class Services:
     While `draining`, the gateway says that it is not ready, and finishes what it has.
     """
 
-    config: Config
+    reload: Reload
+    discovery: Discovery
+    supervisor: TaskSupervisor
     catalog: Catalog
     upstream: Upstream
     admission: Admission
@@ -58,70 +59,56 @@ class Services:
     random: Random
     clock: Callable[[], float]
     wall: Callable[[], float]
-    discovery: Discovery = field(init=False)
     keyring: Keyring | None = None  # none: anybody may ask
     files: list[FileWatcher] = field(default_factory=list)
     draining: bool = False
     loop: asyncio.AbstractEventLoop | None = None  # while it runs; finding it anew costs a system call
 
-    def __post_init__(self) -> None:
-        self.discovery = Discovery(self.config, self.follow, resolve)
+    @property
+    def config(self) -> Config:
+        """The configuration in force now."""
+        return self.reload.config
 
     @asynccontextmanager
     async def running(self) -> AsyncIterator[None]:
-        """Open the connections and keep the watches for as long as the server runs."""
+        """Open the connections and run the background tasks for as long as the server runs.
+
+        Raises WorkerFailed at the end, if it came because an essential task kept dying.
+        """
         self.loop = asyncio.get_running_loop()
         await self.upstream.open()
         await self.limiter.open()
         if self.cache is not None:
             await self.cache.open()
-        own = [self.sweep.run(), self.discovery.run(), self.limiter.run(), self.metrics.run()]
-        beside = [*own, *(file.run() for file in self.files)]
-        watches = [asyncio.ensure_future(one) for one in beside]
-        self.follow(self.discovery.expanded())
+        self._start_background_tasks()
         try:
             yield
         finally:
-            for watch in watches:
-                watch.cancel()
-            await asyncio.gather(*watches, return_exceptions=True)
+            await self.prober.close()
+            await self.supervisor.stop()
             if self.cache is not None:
                 await self.cache.close()
-            await self.prober.close()
             await self.limiter.close()
             await self.upstream.close()
             self.records.flush()
             await self.tracer.close()
+        if self.supervisor.failed:
+            raise WorkerFailed(f"background tasks kept dying: {', '.join(self.supervisor.failed)}")
 
-    def follow(self, config: Config) -> None:
-        """Put a changed configuration in force. What is in flight goes on as it began."""
-        before, now = lasting(self.config), lasting(config)
-        for name in before:
-            if now[name] != before[name]:
-                log.warning("%s: changed, and takes a restart", name)
-        self.config = config
-        self.catalog.replace(config)
-        self.upstream.follow(config.timeouts)
-        self.records.logging = config.logging.requests
-        self.sweep.keep_alive = config.timeouts.keep_alive
-        self.prober.health = config.health
-        self.prober.follow()
-        self.budget.share = config.retries.budget
-        self.admission.bounds = config.admission
-        self.admission.call_up()
+    def _start_background_tasks(self) -> None:
+        start = self.supervisor.start
+        self.supervisor.start_essential("deadlines", self.sweep.run)  # without it no time-out would be in force
+        start("discovery", lambda: self.discovery.run(lambda: self.reload.written.models, self.reload.renew))
+        start("limits", self.limiter.run)
+        start("metrics", self.metrics.run)
+        for file in self.files:
+            start(f"watch of {file.path}", file.run)
+        self.prober.refresh()  # starts a health check for each engine
 
     def stop(self) -> None:
         """End what is in flight: its time is over."""
         for context in list(self.sweep.open):
-            context.stop(ShuttingDown("The gateway is shutting down.", headers={"retry-after": RETRY_AFTER}))
-
-
-def lasting(config: Config) -> dict[str, object]:
-    """Return what is read at the start alone."""
-    server = config.server
-    at_the_door = {f"server.{name}": getattr(server, name) for name in ("host", "port", "workers", "cors_origins")}
-    at_the_start = {name: getattr(config, name) for name in ("limits", "cache", "telemetry")}
-    return at_the_door | {"auth.keys_file": config.auth.keys_file} | at_the_start
+            context.scope.cancel(ShuttingDown("The gateway is shutting down.", headers={"retry-after": RETRY_AFTER}))
 
 
 def make(
@@ -133,32 +120,63 @@ def make(
 ) -> Services:
     """Return the services for a configuration; nothing is opened yet. `shared` is the directory of several workers."""
     random = random or Random()
+    discovery, supervisor = Discovery(resolve), TaskSupervisor(clock)
     catalog = Catalog(config, int(wall()))
     upstream = Upstream(config.timeouts, clock)
     tracer = tracing.make(config.telemetry, random)
     admission = Admission(config.admission)
     limiter = limits.make(config.limits, config.server.workers, clock)
     cache = cached.make(config.cache, wall, clock)
-    redis: dict[str, RedisHealth] = {"limits": limiter} if config.limits.store == "redis" else {}
-    if cache is not None and cache.store.redis is not None:
-        redis["cache"] = cache.store.redis
-    figures = partial(readings, catalog, admission, cache, tracer, redis, clock)
+    figures = partial(readings, catalog, admission, cache, tracer, redis_health(config, limiter, cache), clock)
     metrics = Metrics(figures, admission, limiter, wall, shared)
     upstream.connected = metrics.connected
-    return Services(
-        config=config,
+    services = Services(
+        reload=Reload(config, discovery.expanded),
+        discovery=discovery,
+        supervisor=supervisor,
         catalog=catalog,
         upstream=upstream,
         admission=admission,
         budget=Budget(config.retries.budget),
         sweep=DeadlineSweeper(config.timeouts, clock),
-        prober=HealthChecker(catalog, upstream, config.health, clock),
+        prober=HealthChecker(catalog, upstream, config.health, clock, supervisor.start),
         limiter=limiter,
         cache=cache,
         metrics=metrics,
-        records=AccessRecorder(metrics, tracer, RequestLog(sys.stderr.buffer), config.logging.requests),
+        records=AccessRecorder(metrics, tracer, RequestLog(sys.stderr.buffer), config.logging),
         tracer=tracer,
         random=random,
         clock=clock,
         wall=wall,
     )
+    subscribe(services)
+    return services
+
+
+def redis_health(config: Config, limiter: Limiter, cache: Cache | None) -> dict[str, RedisHealth]:
+    """Return what knows whether Redis answers, by what uses it."""
+    redis: dict[str, RedisHealth] = {"limits": limiter} if config.limits.store == "redis" else {}
+    if cache is not None and cache.store.redis is not None:
+        redis["cache"] = cache.store.redis
+    return redis
+
+
+def subscribe(services: Services) -> None:
+    """Say who is told of which part of the configuration when it has changed.
+
+    The rest is read anew for each request, from `Services.config`, or needs a restart (`reload.READ_AT_START`).
+    """
+
+    def follow_engines(_: object) -> None:
+        services.catalog.replace(services.config)
+        services.prober.refresh()  # there may be other engines
+        services.admission.admit_waiting()  # and more room at one of them
+
+    on_change = services.reload.subscribe
+    on_change(lambda config: config.timeouts, services.upstream.follow)
+    on_change(lambda config: config.timeouts, services.sweep.follow)
+    on_change(lambda config: config.retries.budget, services.budget.follow)
+    on_change(lambda config: config.admission, services.admission.follow)
+    on_change(lambda config: config.logging, services.records.follow)
+    on_change(lambda config: config.health, services.prober.follow)
+    on_change(lambda config: (config.models, config.breaker, config.health.slow_start), follow_engines)

@@ -11,17 +11,18 @@ DIALECTS = sorted(path for path in (ROOT / "backends").rglob("*.py") if "sim" no
 GATEWAY = sorted((ROOT / "gateway").rglob("*.py"))
 IMPURE = {"asyncio", "os", "socket", "time", "random", "secrets", "datetime", "threading", "subprocess", "ssl"}
 OUTSIDE = {
-    "aiohttp": {"gateway/upstream/connection.py"},
+    "aiohttp": {"gateway/upstream/connection.py", "gateway/upstream/aiohttp_internals.py"},
     "prometheus_client": {"gateway/observe/instruments.py", "gateway/observe/gauges.py", "gateway/observe/metrics.py"},
     "structlog": {"gateway/observe/logs.py"},
     "redis": {"gateway/redis/connect.py", "gateway/cache/redis.py", "gateway/access/limits/redis.py"},
     "limits": {"gateway/access/limits/redis.py", "gateway/access/limits/scripts.py"},
     "opentelemetry": {
+        "gateway/observe/otel_internals.py",
         "gateway/observe/trace_export.py",
         "gateway/observe/trace_spans.py",
         "gateway/observe/trace_wire.py",
     },
-    "uvicorn": {"gateway/server/run.py", "gateway/__main__.py"},
+    "uvicorn": {"gateway/server/run.py", "gateway/server/uvicorn_internals.py", "gateway/__main__.py"},
     "os": {"gateway/__main__.py"},
     "subprocess": {"gateway/cli/demo.py"},
     "httpx": {"gateway/cli/demo.py", "gateway/cli/doctor/ask.py"},

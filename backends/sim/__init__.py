@@ -1,7 +1,7 @@
 """SIMULATORS of inference engines: they speak vLLM's and TGI's wire protocols, and run no model.
 
 Each is a plain ASGI application with its engine's paths, shapes, quirks, error texts and metrics, as recorded from
-vLLM 0.32.0 and TGI 3.3.6-dev0 (contract sections 1 to 7). The text they write is pseudo-words drawn from a hash of
+vLLM 0.32.0 and TGI 3.3.6-dev0 (CONTRACT.md 1 to 6). The text they write is pseudo-words drawn from a hash of
 the prompt (`text.py`): the same greedy request gets the same words from both. Every answer carries
 `server: pointsman-sim`, so that nobody takes one for an engine.
 

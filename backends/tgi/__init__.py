@@ -1,4 +1,4 @@
-"""TGI's dialect (contract sections 0 to 5): nothing of the client's body is forwarded, all of it is built.
+"""TGI's dialect (CONTRACT.md 0 to 5): nothing of the client's body is forwarded, all of it is built.
 
 Chats go to `/v1/chat/completions`, one request for each choice, as TGI ignores `n`. Legacy completions go to
 TGI's own `/generate`, one request for each prompt and choice: TGI's `/v1/completions` has no logprobs, leaks the

@@ -1,4 +1,4 @@
-"""What TGI answers whole, read into OpenAI's types (contract sections 3.1, 3.5 and 3.6).
+"""What TGI answers whole, read into OpenAI's types (CONTRACT.md 3.1, 3.5, 3.6).
 
 A stop string's text, which TGI leaves in, is cut; its reasons for finishing get OpenAI's names.
 """

@@ -1,4 +1,4 @@
-"""TGI's errors, sorted by what they say (contract sections 2.3, 4.4 and 5).
+"""TGI's errors, sorted by what they say (CONTRACT.md 2.3, 4.4, 5).
 
 In a stream TGI's status is 200 and its code always 422; so it is the words that tell. Some of its errors are no
 failures: a prompt that leaves less room than was asked for, a tool call that came to nothing.
@@ -95,7 +95,7 @@ def _too_long(call: Call, request: UpstreamRequest, context: int, prompt: int) -
 
 
 def _tool_error(call: Call, request: UpstreamRequest, message: str) -> BackendError | FollowUp | Completion:
-    """Read what became of a tool call that TGI could not parse (contract section 3.5)."""
+    """Read what became of a tool call that TGI could not parse (CONTRACT.md 3.5)."""
     attempt = request.before.attempt + 1
     body = msgspec.json.decode(request.body)
     if "EOF while parsing" in message:  # cut by the limit; TGI counts nothing then

@@ -1,4 +1,4 @@
-"""Structured output in TGI's words (contract sections 2.1, `response_format`, and 2.4).
+"""Structured output in TGI's words (CONTRACT.md 2.1 "response_format", 2.4).
 
 TGI takes a JSON schema whose root has `properties`, or a regular expression. It does not follow references, so they
 are resolved; any JSON object at all is a regular expression of bounded depth.

@@ -1,4 +1,4 @@
-"""An answer of TGI's over several requests (contract section 2.1, `max_tokens` and `stop`).
+"""An answer of TGI's over several requests (CONTRACT.md 2.1 "max_tokens", "stop").
 
 TGI generates 1,024 tokens at a time, and what it makes of more is wrong: too much, or too little. So the gateway
 asks for pieces, each continuing the text so far. And TGI misses a stop string that ends inside a token: the gateway

@@ -1,4 +1,4 @@
-"""Calls in TGI's words: the bodies of `/v1/chat/completions` and of `/generate` (contract section 2)."""
+"""Calls in TGI's words: the bodies of `/v1/chat/completions` and of `/generate` (CONTRACT.md 2)."""
 
 from collections.abc import Iterator
 from itertools import groupby

@@ -1,4 +1,4 @@
-"""What TGI streams, read into OpenAI's chunks (contract section 4): chats, and `/generate_stream`."""
+"""What TGI streams, read into OpenAI's chunks (CONTRACT.md 4): chats, and `/generate_stream`."""
 
 from typing import Any
 

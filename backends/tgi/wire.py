@@ -1,4 +1,4 @@
-"""TGI's own wire types (contract sections 3 and 4). Fields that are not named are ignored."""
+"""TGI's own wire types (CONTRACT.md 3, 4). Fields that are not named are ignored."""
 
 from typing import Any
 

@@ -1,4 +1,4 @@
-"""Step 2b: who asks, by the key that came with the request, and whether that key is good for what is asked.
+"""Who asks, by the key that came with the request, and whether that key is good for what is asked.
 
 The key goes no further than this: what an engine is sent is made anew, with the engine's own key (see `backends`).
 """

@@ -1,1 +1,1 @@
-"""Step 3: the HTTP surfaces, a file each. Each gives a handler for each of its paths."""
+"""The HTTP surfaces, a file each. Each gives a handler for each of its paths."""

@@ -8,16 +8,24 @@ import msgspec
 from backends.base import Call
 from gateway.access.auth import allow
 from gateway.http.body import Receive, cancel_on_disconnect, read_json
-from gateway.http.context import RequestContext
+from gateway.http.client import Client
+from gateway.http.context import Attempt, RequestContext
 from gateway.http.errors import ModelNotFound
 from gateway.http.lifecycle import Handler
-from gateway.http.respond import Send, respond
+from gateway.http.sse import ChunkStream
 from gateway.proxy import parse
-from gateway.proxy.pipeline import serve
+from gateway.proxy.detokenize import as_text
+from gateway.proxy.generation import open_stream, open_whole
+from gateway.proxy.pipeline import Prepared, serve
+from gateway.proxy.sources import Source
+from gateway.proxy.surfaces import OPENAI
+from gateway.routing import plan
 from gateway.services import Services
-from gateway.upstream.models import Catalog, ModelRoute
+from gateway.upstream.models import Candidate, Catalog, ModelRoute
 
 MODELS = "/v1/models"
+
+_encode = msgspec.json.Encoder().encode
 
 
 class Card(msgspec.Struct, omit_defaults=True, kw_only=True):
@@ -30,16 +38,77 @@ class Card(msgspec.Struct, omit_defaults=True, kw_only=True):
     max_model_len: int | None = None
 
 
+class Generation:
+    """The work of one chat completion or completion."""
+
+    surface = OPENAI
+
+    def __init__(self, call: Call, context: RequestContext, client: Client, services: Services) -> None:
+        self.model = call.model
+        self.service_tier = call.body.get("service_tier")
+        self._call = call
+        self._context = context
+        self._client = client
+        self._services = services
+        self._stream: ChunkStream | None = None
+
+    def prepare(self, prepared: Prepared) -> Call:
+        """Complete the call by what its model is; return it."""
+        route, context = prepared.route, self._context
+        call = msgspec.structs.replace(self._call, model=self.model or route.name, beside_tgi=route.beside_tgi)
+        context.streamed = call.stream
+        if context.trace.notes is not None:
+            context.trace.notes.call = call
+        self._call = call
+        return call
+
+    async def plan(self, prepared: Prepared) -> list[Candidate]:
+        """Return the deployments that can do what is asked, in the order of the model's policy."""
+        services = self._services
+        if prepared.pin == "tgi":
+            self._call = await as_text(self._call, prepared.route, self._context, services)
+        candidates = plan(self._call, prepared.route, prepared.pin, services.clock(), services.random)
+        if self._call.stream:
+            self._stream = self._client.chunk_stream()
+        return candidates
+
+    async def open(self, attempt: Attempt, context: RequestContext) -> Source:
+        """Ask the engine of an attempt; return the answer's source, its beginning read."""
+        open_ = open_stream if self._call.stream else open_whole
+        return await open_(self._call, attempt, context, self._services)
+
+    async def send(self, answer: Source) -> None:
+        """Write the answer to the client, chunk by chunk or whole."""
+        if self._stream is not None:
+            await self._relay(answer, self._stream)
+            return
+        (whole,) = await answer.read()
+        if self._context.trace.notes is not None:
+            self._context.trace.notes.hear([whole])
+        await self._client.respond(200, _encode(whole))
+
+    async def _relay(self, source: Source, stream: ChunkStream) -> None:
+        timing, notes = self._context.timing, self._context.trace.notes
+        timing.first_event_at = timing.received_at
+        while events := await source.read():
+            if notes is not None:
+                notes.hear(events)
+            if source.ended:
+                break
+            await stream.write(events)
+        await stream.finish(self._call, source.usage, events)
+
+
 def generation(services: Services, read: Callable[[bytes, str, int], Call]) -> Handler:
     """Return the handler of a path that generates; `read` is the parser of its requests."""
 
-    async def handle(context: RequestContext, receive: Receive, send: Send) -> None:
-        body = await read_json(context, receive, services.config.server.max_body_bytes)
-        context.since = services.clock()
+    async def handle(context: RequestContext, receive: Receive, client: Client) -> None:
+        body = await read_json(context, receive, services.config.server.max_body_bytes, services.clock)
+        context.timing.stage_started_at = services.clock()
         with cancel_on_disconnect(context, receive):
             call = read(body, context.id, int(services.wall()))
-            context.mark_stage("parse", services.clock())
-            await serve(call, context, send, services)
+            context.timing.mark_stage("parse", services.clock())
+            await serve(Generation(call, context, client, services), context, client, services)
 
     return handle
 
@@ -57,12 +126,11 @@ def completions(services: Services) -> Handler:
 def models(services: Services) -> Handler:
     """Return the handler of `GET /v1/models`."""
 
-    async def handle(context: RequestContext, receive: Receive, send: Send) -> None:
+    async def handle(context: RequestContext, receive: Receive, client: Client) -> None:
         catalog = services.catalog
         routes = [route for route in catalog.routes.values() if context.principal.may_ask(route.name)]
         cards = [_card(route, route.name, catalog) for route in routes]
-        body = msgspec.json.encode({"object": "list", "data": cards})
-        await respond(context, send, services.clock(), 200, body)
+        await client.respond(200, msgspec.json.encode({"object": "list", "data": cards}))
 
     return handle
 
@@ -70,15 +138,14 @@ def models(services: Services) -> Handler:
 def model(services: Services) -> Handler:
     """Return the handler of `GET /v1/models/{id}`. Ids may hold slashes, raw and as `%2F`."""
 
-    async def handle(context: RequestContext, receive: Receive, send: Send) -> None:
+    async def handle(context: RequestContext, receive: Receive, client: Client) -> None:
         # The routed path has its repeated slashes folded.
         name = unquote(context.raw_path.decode("latin-1")).removeprefix(MODELS + "/")
         if not name:
             raise ModelNotFound("The path needs the name of a model.", "model")
         route = services.catalog.find(name)
         allow(context.principal, route.name)
-        body = msgspec.json.encode(_card(route, name, services.catalog))
-        await respond(context, send, services.clock(), 200, body)
+        await client.respond(200, msgspec.json.encode(_card(route, name, services.catalog)))
 
     return handle
 

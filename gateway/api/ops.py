@@ -3,9 +3,9 @@
 import msgspec
 
 from gateway.http.body import Receive
+from gateway.http.client import Client
 from gateway.http.context import RequestContext
 from gateway.http.lifecycle import Handler
-from gateway.http.respond import Send, respond
 from gateway.observe.metrics import CONTENT_TYPE
 from gateway.services import Services
 
@@ -13,8 +13,8 @@ from gateway.services import Services
 def alive(services: Services) -> Handler:
     """Return the handler of `/healthz`: whoever can answer is alive."""
 
-    async def handle(context: RequestContext, receive: Receive, send: Send) -> None:
-        await respond(context, send, services.clock(), 200, b'{"status":"ok"}')
+    async def handle(context: RequestContext, receive: Receive, client: Client) -> None:
+        await client.respond(200, b'{"status":"ok"}')
 
     return handle
 
@@ -22,7 +22,7 @@ def alive(services: Services) -> Handler:
 def ready(services: Services) -> Handler:
     """Return the handler of `/readyz`: 200 when each model has an engine, else 503 and who is missing."""
 
-    async def handle(context: RequestContext, receive: Receive, send: Send) -> None:
+    async def handle(context: RequestContext, receive: Receive, client: Client) -> None:
         routes = services.catalog.routes
         now = services.clock()
         lacking = [name for name, route in routes.items() if not route.ready(now)]
@@ -34,7 +34,7 @@ def ready(services: Services) -> Handler:
                 endpoint.name: endpoint.lacks(now) for endpoint in services.catalog.endpoints if not endpoint.ready(now)
             },
         }
-        await respond(context, send, services.clock(), 200 if is_ready else 503, msgspec.json.encode(report))
+        await client.respond(200 if is_ready else 503, msgspec.json.encode(report))
 
     return handle
 
@@ -42,8 +42,8 @@ def ready(services: Services) -> Handler:
 def metrics(services: Services) -> Handler:
     """Return the handler of `/metrics`: those of all workers, whichever is asked."""
 
-    async def handle(context: RequestContext, receive: Receive, send: Send) -> None:
+    async def handle(context: RequestContext, receive: Receive, client: Client) -> None:
         services.records.flush()
-        await respond(context, send, services.clock(), 200, await services.metrics.text(), CONTENT_TYPE)
+        await client.respond(200, await services.metrics.text(), CONTENT_TYPE)
 
     return handle

@@ -4,7 +4,6 @@ The model's name is mapped, on the way in and on the way out; nothing else is to
 OpenAI's envelope, but for Anthropic's own on Anthropic's paths.
 """
 
-import asyncio
 import re
 from collections.abc import Callable
 from functools import partial
@@ -15,16 +14,16 @@ from msgspec import Raw
 
 from backends.base import BackendError, Cause
 from backends.openai import raw
-from gateway.access.auth import allow
+from backends.schema import Usage
 from gateway.http.body import Receive, cancel_on_disconnect, read_body, read_json
+from gateway.http.client import Client
 from gateway.http.context import NEVER, Attempt, RequestContext
 from gateway.http.errors import InvalidRequest, PointsmanError, UpstreamErrorBody, from_backend
 from gateway.http.lifecycle import Handler
-from gateway.http.respond import Send, respond
-from gateway.http.sse import RawEventStream
 from gateway.proxy import parse
-from gateway.proxy.dispatch import first_good
-from gateway.proxy.pipeline import pin, tier
+from gateway.proxy.engine_client import EngineClient
+from gateway.proxy.pipeline import Prepared, serve
+from gateway.proxy.surfaces import PASSTHROUGH
 from gateway.routing import plan_path
 from gateway.services import Services
 from gateway.upstream.connection import Reply
@@ -47,46 +46,59 @@ _encode = msgspec.json.Encoder().encode
 _fields = msgspec.json.Decoder(dict[str, Raw])
 
 
-Write = Callable[[Candidate], bytes]
+class Body(msgspec.Struct, frozen=True):
+    """A request's body: whom it is for, its beginning, by which replicas are told apart, and how it is written anew."""
+
+    model: str
+    head: bytes
+    write: Callable[[str], bytes]  # with the engine's name for the model
+    service_tier: Raw | None = None
 
 
 def json_path(services: Services) -> Handler:
     """Return the handler of a path whose body is JSON."""
 
-    async def handle(context: RequestContext, receive: Receive, send: Send) -> None:
-        body = await read_json(context, receive, services.config.server.max_body_bytes)
-        context.since = services.clock()
+    async def handle(context: RequestContext, receive: Receive, client: Client) -> None:
+        data = await read_json(context, receive, services.config.server.max_body_bytes, services.clock)
+        context.timing.stage_started_at = services.clock()
         with cancel_on_disconnect(context, receive):
-            fields = parse.fields(body)
+            fields = parse.fields(data)
             if context.path == "/v1/embeddings":  # vLLM refuses these nulls, which some clients send
                 fields = {field: value for field, value in fields.items() if not parse.is_null(value)}
-            name = _name(fields.get("model"))
-            context.mark_stage("parse", services.clock())
-            context.tier = tier(fields.get("service_tier"), context)
-            context.stream = bytes(fields.get("stream", b"")) == b"true"
-            await _pass(name, body, partial(_with_model, fields), context, send, services)
+            model = _name(fields.get("model"))
+            body = Body(model, data, partial(_with_model, fields), fields.get("service_tier"))
+            context.timing.mark_stage("parse", services.clock())
+            context.streamed = bytes(fields.get("stream", b"")) == b"true"
+            await serve(Passthrough(body, context, client, services), context, client, services)
 
     return handle
 
 
-def _with_model(fields: dict[str, Raw], candidate: Candidate) -> bytes:
-    return _encode(fields | {"model": raw(candidate.model)})
+def _with_model(fields: dict[str, Raw], model: str) -> bytes:
+    return _encode(fields | {"model": raw(model)})
+
+
+def _name(value: Raw | None) -> str:
+    try:
+        return "" if value is None else msgspec.json.decode(value, type=str | None) or ""
+    except msgspec.ValidationError as error:
+        raise InvalidRequest("Invalid 'model': expected a string.", "model") from error
 
 
 def form_path(services: Services) -> Handler:
     """Return the handler of a path whose body is a multipart form (RFC 7578)."""
 
-    async def handle(context: RequestContext, receive: Receive, send: Send) -> None:
-        body = await read_body(context, receive, services.config.server.max_body_bytes)
-        context.since = services.clock()
+    async def handle(context: RequestContext, receive: Receive, client: Client) -> None:
+        data = await read_body(context, receive, services.config.server.max_body_bytes, services.clock)
+        context.timing.stage_started_at = services.clock()
         with cancel_on_disconnect(context, receive):
             boundary = _BOUNDARY.search(context.headers.get(b"content-type", b""))
             if not boundary:
                 raise InvalidRequest("Content-Type must be multipart/form-data with its boundary.", "content-type")
-            form = Form(body, boundary[1])
-            context.tier = context.principal.tier
-            context.mark_stage("parse", services.clock())
-            await _pass(form.model, b"", lambda candidate: form.written(candidate.model), context, send, services)
+            form = Form(data, boundary[1])
+            context.timing.mark_stage("parse", services.clock())
+            body = Body(form.model, b"", form.render)
+            await serve(Passthrough(body, context, client, services), context, client, services)
 
     return handle
 
@@ -98,101 +110,115 @@ class Form:
         self._between = b"--" + boundary
         self._parts = body.split(self._between)
         heads = [part.partition(b"\r\n\r\n")[0] for part in self._parts]
-        self._place = next((place for place, head in enumerate(heads) if b'name="model"' in head), None)
+        self._index = next((index for index, head in enumerate(heads) if b'name="model"' in head), None)
 
     @property
     def model(self) -> str:
         """The model's name; empty if there is none."""
-        if self._place is None:
+        if self._index is None:
             return ""
-        return self._parts[self._place].partition(b"\r\n\r\n")[2].strip().decode(errors="replace")
+        return self._parts[self._index].partition(b"\r\n\r\n")[2].strip().decode(errors="replace")
 
-    def written(self, model: str) -> bytes:
+    def render(self, model: str) -> bytes:
         """Return the form with another name for the model."""
         parts = list(self._parts)
-        if self._place is not None:
-            head = parts[self._place].partition(b"\r\n\r\n")[0]
-            parts[self._place] = head + b"\r\n\r\n" + model.encode() + b"\r\n"
+        if self._index is not None:
+            head = parts[self._index].partition(b"\r\n\r\n")[0]
+            parts[self._index] = head + b"\r\n\r\n" + model.encode() + b"\r\n"
         return self._between.join(parts)
 
 
-def _name(value: Raw | None) -> str:
-    try:
-        return "" if value is None else msgspec.json.decode(value, type=str | None) or ""
-    except msgspec.ValidationError as error:
-        raise InvalidRequest("Invalid 'model': expected a string.", "model") from error
+class ForwardedReply:
+    """An engine's answer of status 200, of which only the head has come."""
+
+    def __init__(self, client: EngineClient, reply: Reply) -> None:
+        self.client = client
+        self.reply = reply
+
+    def worked(self) -> Usage | None:
+        """Return nothing: what these answers say of usage is not read yet."""
+        return None
+
+    def close(self) -> None:
+        """Stop the engine's work."""
+        self.reply.close()
 
 
-async def _pass(name: str, head: bytes, write: Write, context: RequestContext, send: Send, services: Services) -> None:
-    route = services.catalog.find(name)
-    context.model = name or route.name
-    allow(context.principal, route.name)
-    candidates = plan_path(context.path, head, route, pin(context), services.clock(), services.random)
-    context.mark_stage("route", services.clock())
-    try:
-        reply = await first_good(
-            candidates,
-            lambda attempt: _ask(attempt, write(attempt.candidate), context, services),
-            context,
-            services,
-            services.config.timeouts.first_event if context.stream else NEVER,
-        )
-    except PointsmanError as error:
-        if error.passthrough_body is None or context.status:
-            raise
-        context.failure = error
-        return await respond(
-            context,
-            send,
-            services.clock(),
-            error.passthrough_body.status,
-            error.passthrough_body.body,
-            error.passthrough_body.kind,
-        )
-    try:
-        if reply.headers.get("content-type", "").startswith("text/event-stream"):
-            await _pass_stream(reply, context, send, services)
-        else:
-            await _pass_whole(reply, context, send, services)
-    finally:
-        reply.close()
+class Passthrough:
+    """The work of one request that is passed on."""
 
+    surface = PASSTHROUGH
 
-async def _ask(attempt: Attempt, body: bytes, context: RequestContext, services: Services) -> Reply:
-    """Return the answer, if it is one. Raises PointsmanError."""
-    place = context.attempts.index(attempt)
-    headers = {"x-request-id": context.id, **context.trace.headers(place, attempt.candidate.endpoint.engine)}
-    kind = context.headers.get(b"content-type")
-    if kind is not None:
-        headers["content-type"] = kind.decode("latin-1")
-    context.heard = services.clock()
-    context.asked = context.asked or context.heard
-    reply = await services.upstream.post(attempt.candidate.endpoint, context.path, body, headers)
-    context.heard = services.clock()
-    if reply.status == 200:
-        return reply
-    try:
-        said = await reply.read()
-    finally:
-        reply.close()
-    failure = _failure(reply, said, attempt.candidate, context)
-    if _is_anthropics(reply, said, context):
-        failure.passthrough_body = UpstreamErrorBody(reply.status, said, _kind(reply))
-    raise failure
+    def __init__(self, body: Body, context: RequestContext, client: Client, services: Services) -> None:
+        self.model = body.model
+        self.service_tier = body.service_tier
+        self._body = body
+        self._context = context
+        self._client = client
+        self._services = services
+
+    def prepare(self, prepared: Prepared) -> None:
+        """Note what the client calls the model: its answer does, too."""
+        self.model = self.model or prepared.route.name
+
+    async def plan(self, prepared: Prepared) -> list[Candidate]:
+        """Return the deployments whose engines have the path."""
+        now, random = self._services.clock(), self._services.random
+        return plan_path(self._context.path, self._body.head, prepared.route, prepared.pin, now, random)
+
+    async def open(self, attempt: Attempt, context: RequestContext) -> ForwardedReply:
+        """Ask the engine of an attempt; return the answer, if it is one. Raises PointsmanError."""
+        limit = self._services.config.timeouts.first_event if context.streamed else NEVER
+        client = EngineClient(attempt, context, self._services, limit)
+        content_type = context.headers.get(b"content-type", b"").decode("latin-1")
+        reply = await client.post(context.path, self._body.write(attempt.candidate.model), content_type)
+        if reply.status == 200:
+            return ForwardedReply(client, reply)
+        try:
+            body = await client.read(reply)
+        finally:
+            reply.close()
+        failure = self._failure(client, reply, body)
+        if _is_anthropics(reply, body, context):
+            failure.passthrough_body = UpstreamErrorBody(reply.status, body, _kind(reply))
+        raise failure
+
+    async def send(self, answer: ForwardedReply) -> None:
+        """Write the answer as it comes, with the client's name for the model."""
+        if answer.reply.headers.get("content-type", "").startswith("text/event-stream"):
+            await self._stream(answer.client, answer.reply)
+            return
+        answer.client.timer.limit = NEVER
+        body = await answer.client.read(answer.reply)
+        kind = _kind(answer.reply)
+        if kind.startswith(b"application/json"):
+            body = _renamed(body, self.model)
+        await self._client.respond(200, body, kind)
+
+    async def _stream(self, client: EngineClient, reply: Reply) -> None:
+        context = self._context
+        context.streamed = True
+        stream = self._client.raw_stream(_kind(reply))
+        rest = b""
+        while data := await client.chunk(reply):
+            context.timing.first_event_at = context.timing.first_event_at or context.timing.received_at
+            client.timer.limit = self._services.config.timeouts.between_events
+            *lines, rest = (rest + data).split(b"\n")
+            if lines:
+                await stream.pass_on(b"".join(_line(line, self.model) + b"\n" for line in lines))
+        await stream.finish(rest)
+
+    def _failure(self, client: EngineClient, reply: Reply, body: bytes) -> PointsmanError:
+        failure = client.backend.failure(None, None, reply.status, reply.headers, body)
+        if not isinstance(failure, BackendError):
+            raise TypeError(f"a passed request was answered with {failure!r}")
+        if failure.cause is Cause.NOT_SERVED:
+            return InvalidRequest(f"The model '{self.model}' does not support {self._context.path}.", "model")
+        return from_backend(failure)
 
 
 def _kind(reply: Reply) -> bytes:
     return reply.headers.get("content-type", "application/json").encode("latin-1", "replace")
-
-
-async def _pass_whole(reply: Reply, context: RequestContext, send: Send, services: Services) -> None:
-    context.patience = NEVER
-    body = await reply.read()
-    context.heard = services.clock()
-    kind = _kind(reply)
-    if kind.startswith(b"application/json"):
-        body = _renamed(body, context.model)
-    await respond(context, send, services.clock(), 200, body, kind)
 
 
 def _is_anthropics(reply: Reply, body: bytes, context: RequestContext) -> bool:
@@ -203,15 +229,6 @@ def _is_anthropics(reply: Reply, body: bytes, context: RequestContext) -> bool:
         return bool(msgspec.json.decode(body, type=dict[str, Any]).get("type") == "error")
     except msgspec.DecodeError:
         return False
-
-
-def _failure(reply: Reply, body: bytes, candidate: Candidate, context: RequestContext) -> PointsmanError:
-    failure = candidate.endpoint.backend.failure(None, None, reply.status, reply.headers, body)
-    if not isinstance(failure, BackendError):
-        raise TypeError(f"a passed request was answered with {failure!r}")
-    if failure.cause is Cause.NOT_SERVED:
-        return InvalidRequest(f"The model '{context.model}' does not support {context.path}.", "model")
-    return from_backend(failure)
 
 
 def _renamed(body: bytes, name: str) -> bytes:
@@ -229,27 +246,6 @@ def _renamed(body: bytes, name: str) -> bytes:
     if "model" in fields:
         fields["model"] = raw(name)
     return _encode(fields)
-
-
-async def _pass_stream(reply: Reply, context: RequestContext, send: Send, services: Services) -> None:
-    context.stream = True
-    client = RawEventStream(context, send, services.clock, _kind(reply))
-    lines = b""
-    try:
-        while data := await reply.chunk():
-            context.heard = services.clock()
-            context.first = context.first or context.heard
-            context.patience = services.config.timeouts.between_events
-            *whole, lines = (lines + data).split(b"\n")
-            if whole:
-                await client.pass_on(b"".join(_line(line, context.model) + b"\n" for line in whole))
-        await client.finish(lines)
-    except (Exception, asyncio.CancelledError) as error:
-        failure = context.failure = context.ended_by(error)
-        if not client.begun or not isinstance(failure, PointsmanError):
-            client.close()
-            raise failure from error
-        await client.fail(failure)
 
 
 def _line(line: bytes, model: str) -> bytes:

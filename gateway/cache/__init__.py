@@ -1,4 +1,4 @@
-"""Step 6b: answered once. What the cache keeps, where, and under which key; a fault of any of it is a miss.
+"""Answered once. What the cache keeps, where, and under which key; a fault of any of it is a miss.
 
 `key` (pure) says which calls may be cached and which are the same; `words` what a client asks of the cache.
 `entry` is an answer as it is kept, `forms` what it is as a whole and as a stream, `packed` how it is written down.

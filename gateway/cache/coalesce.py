@@ -1,7 +1,7 @@
-"""What one flight reads, and one request's part in it (`gateway.cache.single_flight`).
+"""What identical requests in flight share, and one request's part in it (`gateway.cache.single_flight`).
 
-A flight goes on when the request that began it has left, as long as others read it. So it has an account of its own,
-which holds the places at the engines and is watched for silence like any other, and is no request.
+What is shared goes on when the request that began it has left, as long as others read it. So it is a sub-request, with
+a context of its own, which holds the permits at the engines, and whose deadline is that of its longest reader.
 """
 
 import asyncio
@@ -15,13 +15,13 @@ from gateway.cache.entry import CachedAnswer
 from gateway.cache.lease import Lease
 from gateway.cache.policy import Cache, CacheLookup
 from gateway.cache.single_flight import FlightReader
-from gateway.http.context import NEVER, RequestContext
+from gateway.http.context import RequestContext
 from gateway.http.errors import ClientDisconnected
-from gateway.proxy.dispatch import finish
 from gateway.proxy.sources import Ready, Source, Through
+from gateway.proxy.subrequest import SubRequest
 from gateway.services import Services
 
-Open = Callable[[RequestContext], Awaitable[Source]]
+AskEngines = Callable[[RequestContext], Awaitable[Source]]
 
 
 class SharedUpstream(Through):
@@ -31,70 +31,77 @@ class SharedUpstream(Through):
     """
 
     def __init__(
-        self, asked: CacheLookup, call: Call, leader: RequestContext, open_: Open, cache: Cache, services: Services
+        self,
+        lookup: CacheLookup,
+        call: Call,
+        leader: RequestContext,
+        ask_engines: AskEngines,
+        cache: Cache,
+        services: Services,
     ) -> None:
         super().__init__(Ready([], None))  # until it is open
-        self.own = leader
         self.kept: CachedAnswer | None = None
         self._lease: Lease | None = None
-        self._asked = asked
+        self._lookup = lookup
         self._call = call
         self._leader = leader
-        self._open = open_
+        self._ask_engines = ask_engines
         self._cache = cache
         self._services = services
+        self._sub_request: SubRequest | None = None
+
+    @property
+    def context(self) -> RequestContext:
+        """What is shared has its own, once it is open."""
+        assert self._sub_request is not None, "open() comes first"
+        return self._sub_request.context
 
     async def open(self) -> "SharedUpstream":
-        """Ask the engines, on an account of the flight's own. Raises PointsmanError."""
-        task = asyncio.current_task()
-        assert task is not None, "a flight has a task of its own"
-        leader, services = self._leader, self._services
-        self.own = leader.fork(task, services.clock())
-        leader.cache, leader.attempts = "miss", self.own.attempts
-        services.sweep.open.add(self.own)
+        """Ask the engines, in the task that this is called in. Raises PointsmanError."""
+        self._sub_request = SubRequest(self._leader.path, self._leader, self._services)
+        self._leader.cache, self._leader.attempts = "miss", self.context.attempts
         try:
             await self._begin()
         except (Exception, asyncio.CancelledError) as error:
-            failure = self._failed(error)
-            leader.answering = self.own.answering
+            failure = await self._failed(error)
+            self._leader.answering = self.context.answering
             self.close()
             raise failure from error
         return self
 
     async def _begin(self) -> None:
-        turn = await self._cache.turn(self._asked, self._call.stream)
+        turn = await self._cache.turn(self._lookup, self._call.stream)
         if isinstance(turn, Lease):
             self._lease = turn
         elif turn is not None and (ready := _ready(turn, self._call)) is not None:
             self._source, self.kept = ready, turn
             return
-        self.own.since = self._services.clock()
-        self._source = await self._open(self.own)
+        self.context.timing.stage_started_at = self._services.clock()
+        self._source = await self._ask_engines(self.context)
 
     async def read(self) -> Sequence[Event]:
         """Return the next batch. Raises PointsmanError."""
-        self.own.patience = self._services.config.timeouts.between_events
         try:
             return await super().read()
         except (Exception, asyncio.CancelledError) as error:
-            raise self._failed(error) from error
+            raise await self._failed(error) from error
 
-    def _failed(self, error: BaseException) -> BaseException:
-        """Note why the flight ended; a cancellation that is not the gateway's doing: its last reader has left."""
-        failure = self.own.ended_by(error)
-        self.own.failure = ClientDisconnected() if isinstance(failure, asyncio.CancelledError) else failure
+    async def _failed(self, error: BaseException) -> BaseException:
+        """Note why it ended; a cancellation that is not the gateway's doing: its last reader has left."""
+        failure = await self.context.scope.leave(error)
+        self.context.failure = ClientDisconnected() if isinstance(failure, asyncio.CancelledError) else failure
         return failure
 
     def keep(self, events: Sequence[Event], usage: Usage | None) -> None:
         """Keep the answer, unless it is one that was kept: it would be younger than it is."""
         if self.kept is None:
-            self._cache.keep(self._asked, self._call, events, usage)
+            self._cache.keep(self._lookup, self._call, events, usage)
 
     def close(self) -> None:
-        """Stop the engines' work, and give back what the flight holds."""
+        """Stop the engines' work, and give back what is held."""
         super().close()
-        finish(self.own, self._services)
-        self._services.sweep.open.discard(self.own)
+        if self._sub_request is not None:
+            self._sub_request.close(self.context.failure)
         if self._lease is not None:
             self._lease.release()
 
@@ -109,40 +116,44 @@ def _ready(kept: CachedAnswer, call: Call) -> Ready | None:
 
 
 class Subscriber:
-    """One request's part in a flight. The one that leads is answered by the flight's engine; for others the cache is.
+    """One request's part in it. The one that leads is answered by the engine; for others the cache is.
 
     `now` is of the monotonic clock, `wall` Unix time, both in seconds.
     """
 
     def __init__(self, reader: FlightReader[SharedUpstream], context: RequestContext, now: float, wall: float) -> None:
         self._reader = reader
-        self._exchange = context
-        flown = reader.source
-        context.heard = now
+        self._context = context
+        upstream = reader.source
+        context.timing.received_at = now
+        shared = upstream.context.timing
+        shared.deadline = max(shared.deadline, context.timing.deadline)
         if not reader.is_leader:
             context.cache = "coalesced"
-        elif flown.kept is not None:
-            context.cache, context.age = "hit", flown.kept.label.age(wall)
+        elif upstream.kept is not None:
+            context.cache, context.age = "hit", upstream.kept.label.age(wall)
         else:
-            context.adopt_from(flown.own)
+            context.adopt_from(upstream.context)
 
     @property
     def usage(self) -> Usage | None:
-        """The flight's."""
+        """What the engine has counted."""
         return self._reader.usage
 
     @property
     def ended(self) -> bool:
-        """Whether the flight has, and all of it has been read."""
+        """Whether the answer has, and all of it has been read."""
         return self._reader.ended
 
     async def read(self) -> Sequence[Event]:
         """Return the next batch. Raises PointsmanError."""
-        context = self._exchange
-        context.patience = NEVER  # it is the flight that the engine keeps waiting
         events = await self._reader.read()
-        context.heard = self._reader.source.own.heard
+        self._context.timing.received_at = self._reader.source.context.timing.received_at
         return events
+
+    def worked(self) -> Usage | None:
+        """Return what has been worked: for the one that leads as far as it came, for others at the end."""
+        return self._reader.source.worked() if self._reader.is_leader else self._reader.usage
 
     def close(self) -> None:
         """Read no more."""

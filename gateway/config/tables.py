@@ -41,7 +41,7 @@ class ServerConfig(Frozen, frozen=True, kw_only=True):
 
 
 class AuthConfig(Frozen, frozen=True, kw_only=True):
-    """`[auth]`: without keys the gateway listens on loopback only, unless it is told aloud that anybody may ask."""
+    """`[auth]`: without keys the gateway listens on loopback only, unless `allow_anonymous` is set."""
 
     keys_file: str = ""  # made by `pointsman keys`; relative to the configuration's own directory
     allow_anonymous: bool = False

@@ -2,59 +2,66 @@
 
 import asyncio
 from collections.abc import Awaitable, Callable
-from time import monotonic
 from typing import Any
 
-from gateway.http.context import NEVER, RequestContext
-from gateway.http.errors import BodyTooLarge, ClientDisconnected, UnsupportedMedia
+from gateway.http.cancel import CancelScope
+from gateway.http.context import RequestContext
+from gateway.http.deadlines import IdleTimer
+from gateway.http.errors import BodyTooLarge, ClientDisconnected, RequestTimeout, UnsupportedMedia
 
 Receive = Callable[[], Awaitable[Any]]
 
-BODY_TIMEOUT = 60.0  # for a client that sends its body piece by piece
+BODY_TIMEOUT = 60.0  # seconds, for each piece of a body
 JSON = b"application/json"
 
 
-async def read_json(context: RequestContext, receive: Receive, limit: int) -> bytes:
-    """Return the body of a JSON request. Raises UnsupportedMedia, BodyTooLarge, RequestTimeout, ClientDisconnected."""
-    given = context.headers.get(b"content-type", JSON)
-    kind = given.split(b";", 1)[0].strip().lower()
+async def read_json(context: RequestContext, receive: Receive, limit: int, clock: Callable[[], float]) -> bytes:
+    """Return the body of a JSON request, of at most `limit` bytes.
+
+    Raises UnsupportedMedia, BodyTooLarge, RequestTimeout, ClientDisconnected.
+    """
+    content_type = context.headers.get(b"content-type", JSON)
+    kind = content_type.split(b";", 1)[0].strip().lower()
     if kind != JSON and not kind.endswith(b"+json"):
-        raise UnsupportedMedia(f"Content-Type must be application/json, not {given.decode('latin-1')}.")
-    return await read_body(context, receive, limit)
+        raise UnsupportedMedia(f"Content-Type must be application/json, not {content_type.decode('latin-1')}.")
+    return await read_body(context, receive, limit, clock)
 
 
-async def read_body(context: RequestContext, receive: Receive, limit: int) -> bytes:
-    """Return the body of a request, of any kind."""
+async def read_body(context: RequestContext, receive: Receive, limit: int, clock: Callable[[], float]) -> bytes:
+    """Return the body of a request, of any kind; raises as `read_json` does."""
     coding = context.headers.get(b"content-encoding", b"identity")
     if coding != b"identity":
         raise UnsupportedMedia(f"Content-Encoding {coding.decode('latin-1')} is not supported.")
     declared = context.headers.get(b"content-length", b"0")
     if declared.isdigit() and int(declared) > limit:
         raise _too_large(limit)
-    context.patience = BODY_TIMEOUT
-    message = await receive()
-    body: bytes = message.get("body", b"")
-    if message.get("more_body"):
-        body = await _rest(context, receive, limit, body)
-    elif message["type"] == "http.disconnect":
-        raise ClientDisconnected
-    context.patience = NEVER
-    return body
+    timer = IdleTimer(BODY_TIMEOUT, clock, _stalled)
+    context.idle_timers.append(timer)
+    try:
+        return await _collect(receive, limit, timer)
+    finally:
+        context.idle_timers.remove(timer)
 
 
-async def _rest(context: RequestContext, receive: Receive, limit: int, first: bytes) -> bytes:
-    pieces, size, more = [first], len(first), True
+async def _collect(receive: Receive, limit: int, timer: IdleTimer) -> bytes:
+    pieces: list[bytes] = []
+    size, more = 0, True
     while more:
-        message = await receive()
+        with timer:
+            message = await receive()
         if message["type"] == "http.disconnect":
             raise ClientDisconnected
-        context.heard = monotonic()
-        pieces.append(message.get("body", b""))
-        size += len(pieces[-1])
+        piece = message.get("body", b"")
+        size += len(piece)
         if size > limit:
             raise _too_large(limit)
+        pieces.append(piece)
         more = message.get("more_body", False)
-    return b"".join(pieces)
+    return pieces[0] if len(pieces) == 1 else b"".join(pieces)
+
+
+def _stalled(_: float) -> RequestTimeout:
+    return RequestTimeout("The request did not come in time.")
 
 
 def _too_large(limit: int) -> BodyTooLarge:
@@ -64,27 +71,27 @@ def _too_large(limit: int) -> BodyTooLarge:
 class cancel_on_disconnect:
     """Within it, the request ends as soon as its client leaves, whatever it is waiting for.
 
-    The watch begins when the request first waits: what is answered at once, from the cache, needs no task for it.
+    Listening begins when the request first waits: what is answered at once, from the cache, needs no task for it.
     """
 
     def __init__(self, context: RequestContext, receive: Receive) -> None:
-        self._exchange = context
+        self._context = context
         self._receive = receive
-        self._watch: asyncio.Task[None] | None = None
-        self._beginning = context.task.get_loop().call_soon(self._begin)
+        self._listener: asyncio.Task[None] | None = None
+        self._beginning = context.scope.task.get_loop().call_soon(self._begin)
 
     def _begin(self) -> None:
-        self._watch = self._exchange.task.get_loop().create_task(_left(self._exchange, self._receive))
+        self._listener = self._context.scope.task.get_loop().create_task(_listen(self._context.scope, self._receive))
 
     def __enter__(self) -> None: ...
 
     def __exit__(self, *error: object) -> None:
         self._beginning.cancel()
-        if self._watch is not None:
-            self._watch.cancel()
+        if self._listener is not None:
+            self._listener.cancel()
 
 
-async def _left(context: RequestContext, receive: Receive) -> None:
+async def _listen(scope: CancelScope, receive: Receive) -> None:
     while (await receive())["type"] != "http.disconnect":
         pass
-    context.stop(ClientDisconnected())
+    scope.cancel(ClientDisconnected())

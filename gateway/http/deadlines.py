@@ -1,14 +1,55 @@
 """Ends every open request whose time is over, and keeps silent streams alive.
 
-One coarse sweep over the open requests serves all deadlines and keep-alives; a timer set anew for every event
-would cost more than the event.
+One coarse sweep over the open requests serves all deadlines, idle time-outs and keep-alives; a timer of the event loop
+set anew for every event would cost more than the event.
 """
 
 import asyncio
 from collections.abc import Awaitable, Callable
+from types import TracebackType
+from typing import TYPE_CHECKING
 
 from gateway.config import TimeoutsConfig
-from gateway.http.context import RequestContext
+from gateway.http.errors import EngineTimeout, PointsmanError
+
+if TYPE_CHECKING:
+    from gateway.http.context import RequestContext
+
+MAX_INTERVAL = 0.5  # seconds between two looks
+
+
+class IdleTimer:
+    """How long one side may be silent while it is waited for: an engine, for one of its answers, or the client's body.
+
+    `with timer:` around each wait. When a wait takes longer than `limit` seconds the sweep ends it, and it raises what
+    `silence` returns for the limit. What goes on between two waits, such as writing to a slow client, does not count.
+    """
+
+    __slots__ = ("_clock", "_expired", "_silence", "_task", "limit", "since")
+
+    def __init__(self, limit: float, clock: Callable[[], float], silence: Callable[[float], PointsmanError]) -> None:
+        self.limit = limit
+        self._clock = clock
+        self._silence = silence
+        self.since = 0.0
+        self._task: asyncio.Task[object] | None = None  # that waits
+        self._expired = False
+
+    def __enter__(self) -> None:
+        self.since = self._clock()
+        self._task = asyncio.current_task()
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, _: TracebackType | None) -> None:
+        task, self._task = self._task, None
+        if self._expired and kind is asyncio.CancelledError and task is not None and not task.uncancel():
+            self._expired = False
+            raise self._silence(self.limit) from error
+
+    def check(self, now: float) -> None:
+        """End the wait, if it has taken too long."""
+        if self._task is not None and not self._expired and now - self.since > self.limit:
+            self._expired = True
+            self._task.cancel()
 
 
 class DeadlineSweeper:
@@ -20,19 +61,27 @@ class DeadlineSweeper:
         self._comments: set[asyncio.Task[None]] = set()
         self.open: set[RequestContext] = set()
 
+    def follow(self, timeouts: TimeoutsConfig) -> None:
+        """Take over changed time-outs. Of these it reads `keep_alive`; the others are each request's own."""
+        self.keep_alive = timeouts.keep_alive
+
     async def run(self) -> None:
         """Look over the open requests several times in each keep-alive, at least twice a second."""
         while True:
-            await asyncio.sleep(min(0.5, self.keep_alive / 4))
+            await asyncio.sleep(min(MAX_INTERVAL, self.keep_alive / 4))
             self.look(self._clock())
 
     def look(self, now: float) -> None:
         """Look over the open requests once."""
         for context in list(self.open):
-            context.check(now)
-            if context.silence is not None and now - context.wrote >= self.keep_alive:
-                context.wrote = now
-                self._spawn(context.silence())
+            if now > context.timing.deadline:
+                context.scope.cancel(EngineTimeout("The answer was not complete in time."))
+            for timer in context.idle_timers:
+                timer.check(now)
+            stream = context.open_stream
+            if stream is not None and now - stream.wrote_at >= self.keep_alive:
+                stream.wrote_at = now
+                self._spawn(stream.comment())
 
     def _spawn(self, comment: Awaitable[None]) -> None:
         """Write in a task of its own: a client that does not read must not hold up the others."""

@@ -1,30 +1,38 @@
-"""Everything that can go wrong, and how a client is told.
+"""Everything that can go wrong, how a client is told, and what the gateway makes of it.
 
     PointsmanError
-    ├── InvalidRequest        400   the request, naming the field at fault
-    │   └── ContextExceeded   400   the prompt does not fit the model
-    ├── Unauthorized          401   no key, or none that is known
-    ├── Forbidden             403   the key does not reach so far
-    ├── NotFound              404   no such path
-    │   └── ModelNotFound     404   no such model
-    ├── MethodNotAllowed      405
-    ├── RequestTimeout        408   the client stopped sending
-    ├── BodyTooLarge          413
-    ├── UnsupportedMedia      415   naming the header
-    ├── RateLimited           429   the key's limit, or an engine's own
-    ├── Internal              500   a fault of the gateway's
-    ├── EngineFailed          502   an engine tried and failed, or is not what it should be
-    │   └── ModelFailed       502   the model did, and the engine is well
-    ├── Unavailable           503   no engine, or none with room
-    │   └── ShuttingDown      503   the gateway ends before the answer did
-    └── EngineTimeout         504   the answer was not complete in time
-        └── UpstreamIdleTimeout      504   an engine said nothing for too long
-    ClientDisconnected                —     nobody is there to be told
+    ├── InvalidRequest            400   the request, naming the field at fault
+    │   └── ContextExceeded       400   the prompt does not fit the model
+    ├── Unauthorized              401   no key, or an unknown one
+    ├── Forbidden                 403   the key may not do this
+    ├── NotFound                  404   no such path
+    │   └── ModelNotFound         404   no such model
+    ├── MethodNotAllowed          405
+    ├── RequestTimeout            408   the client stopped sending
+    ├── BodyTooLarge              413
+    ├── UnsupportedMedia          415   naming the header
+    ├── RateLimited               429   the key's limit, or an upstream's own
+    ├── Internal                  500   a fault of the gateway's
+    ├── EngineFailed              502   an engine tried and failed, or does not speak its protocol
+    │   ├── UpstreamReset         502   an engine closed the connection without an answer
+    │   └── ModelFailed           502   the engine is well, its model's output is not what was asked for
+    ├── Unavailable               503   no engine, or none with room
+    │   ├── UpstreamConnectError  503   no connection to an engine
+    │   └── ShuttingDown          503   the gateway ends before the answer did
+    └── EngineTimeout             504   the answer was not complete in time
+        └── UpstreamIdleTimeout   504   an engine was silent for too long
+    ClientDisconnected            —     nobody is there to be told
+
+Each class says all that others ask of it: its status, type and code (OpenAI's envelope), its form in TGI's dialect, its
+outcome (the word of metrics and logs), whether it is worth a retry, and whether it blames the engine. Nobody else keeps
+a table of error classes.
 
 Statuses are those that OpenAI's SDKs act on: they retry 408, 409, 429 and 5xx, and wait for Retry-After.
 """
 
-from typing import Any, ClassVar
+import asyncio
+from enum import Enum, auto
+from typing import Any, ClassVar, Literal, NamedTuple
 
 import msgspec
 
@@ -32,24 +40,68 @@ from backends.base import BackendError, Cause
 
 RETRY_AFTER = "1"
 
+Outcome = Literal[
+    "ok",
+    "client_error",
+    "client_left",
+    "rate_limited",
+    "overloaded",
+    "unreachable",
+    "timeout",
+    "engine_error",
+    "internal",
+    "aborted",
+]
+
+
+class Retry(Enum):
+    """Whether a failure before the client's first byte is worth another attempt."""
+
+    NEVER = auto()
+    ELSEWHERE = auto()  # on another deployment: the same one would take as long, or write the same
+    ANYWHERE = auto()
+
+
+class TgiForm(NamedTuple):
+    """An error in TGI's dialect: status, `error_type` and words (CONTRACT.md 5). `{}` in them is the gateway's message.
+
+    What is not given is the gateway's own. `plain`: the words alone, as text, which is how TGI's router tells of what
+    it finds before it has read the request; there is no such event.
+    """
+
+    status: int = 0
+    error_type: str = ""
+    words: str = "{}"
+    plain: bool = False
+
 
 class UpstreamErrorBody(msgspec.Struct, frozen=True):
-    """How an engine told of a failure, for those who speak its own API: status, body and content type."""
+    """An engine's own error, for clients that speak its API: status, body and content type."""
 
     status: int
     body: bytes
     kind: bytes
 
 
+OVERLOADED = TgiForm(429, "overloaded", "Model is overloaded")
+UNREACHABLE = TgiForm(429, "overloaded", "Model is overloaded: {}")
+VALIDATION = TgiForm(422, "validation", "Input validation error: {}")
+GENERATION = TgiForm(424, "generation", "Request failed during generation: {}")
+
+
 class PointsmanError(Exception):
     """An error that a client is told of, in OpenAI's envelope (OpenAI API reference, "Error codes").
 
-    `own` are the engine's words for it, where the path is one that passes them on.
+    `passthrough_body` is the engine's own error, where the path is one that passes it on.
     """
 
     status: ClassVar[int] = 500
     type: ClassVar[str] = "server_error"
     code: ClassVar[str | None] = None
+    outcome: ClassVar[Outcome] = "client_error"
+    retry: ClassVar[Retry] = Retry.NEVER
+    blames_engine: ClassVar[bool] = False  # its circuit breaker counts it
+    tgi: TgiForm = TgiForm()
 
     def __init__(self, message: str, param: str | None = None, headers: dict[str, str] | None = None) -> None:
         super().__init__(message)
@@ -69,6 +121,7 @@ class InvalidRequest(PointsmanError):
 
     status = 400
     type = "invalid_request_error"
+    tgi = VALIDATION
 
 
 class ContextExceeded(InvalidRequest):
@@ -83,6 +136,7 @@ class Unauthorized(PointsmanError):
     status = 401
     type = "invalid_request_error"
     code = "invalid_api_key"
+    tgi = TgiForm(words="", plain=True)
 
 
 class Forbidden(PointsmanError):
@@ -98,6 +152,7 @@ class NotFound(PointsmanError):
 
     status = 404
     type = "invalid_request_error"
+    tgi = VALIDATION
 
 
 class ModelNotFound(NotFound):
@@ -111,6 +166,7 @@ class MethodNotAllowed(PointsmanError):
 
     status = 405
     type = "invalid_request_error"
+    tgi = TgiForm(words="", plain=True)
 
 
 class RequestTimeout(PointsmanError):
@@ -125,6 +181,7 @@ class BodyTooLarge(PointsmanError):
 
     status = 413
     type = "invalid_request_error"
+    tgi = TgiForm(words="Failed to buffer the request body: length limit exceeded", plain=True)
 
 
 class UnsupportedMedia(PointsmanError):
@@ -132,6 +189,7 @@ class UnsupportedMedia(PointsmanError):
 
     status = 415
     type = "invalid_request_error"
+    tgi = TgiForm(words="Expected request with `Content-Type: application/json`", plain=True)
 
 
 class RateLimited(PointsmanError):
@@ -140,12 +198,16 @@ class RateLimited(PointsmanError):
     status = 429
     type = "rate_limit_error"
     code = "rate_limit_exceeded"
+    outcome = "rate_limited"
+    retry = Retry.ANYWHERE
+    tgi = OVERLOADED
 
 
 class Internal(PointsmanError):
     """The gateway made a mistake."""
 
     status = 500
+    outcome = "internal"
 
 
 class EngineFailed(PointsmanError):
@@ -153,10 +215,21 @@ class EngineFailed(PointsmanError):
 
     status = 502
     code = "engine_error"
+    outcome = "engine_error"
+    retry = Retry.ANYWHERE
+    blames_engine = True
+    tgi = GENERATION
+
+
+class UpstreamReset(EngineFailed):
+    """The engine closed the connection without an answer."""
 
 
 class ModelFailed(EngineFailed):
     """The engine is well, and what its model wrote is not what was asked for: it may be otherwise on another."""
+
+    retry = Retry.ELSEWHERE
+    blames_engine = False
 
 
 class Unavailable(PointsmanError):
@@ -164,12 +237,26 @@ class Unavailable(PointsmanError):
 
     status = 503
     code = "overloaded"
+    outcome: ClassVar[Outcome] = "overloaded"
+    retry = Retry.ANYWHERE
+    tgi = OVERLOADED
+
+
+class UpstreamConnectError(Unavailable):
+    """No connection to the engine: it has not seen the request, so another may be asked."""
+
+    code = "engine_unreachable"
+    outcome = "unreachable"
+    blames_engine = True
+    tgi = UNREACHABLE
 
 
 class ShuttingDown(Unavailable):
     """The gateway ends before the answer did."""
 
     code = "shutting_down"
+    outcome = "aborted"
+    retry = Retry.NEVER
 
 
 class EngineTimeout(PointsmanError):
@@ -177,14 +264,47 @@ class EngineTimeout(PointsmanError):
 
     status = 504
     code = "engine_timeout"
+    outcome = "timeout"
+    tgi = GENERATION
 
 
 class UpstreamIdleTimeout(EngineTimeout):
     """The engine said nothing for too long; another may be asked, if the client has heard nothing yet."""
 
+    retry = Retry.ELSEWHERE
+    blames_engine = True
+
 
 class ClientDisconnected(Exception):
     """The client closed its connection before it had its answer."""
+
+    outcome: ClassVar[Outcome] = "client_left"
+
+
+def outcome(failure: BaseException | None) -> Outcome:
+    """Return in one word how a request, or an attempt, ended: "ok" if it failed of nothing."""
+    if failure is None:
+        return "ok"
+    if isinstance(failure, PointsmanError | ClientDisconnected):
+        return failure.outcome
+    return "aborted" if isinstance(failure, asyncio.CancelledError) else "internal"
+
+
+def error_type(failure: BaseException | None) -> str:
+    """Return OpenTelemetry's `error.type`: the code that a client is told, else the outcome; empty if all went well."""
+    if isinstance(failure, PointsmanError):
+        return failure.code or failure.type
+    return "" if failure is None else outcome(failure)
+
+
+def retryable(failure: BaseException) -> Retry:
+    """Return whether a failure is worth another attempt."""
+    return failure.retry if isinstance(failure, PointsmanError) else Retry.NEVER
+
+
+def blames_engine(failure: BaseException) -> bool:
+    """Whether a failure is the engine's doing, so that its circuit breaker counts it."""
+    return isinstance(failure, PointsmanError) and failure.blames_engine
 
 
 # The one table from an engine's cause to what the client is told.

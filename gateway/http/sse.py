@@ -1,4 +1,4 @@
-"""Step 9: chunks to the client, as server-sent events.
+"""Chunks to the client, as server-sent events (WHATWG HTML, section 9.2).
 
 The 200 goes out with the first batch, so that an engine that fails first can still be told with a status; or
 after a silence, with a comment that keeps the connection alive: from then on an error is an event. A stream
@@ -17,12 +17,13 @@ from backends.base import Call, Event
 from backends.schema import Answer, ChatRequest, Usage
 from gateway.http.context import RequestContext
 from gateway.http.errors import PointsmanError
+from gateway.http.headers import answer_headers
 
 Send = Callable[[Any], Awaitable[None]]
 
 EVENTS = b"text/event-stream; charset=utf-8"
 UNBUFFERED = [(b"cache-control", b"no-cache"), (b"x-accel-buffering", b"no")]
-GRACE = 1.0  # seconds
+GRACE = 1.0  # seconds, in which a client may take the error that ends its stream
 END = b"data: [DONE]\n\n"
 
 _encoder = msgspec.json.Encoder()
@@ -30,37 +31,41 @@ _encode = _encoder.encode
 
 
 class EventStream:
-    """The client's side of one stream. A comment may come between; what is said waits for it, and it for nothing."""
+    """The client's side of one stream. Data frames wait for a keep-alive in progress; keep-alives never wait."""
 
     keep_alive: ClassVar[bytes] = b": keep-alive\n\n"
 
     def __init__(self, context: RequestContext, send: Send, clock: Callable[[], float], kind: bytes = EVENTS) -> None:
         self._kind = kind
         self.begun = False
+        self.wrote_at = clock()
         self._ended = False
-        self._exchange = context
+        self._context = context
         self._send = send
         self._clock = clock
+        self.writing = False
         self._comment: asyncio.Future[None] | None = None  # that is being sent
-        context.wrote = clock()
-        context.silence = self.comment
+        context.open_stream = self
 
     async def comment(self) -> None:
         """Tell a client that waits that the connection lives, unless something is being sent just now."""
-        if not self._exchange.writing:
-            self._comment = asyncio.ensure_future(self._send_now(self.keep_alive, self._exchange.heard))
+        if not self.writing:
+            self._comment = asyncio.ensure_future(self._send_now(self.keep_alive, self._context.timing.received_at))
             await self._comment
 
     def close(self) -> None:
-        """Say nothing more: whoever closes it has told the client otherwise, or nobody is there."""
+        """Write nothing more: the client has been told otherwise, or has left."""
         self._ended = True
-        self._exchange.silence = None
+        self._context.open_stream = None
 
     async def fail(self, error: PointsmanError) -> None:
         """End the stream with an error event and without `[DONE]`, if the client takes it within a moment."""
+        await self._end_within_grace(sse.event(error.body()))
+
+    async def _end_within_grace(self, data: bytes) -> None:
         with suppress(TimeoutError):
             async with asyncio.timeout(GRACE):
-                await self._say(sse.event(error.body()), self._clock(), more=False)
+                await self._say(data, self._clock(), more=False)
 
     async def _say(self, data: bytes, now: float, more: bool = True) -> None:
         if self._comment is not None:
@@ -71,24 +76,28 @@ class EventStream:
     async def _send_now(self, data: bytes, now: float, more: bool = True) -> None:
         if self._ended:
             return
-        context = self._exchange
-        context.writing = True  # while the client does not take it, the engine is not the one who is slow
+        self.writing = True
         self._ended = not more
         if not self.begun:
-            self.begun = True
-            headers = [(b"content-type", self._kind), *UNBUFFERED, *context.answer_headers(now)]
-            await self._send({"type": "http.response.start", "status": 200, "headers": headers})
-            context.status = 200
+            await self._begin(now)
         await self._send({"type": "http.response.body", "body": data, "more_body": more})
-        context.writing = False
+        self.writing = False
+
+    async def _begin(self, now: float) -> None:
+        self.begun = True
+        context = self._context
+        context.timing.mark_answered(now)
+        headers = [(b"content-type", self._kind), *UNBUFFERED, *answer_headers(context, now)]
+        await self._send({"type": "http.response.start", "status": 200, "headers": headers})
+        context.status = 200
 
 
-class ClientStream(EventStream):
-    """A stream of chunks."""
+class ChunkStream(EventStream):
+    """A stream of OpenAI's chunks."""
 
     async def write(self, events: Sequence[Event]) -> None:
         """Write the chunks of one read, at once."""
-        self._exchange.wrote = now = self._clock()
+        self.wrote_at = now = self._clock()
         await self._say(framed(events), now)
 
     async def finish(self, call: Call, usage: Usage | None, events: Sequence[Event] = ()) -> None:
@@ -104,7 +113,7 @@ class RawEventStream(EventStream):
 
     async def pass_on(self, data: bytes) -> None:
         """Write what came of the engine."""
-        self._exchange.wrote = now = self._clock()
+        self.wrote_at = now = self._clock()
         await self._say(data, now)
 
     async def finish(self, data: bytes) -> None:

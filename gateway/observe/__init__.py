@@ -1,4 +1,4 @@
-"""Step 10: what there is to see from outside. All of it reads the same RequestContext, when the request has ended.
+"""What there is to see from outside. All of it reads the same RequestContext, when the request has ended.
 
 `metrics` counts, `logs` writes a line; `labels` has the few words that both use for what was done and how it ended.
 `live` are the figures of this moment, `board` where several workers lay them side by side.

@@ -1,4 +1,4 @@
-"""Step 10: what there is to say of each request that has ended, once, and of several at a time.
+"""What there is to say of each request that has ended, once, and of several at a time.
 
 A metric, a span and a line of the log cost half as much right after those of another request; so they wait for one
 another, for a moment.
@@ -6,6 +6,7 @@ another, for a moment.
 
 import asyncio
 
+from gateway.config import LoggingConfig
 from gateway.http.context import RequestContext
 from gateway.observe.logs import RequestLog
 from gateway.observe.metrics import Metrics
@@ -16,14 +17,18 @@ MAX_SIZE = 32  # requests
 
 
 class AccessRecorder:
-    """Counts, traces and logs requests. `logging` is whether each has its line."""
+    """Counts, traces and logs requests. `logging` says whether each has its line."""
 
-    def __init__(self, metrics: Metrics, tracer: Tracer, log: RequestLog, logging: bool) -> None:
+    def __init__(self, metrics: Metrics, tracer: Tracer, log: RequestLog, logging: LoggingConfig) -> None:
         self.log = log
         self.logging = logging
         self._metrics = metrics
         self._tracer = tracer
         self._waiting: list[tuple[RequestContext, float, float]] = []
+
+    def follow(self, logging: LoggingConfig) -> None:
+        """Take over a changed `[logging]`."""
+        self.logging = logging
 
     def add(self, context: RequestContext, now: float, wall: float, loop: asyncio.AbstractEventLoop | None) -> None:
         """Take a request that ended at a monotonic time, which was `wall` in Unix time."""
@@ -39,5 +44,5 @@ class AccessRecorder:
         for context, now, wall in ended:
             self._metrics.record(context, now)
             self._tracer.record(context, context.trace, now, wall)
-        if self.logging:
+        if self.logging.requests:
             self.log.write(ended)

@@ -9,7 +9,8 @@ from typing import NamedTuple, get_args
 from prometheus_client import CollectorRegistry, Counter, Histogram
 
 from gateway.http.context import Stage
-from gateway.observe.labels import GENERATIVE, Outcome
+from gateway.http.errors import Outcome
+from gateway.observe.labels import GENERATIVE
 
 DURATION = (0.01, 0.02, 0.04, 0.08, 0.16, 0.32, 0.64, 1.28, 2.56, 5.12, 10.24, 20.48, 40.96, 81.92)
 FIRST_TOKEN = (0.001, 0.005, 0.01, 0.02, 0.04, 0.06, 0.08, 0.1, 0.25, 0.5, 0.75, 1.0, 2.5, 5.0, 7.5, 10.0)
@@ -51,28 +52,28 @@ class GenAi:
     def __init__(self, registry: CollectorRegistry) -> None:
         self._duration = Histogram(
             "gen_ai_server_request_duration_seconds",
-            "From a request's head to the end of its answer.",
+            "Time from the request's head to the end of its answer, in seconds.",
             (*OF_DEPLOYMENT, "error_type"),
             buckets=DURATION,
             registry=registry,
         )
         self._first_token = Histogram(
             "gen_ai_server_time_to_first_token_seconds",
-            "Of a stream, from the request's head to the engine's first event.",
+            "Time to first token of a stream, from the request's head to the engine's first event, in seconds.",
             OF_DEPLOYMENT,
             buckets=FIRST_TOKEN,
             registry=registry,
         )
         self._per_token = Histogram(
             "gen_ai_server_time_per_output_token_seconds",
-            "Of a stream, for each token after its first event.",
+            "Time per output token of a stream after its first event, in seconds.",
             OF_DEPLOYMENT,
             buckets=PER_TOKEN,
             registry=registry,
         )
         self._tokens = Histogram(
             "gen_ai_client_token_usage",
-            "Tokens read (input) and written (output).",
+            "Tokens per request: input (prompt) and output (completion).",
             (*GEN_AI, "gen_ai_token_type"),
             buckets=TOKENS,
             registry=registry,
@@ -101,23 +102,23 @@ class Instruments:
             return Counter(name, what, labels, registry=registry)
 
         self.gen_ai = GenAi(registry)
-        self.requests = counter("pointsman_requests_total", "Requests that have ended, by how.", *REQUEST)
+        self.requests = counter("pointsman_requests_total", "Requests by outcome.", *REQUEST)
         self.retries = counter(
             "pointsman_retries_total",
-            "Tries that were not the last, by what came of them; hedged: another was faster.",
+            "Attempts that were followed by another, by cause; hedged: another engine was faster.",
             *("deployment", "cause"),
         )
         self.cache = counter(
             "pointsman_cache_requests_total",
-            "What the cache did for a request: hit, miss, coalesced (another's answer in flight), bypass.",
+            "Requests by cache result: hit, miss, coalesced (shared another's answer in flight), bypass.",
             *("model", "result"),
         )
-        self.limited = counter("pointsman_limited_total", "Requests refused for a limit of their key.", "limit")
-        self.shed = counter("pointsman_shed_total", "Requests turned away as there was no room.")
+        self.limited = counter("pointsman_limited_total", "Requests refused for a limit of their API key.", "limit")
+        self.shed = counter("pointsman_shed_total", "Requests refused with 503 as there was no room.")
         self.unchecked = counter("pointsman_limits_unchecked_total", "Requests let in while limits were not counted.")
         stages = Histogram(
             "pointsman_overhead_seconds",
-            "Stages of a request; queue is its wait for room, first_byte the one for the engine.",
+            "Time in each stage of a request, in seconds; queue: the wait for room, first_byte: for the engine.",
             ("stage",),
             buckets=OVERHEAD,
             registry=registry,

@@ -15,8 +15,8 @@ import structlog
 from structlog.typing import Processor
 
 from gateway.http.context import RequestContext
-from gateway.http.errors import PointsmanError
-from gateway.observe.labels import Outcome, operation, outcome
+from gateway.http.errors import Outcome, PointsmanError, outcome
+from gateway.observe.labels import operation
 
 LEVELS: dict[Outcome, str] = {
     "internal": "error",
@@ -103,12 +103,12 @@ def _line(context: RequestContext, now: float, wall: float) -> AccessLine:
         attempts=len(context.attempts),
         status=context.status,
         outcome=ended,
-        stream=context.stream,
-        prompt_tokens=usage.prompt_tokens if usage else None,
+        stream=context.streamed,
+        prompt_tokens=usage.prompt_tokens if usage and usage.prompt_tokens >= 0 else None,
         completion_tokens=usage.completion_tokens if usage and usage.completion_tokens >= 0 else None,
-        total_ms=_ms(now - context.began),
-        ttft_ms=_ms(context.first - context.began) if context.first else None,
-        overhead_ms=_ms(context.overhead) if context.answered else None,
+        total_ms=_ms(now - context.timing.began),
+        ttft_ms=_ms(context.timing.first_event_at - context.timing.began) if context.timing.first_event_at else None,
+        overhead_ms=_ms(context.timing.overhead) if context.timing.answered_at else None,
         key=context.principal.id,
         cache=context.cache,
         adapted=context.adapted,

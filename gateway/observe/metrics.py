@@ -20,9 +20,10 @@ from prometheus_client import (
 from prometheus_client.multiprocess import MultiProcessCollector
 
 from gateway.http.context import RequestContext
+from gateway.http.errors import error_type, outcome
 from gateway.observe.gauges import GaugeCollector
 from gateway.observe.instruments import GenerationSeries, Instruments, RequestLabels
-from gateway.observe.labels import error_type, operation, outcome
+from gateway.observe.labels import operation
 from gateway.observe.worker_snapshots import GaugeReading, WorkerSnapshots
 
 CONTENT_TYPE = CONTENT_TYPE_PLAIN_0_0_4.encode()
@@ -88,7 +89,7 @@ class Metrics:
         if context.cache:
             self._of_cache(context.model, context.cache).inc()
         stages = self._instruments.stages
-        for stage, took in context.stages:
+        for stage, took in context.timing.stages:
             stages[stage].observe(took)
         if generated is not None:
             self._generated(context, generated, now)
@@ -113,23 +114,24 @@ class Metrics:
         return found
 
     def _generated(self, context: RequestContext, series: GenerationSeries, now: float) -> None:
-        series.duration.observe(now - context.began)
+        series.duration.observe(now - context.timing.began)
         usage = context.usage
         if usage is not None and series.tokens_in is not None and series.tokens_out is not None:
-            series.tokens_in.observe(usage.prompt_tokens)
+            if usage.prompt_tokens >= 0:
+                series.tokens_in.observe(usage.prompt_tokens)
             if usage.completion_tokens >= 0:
                 series.tokens_out.observe(usage.completion_tokens)
-        if context.failure is not None or not context.asked:
+        if context.failure is not None or not context.timing.sent_at:
             return
-        first = context.first or context.heard
-        self._instruments.stages["first_byte"].observe(first - context.asked)
-        if context.answered >= first:  # else the answer was begun before, to keep the connection alive
-            before = context.asked - context.attempts[0].began
-            self._instruments.stages["translate"].observe(before + context.answered - first)
-        if context.first and series.first_token is not None and series.per_token is not None:
-            series.first_token.observe(first - context.began)
+        first = context.timing.first_event_at or context.timing.received_at
+        self._instruments.stages["first_byte"].observe(first - context.timing.sent_at)
+        if context.timing.answered_at >= first:  # else the answer was begun before, to keep the connection alive
+            before = context.timing.sent_at - context.attempts[0].began
+            self._instruments.stages["translate"].observe(before + context.timing.answered_at - first)
+        if context.timing.first_event_at and series.first_token is not None and series.per_token is not None:
+            series.first_token.observe(first - context.timing.began)
             if usage is not None and usage.completion_tokens > 1:
-                series.per_token.observe((context.heard - first) / (usage.completion_tokens - 1))
+                series.per_token.observe((context.timing.received_at - first) / (usage.completion_tokens - 1))
 
     def _troubles(self, context: RequestContext, request: RequestLabels) -> None:
         last = context.answering or (context.attempts[-1] if context.attempts else None)

@@ -9,7 +9,8 @@ from typing import Any
 from backends.base import Call
 from backends.schema import ChatRequest, Usage
 from gateway.http.context import Attempt, RequestContext
-from gateway.observe.labels import error_type, operation
+from gateway.http.errors import error_type
+from gateway.observe.labels import operation
 from gateway.observe.trace_notes import Notes
 
 Attributes = dict[str, Any]
@@ -78,7 +79,7 @@ def of_try(context: RequestContext, attempt: Attempt, place: int, notes: Notes) 
         "server.port": url.port,
         "pointsman.deployment": endpoint.name,
     }
-    if context.stream:
+    if context.streamed:
         said["gen_ai.request.stream"] = True
     if place:
         said["http.request.resend_count"] = place
@@ -114,8 +115,8 @@ def of_answer(context: RequestContext, attempt: Attempt, notes: Notes) -> Attrib
     said: Attributes = {"gen_ai.response.model": attempt.candidate.model or context.model}
     if notes.call is not None:
         said["gen_ai.response.id"] = notes.call.id
-    if context.first:
-        said["gen_ai.response.time_to_first_chunk"] = context.first - attempt.began
+    if context.timing.first_event_at:
+        said["gen_ai.response.time_to_first_chunk"] = context.timing.first_event_at - attempt.began
     if notes.reasons:
         said["gen_ai.response.finish_reasons"] = notes.finish_reasons
     return said | of_usage(context.usage) if context.usage is not None else said
@@ -123,7 +124,7 @@ def of_answer(context: RequestContext, attempt: Attempt, notes: Notes) -> Attrib
 
 def of_usage(usage: Usage) -> Attributes:
     """Return the tokens read and written; -1 is not known."""
-    said: Attributes = {"gen_ai.usage.input_tokens": usage.prompt_tokens}
+    said: Attributes = {"gen_ai.usage.input_tokens": usage.prompt_tokens} if usage.prompt_tokens >= 0 else {}
     if usage.completion_tokens >= 0:
         said["gen_ai.usage.output_tokens"] = usage.completion_tokens
     cached = (usage.prompt_tokens_details or {}).get("cached_tokens")

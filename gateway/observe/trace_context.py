@@ -27,7 +27,7 @@ class Trace:
     """The trace of one request, which is `sampled` or not. Ids are numbers; a `parent` of 0 is none.
 
     `span` is the request's own. The span of its first try is the number after it, and so on: a try's id follows
-    from its place, and needs no room. `notes` are what its spans will say, and None once they are made.
+    from its number, and needs no room. `notes` are what its spans will say, and None once they are made.
     """
 
     id: int = 0
@@ -42,11 +42,11 @@ class Trace:
         """The trace's id as people read it; empty if the request has none."""
         return f"{self.id:032x}" if self.id else ""
 
-    def try_span(self, place: int) -> int:
-        """Return the id of the span of a try; the first has place 0."""
-        return self.span + 1 + place
+    def try_span(self, number: int) -> int:
+        """Return the id of the span of an attempt; the first has number 0."""
+        return self.span + 1 + number
 
-    def headers(self, place: int, engine: str) -> dict[str, str]:
+    def headers(self, number: int, engine: str) -> dict[str, str]:
         """Return what the engine is told in its try: that the try's span is the parent of its own.
 
         A TGI exports its spans whatever the flag says, and begins no trace without the header: where this trace is
@@ -54,7 +54,7 @@ class Trace:
         """
         if engine == "tgi" and not self.sampled:
             return {}
-        parent = f"00-{self.id:032x}-{self.try_span(place):016x}-{self.sampled:02x}"
+        parent = f"00-{self.id:032x}-{self.try_span(number):016x}-{self.sampled:02x}"
         return {"traceparent": parent, "tracestate": self.state} if self.state else {"traceparent": parent}
 
 
@@ -64,7 +64,7 @@ class PropagatedTrace(Trace):
 
     said: str = ""
 
-    def headers(self, place: int, engine: str) -> dict[str, str]:
+    def headers(self, number: int, engine: str) -> dict[str, str]:
         """Return the client's own headers, those that are valid."""
         if not self.said or (engine == "tgi" and not self.sampled):
             return {}

@@ -1,8 +1,7 @@
 """The spans of a request, made of its account when it is over: so each begins and ends once, whatever happened.
 
-They are made as the SDK's ReadableSpan, which is what its processors and exporters take. The SDK's own Tracer would
-give a span its id and its times while it runs: it costs five times as much, and each way out of a request would have
-to end it.
+They are made as the SDK's ReadableSpan, which is what its processors and exporters take (see `otel_internals`). A span
+of the SDK's Tracer would have to be ended on each way out of a request.
 """
 
 from importlib import metadata
@@ -15,6 +14,7 @@ from opentelemetry.trace import SpanContext, SpanKind, Status, StatusCode, Trace
 from gateway.http.context import Attempt, RequestContext
 from gateway.http.errors import Internal, PointsmanError
 from gateway.observe import trace_attributes
+from gateway.observe.otel_internals import span_maker
 from gateway.observe.trace_context import Trace
 from gateway.observe.trace_notes import Notes
 
@@ -31,29 +31,32 @@ class Spans:
         version = metadata.version("pointsman")
         service = {"service.name": "pointsman", "service.version": version, "service.instance.id": instance}
         # What OTEL_SERVICE_NAME and OTEL_RESOURCE_ATTRIBUTES say, wins.
-        self._resource = Resource.create(service).merge(OTELResourceDetector().detect())
-        self._scope = InstrumentationScope("pointsman", version)
+        resource = Resource.create(service).merge(OTELResourceDetector().detect())
+        self._make = span_maker(resource, InstrumentationScope("pointsman", version))
 
     def made(self, context: RequestContext, trace: Trace, notes: Notes, now: float, wall: float) -> list[ReadableSpan]:
         """Return the span of a request and those of its tries; `now` is both on the monotonic clock and `wall`."""
         one = _Request(context, trace, notes, round(wall * NANOSECONDS) - round(now * NANOSECONDS), now)
         tries = [self._try(one, attempt, place) for place, attempt in enumerate(context.attempts)]
-        return [self._request(one), *tries]
+        questions = [
+            self._try(_Request(sub, trace, Notes(), one.shift, now), attempt, place)
+            for sub in context.beside
+            for place, attempt in enumerate(sub.attempts)
+        ]
+        return [self._request(one), *tries, *questions]
 
     def _request(self, one: "_Request") -> ReadableSpan:
         context = one.request
-        return ReadableSpan(
+        return self._make(
             name=trace_attributes.request_name(context),
             context=one.own,
             parent=one.parent,
-            resource=self._resource,
             attributes=trace_attributes.of_request(context, one.parent is not None),
             events=one.events(),
             kind=SpanKind.SERVER,
             status=_server_status(context.failure),
-            start_time=one.at(context.began),
+            start_time=one.at(context.timing.began),
             end_time=one.at(one.now),
-            instrumentation_scope=self._scope,
         )
 
     def _try(self, one: "_Request", attempt: Attempt, place: int) -> ReadableSpan:
@@ -61,18 +64,16 @@ class Spans:
         attributes = trace_attributes.of_try(context, attempt, place, one.notes)
         if attempt is context.answering:
             attributes |= one.notes.content()
-        return ReadableSpan(
+        return self._make(
             name=trace_attributes.try_name(context),
-            context=one.context(one.trace.try_span(place)),
+            context=one.context(one.trace.try_span(attempt.number)),
             parent=one.own,
-            resource=self._resource,
             attributes=attributes,
             events=one.try_events(attempt),
             kind=SpanKind.CLIENT,
             status=_client_status(attempt.failure),
             start_time=one.at(attempt.began),
             end_time=one.at(attempt.ended or one.now),
-            instrumentation_scope=self._scope,
         )
 
 
@@ -84,14 +85,14 @@ class _Request:
         self.trace = trace
         self.notes = notes
         self.now = now
-        self._shift = shift
+        self.shift = shift
         self._state = TraceState.from_header([trace.state]) if trace.state else None
         self.own = self.context(trace.span)
         self.parent = SpanContext(trace.id, trace.parent, True, SAMPLED, self._state) if trace.parent else None
 
     def at(self, time: float) -> int:
         """Return a monotonic time as Unix nanoseconds."""
-        return round(time * NANOSECONDS) + self._shift
+        return round(time * NANOSECONDS) + self.shift
 
     def context(self, span: int) -> SpanContext:
         """Return the context of a span of this trace."""
@@ -107,8 +108,8 @@ class _Request:
         if attempt.adapted:
             adapted = {"pointsman.adapted.parameters": attempt.adapted}
             events.append(Event("pointsman.adapted", adapted, self.at(attempt.began)))
-        if attempt is self.request.answering and self.request.first:
-            events.append(Event("pointsman.first_token", {}, self.at(self.request.first)))
+        if attempt is self.request.answering and self.request.timing.first_event_at:
+            events.append(Event("pointsman.first_token", {}, self.at(self.request.timing.first_event_at)))
         return events
 
 

@@ -1,7 +1,7 @@
-"""Traces: one span a request and one a try, sent over OTLP (OpenTelemetry; W3C Trace Context).
+"""Traces: one span a request and one an attempt, sent over OTLP (OpenTelemetry; W3C Trace Context).
 
-`begin` says where a request stands, as it comes in; `record` makes its spans, when it is over. Nothing is kept
-between the two but a few numbers and, where the request is sampled, what the steps note for it.
+`begin` gives a request its place in a trace, as it comes in; `record` makes its spans, when it is over. Between the
+two only a few numbers are kept and, where the request is sampled, the steps' notes for its spans.
 """
 
 from collections.abc import Callable, Mapping
@@ -23,7 +23,7 @@ LOW = 2**64 - 1
 
 
 class Tracer(Protocol):
-    """What a request's steps know of tracing. `sent` and `lost` count spans."""
+    """What the rest of the gateway knows of tracing. `sent` and `lost` count spans."""
 
     @property
     def sent(self) -> int: ...  # noqa: D102
@@ -32,11 +32,11 @@ class Tracer(Protocol):
     def lost(self) -> int: ...  # noqa: D102
 
     def begin(self, headers: Mapping[bytes, bytes], request_id: str, path: str) -> Trace:
-        """Return where a request stands; `request_id` is 32 hexadecimal digits."""
+        """Return the trace of a request; `request_id` is 32 hexadecimal digits."""
         ...
 
     def record(self, context: RequestContext, trace: Trace, now: float, wall: float) -> None:
-        """Make the spans of a request that is over and sampled; nothing more happens the second time.
+        """Make the spans of a request that is over and sampled; a second call does nothing.
 
         It ended at `now` of the monotonic clock, which was `wall` in Unix time.
         """
@@ -48,7 +48,7 @@ class Tracer(Protocol):
 
 
 class NoTracer:
-    """Traces nothing: engines are told of the client's trace as if there were no gateway."""
+    """Exports nothing: the client's trace headers go to the engine unchanged."""
 
     sent = 0
     lost = 0
@@ -65,64 +65,64 @@ class NoTracer:
         """Make no spans."""
 
     async def close(self) -> None:
-        """Have nothing to send."""
+        """Do nothing."""
 
 
 class OtlpTracer:
-    """Sends the spans of those requests that are sampled.
+    """Sends the spans of the requests that are sampled.
 
-    Which these are, the trace's id decides, by `sample_ratio`, as all of OpenTelemetry's samplers do it; where the
-    client's word is trusted, its flag. A request without a trace begins one, whose id is the request's own.
+    The trace's id decides on that by `sample_ratio`, as in OpenTelemetry's `TraceIdRatioBased`; with `trust_sampling`
+    it is the client's flag. A request without a trace begins one, whose id is the request's own.
     """
 
     def __init__(
         self,
         telemetry: TelemetryConfig,
         spans: "Spans",
-        outbox: "SpanQueue",
+        queue: "SpanQueue",
         notes: Callable[[], Notes],
         random: Random,
     ) -> None:
         self._bound = round(telemetry.sample_ratio * (LOW + 1))
         self._trusts = telemetry.trust_sampling
         self._spans = spans
-        self._outbox = outbox
+        self._queue = queue
         self._notes = notes
         self._draw = random.getrandbits
 
     @property
     def sent(self) -> int:
         """How many spans the collector has taken."""
-        return self._outbox.sent
+        return self._queue.sent
 
     @property
     def lost(self) -> int:
-        """How many spans did not reach it."""
-        return self._outbox.lost
+        """How many spans did not reach it, or were dropped."""
+        return self._queue.lost
 
     def begin(self, headers: Mapping[bytes, bytes], request_id: str, path: str) -> Trace:
-        """Return where a request stands."""
+        """Return the trace of a request."""
         if path in UNCOUNTED:
             return UNTRACED
         given = client_trace(headers)
         trace, parent, flag, state = given or (int(request_id, 16), 0, False, "")
         sampled = flag if given and self._trusts else trace & LOW < self._bound
-        # 63 bits, so that the tries have numbers after it.
+        # 63 bits, because the attempts' ids are the numbers after it.
         return Trace(trace, parent, self._draw(63) or 1, sampled, state, self._notes() if sampled else None)
 
     def record(self, context: RequestContext, trace: Trace, now: float, wall: float) -> None:
         """Make the spans."""
         notes, trace.notes = trace.notes, None
         if notes is not None:
-            self._outbox.put(self._spans.made(context, trace, notes, now, wall))
+            self._queue.put(self._spans.made(context, trace, notes, now, wall))
 
     async def close(self) -> None:
         """Send what is left."""
-        await self._outbox.close()
+        await self._queue.close()
 
 
 def make(telemetry: TelemetryConfig, random: Random) -> Tracer:
-    """Return the tracer of a configuration; OpenTelemetry is imported only if there is somewhere to send to."""
+    """Return the tracer of a configuration; OpenTelemetry is imported only where spans are exported."""
     if not telemetry.otlp_endpoint:
         return NoTracer()
     from gateway.observe.trace_content import ContentNotes, Redaction  # noqa: PLC0415
@@ -130,6 +130,6 @@ def make(telemetry: TelemetryConfig, random: Random) -> Tracer:
     from gateway.observe.trace_spans import Spans  # noqa: PLC0415
 
     notes = partial(ContentNotes, Redaction(telemetry.redact)) if telemetry.content else Notes
-    outbox = SpanQueue(exporter(telemetry), telemetry.otlp_endpoint)
+    queue = SpanQueue(exporter(telemetry), telemetry.otlp_endpoint)
     spans = Spans(f"{random.getrandbits(128):032x}")
-    return OtlpTracer(telemetry, spans, outbox, notes, random)
+    return OtlpTracer(telemetry, spans, queue, notes, random)

@@ -9,9 +9,8 @@ the other is there for; any further one draws on a budget, so that retries canno
 from random import Random
 
 from gateway.config import RetriesConfig
-from gateway.http.errors import EngineFailed, ModelFailed, RateLimited, Unavailable, UpstreamIdleTimeout
+from gateway.http.errors import Retry, retryable
 
-WORTH_A_RETRY = (Unavailable, RateLimited, EngineFailed, UpstreamIdleTimeout)
 MAX_SAVED = 10.0  # retries, for a gateway that has few requests
 
 
@@ -21,6 +20,10 @@ class Budget:
     def __init__(self, share: float) -> None:
         self.share = share
         self._saved = MAX_SAVED
+
+    def follow(self, share: float) -> None:
+        """Take over a changed share, as a fraction; what is saved stays."""
+        self.share = share
 
     def earn(self) -> None:
         """Note a request."""
@@ -41,9 +44,8 @@ def wait(
 
     `number` counts the tries so far; `elsewhere` is whether a deployment is left that has not been tried.
     """
-    if not isinstance(failure, WORTH_A_RETRY) or number >= rules.attempts:
-        return None
-    if isinstance(failure, UpstreamIdleTimeout | ModelFailed) and not elsewhere:  # as long again, for the same
+    worth = retryable(failure)
+    if worth is Retry.NEVER or number >= rules.attempts or (worth is Retry.ELSEWHERE and not elsewhere):
         return None
     if elsewhere and number == 1:
         return 0.0

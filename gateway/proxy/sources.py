@@ -1,18 +1,36 @@
 """Where a client's chunks come from: an engine, several engines, another request's answer, the cache."""
 
+import asyncio
 from collections.abc import Sequence
 from typing import Protocol
 
-from backends.base import Event
+from backends import functions
+from backends.base import Event, UpstreamRequest
+from backends.merge import merged_usage
 from backends.schema import Usage
 
 
-class Source(Protocol):
-    """Read batch by batch. `usage` is known at the end; `ended` may say so before an empty batch does."""
+class Answer(Protocol):
+    """An engine's answer that has begun, in whichever form its surface sends it on."""
+
+    def worked(self) -> Usage | None:
+        """Return the tokens that have been worked so far: the engine's own figures, or until they come a count.
+
+        -1 is a figure that is not known; None, that nothing is.
+        """
+        ...
+
+    def close(self) -> None:
+        """Stop the engine's work, if it is not done."""
+        ...
+
+
+class Source(Answer, Protocol):
+    """An answer in chunks, read batch by batch. `ended` may tell of the end before an empty batch does."""
 
     @property
     def usage(self) -> Usage | None:
-        """What was counted."""
+        """What the engine itself has counted; it is known at the end."""
         ...
 
     @property
@@ -22,10 +40,6 @@ class Source(Protocol):
 
     async def read(self) -> Sequence[Event]:
         """Return the next batch, never empty; at the end, an empty one. Raises PointsmanError."""
-        ...
-
-    def close(self) -> None:
-        """Stop the engine's work, if it is not done."""
         ...
 
 
@@ -49,9 +63,21 @@ class Through:
         """Return the next batch."""
         return await self._source.read()
 
+    def worked(self) -> Usage | None:
+        """Return what the source has."""
+        return self._source.worked()
+
     def close(self) -> None:
         """Stop the engine's work."""
         self._source.close()
+
+
+class LegacyFunctions(Through):
+    """A source whose chunks say functions for tools, as the client did."""
+
+    async def read(self) -> Sequence[Event]:
+        """Return the next batch."""
+        return functions.events(await super().read())
 
 
 class Ready:
@@ -67,5 +93,53 @@ class Ready:
         events, self._events = self._events, ()
         return events
 
+    def worked(self) -> Usage | None:
+        """Return all of the usage."""
+        return self.usage
+
     def close(self) -> None:
         """Do nothing: there is no work to stop."""
+
+
+class MergedSource:
+    """Several sources read side by side; chunks come as they come, each with its choice's index."""
+
+    def __init__(self, sources: Sequence[Source], requests: list[UpstreamRequest]) -> None:
+        self.usage: Usage | None = None
+        self.ended = False
+        self._sources = sources
+        self._requests = requests
+        self._reads: dict[asyncio.Task[Sequence[Event]], Source] = {
+            asyncio.ensure_future(source.read()): source for source in sources
+        }
+
+    async def read(self) -> Sequence[Event]:
+        """Return the batch of whichever source has one first."""
+        while self._reads:
+            done, _ = await asyncio.wait(self._reads, return_when=asyncio.FIRST_COMPLETED)
+            events: list[Event] = []
+            for task in done:
+                source = self._reads.pop(task)
+                batch = task.result()
+                if batch:
+                    events += batch
+                    self._reads[asyncio.ensure_future(source.read())] = source
+            if events:
+                return events
+        self.usage = merged_usage([source.usage for source in self._sources], self._requests)
+        return ()
+
+    def worked(self) -> Usage | None:
+        """Return the sum of what is known, as some choices end before others."""
+        if self.usage is not None:
+            return self.usage
+        known = [usage for source in self._sources if (usage := source.worked()) is not None]
+        written = sum(max(usage.completion_tokens, 0) for usage in known)
+        return Usage(prompt_tokens=-1, completion_tokens=written, total_tokens=written) if known else None
+
+    def close(self) -> None:
+        """Stop all of them."""
+        for task in self._reads:
+            task.cancel()
+        for source in self._sources:
+            source.close()

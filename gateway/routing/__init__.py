@@ -1,4 +1,4 @@
-"""Step 7b: which deployments may answer a call (`plans`), and in which order they are tried: a file a policy."""
+"""Which deployments may answer a call (`plans`), and in which order they are tried: a file a policy."""
 
 from gateway.routing.plan import order_candidates, pinned, plan, plan_path
 

@@ -1,8 +1,8 @@
 """Which deployments may answer a call, and in which order they are tried.
 
 Capability comes first and is decided for the model: what only some of its engines can do goes to those alone,
-whether or not they are up, so that an answer never depends on which replica was drawn. Then who is ready goes before
-who is down, and who is left alone by its breaker is not asked at all.
+whether or not they are up, so that an answer never depends on which replica was drawn. Then deployments that are
+ready go before those that are down; one whose circuit is open is not asked at all.
 """
 
 import math
@@ -68,7 +68,7 @@ def pinned(route: ModelRoute, pin: str | None) -> list[Candidate]:
 def order_candidates(
     candidates: list[Candidate], route: ModelRoute, head: bytes, now: float, random: Random
 ) -> list[Candidate]:
-    """Return the candidates in the order of the model's policy. Raises Unavailable if all are left alone."""
+    """Return the candidates in the order of the model's policy. Raises Unavailable if all circuits are open."""
     if len(candidates) == 1 and candidates[0].endpoint.breaker.allows(now):
         return candidates
     ready = [candidate for candidate in candidates if candidate.endpoint.ready(now)]

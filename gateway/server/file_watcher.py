@@ -1,7 +1,7 @@
 """A file that is read again whenever it changes: the configuration, the keys.
 
-It is looked at, not listened for: a look costs microseconds, sees a file that was replaced or sits behind a link that
-was turned (as a ConfigMap's does), and works on any file system.
+It is polled: a look costs microseconds, sees a file that was replaced or whose symbolic link was changed (as a
+ConfigMap's is), and works on any file system.
 """
 
 import asyncio
@@ -17,11 +17,11 @@ log = logging.getLogger("pointsman")
 class FileWatcher:
     """Calls `take` with the file's text at the start and after each change.
 
-    What `take` raises is said in the log, once for each change, and changes nothing.
+    What `take` raises is logged, a line for each line of it, once for each change of the file.
     """
 
     def __init__(self, path: Path, take: Callable[[str], None]) -> None:
-        self._path = path
+        self.path = path
         self._take = take
         self._seen: tuple[int, int, int, int] | None = None  # a restarted worker's text may be long out of date
 
@@ -32,21 +32,21 @@ class FileWatcher:
             await asyncio.sleep(INTERVAL)
 
     def look(self) -> None:
-        """Look once, and take the file in if it is another."""
+        """Look once, and read the file if it is another."""
         state = self._state()
         if state == self._seen:
             return
         self._seen = state
         try:
-            self._take(self._path.read_text())
+            self._take(self.path.read_text())
         except Exception as error:
             for line in str(error).splitlines() or [repr(error)]:
-                log.error("%s: %s", self._path, line)
-            log.error("%s: what was in force before stays in force", self._path)
+                log.error("%s: %s", self.path, line)
+            log.error("%s: not loaded; what was read before stays in force", self.path)
 
     def _state(self) -> tuple[int, int, int, int] | None:
         try:
-            found = self._path.stat()
+            found = self.path.stat()
         except OSError:
             return None
         return found.st_ino, found.st_size, found.st_mtime_ns, found.st_ctime_ns

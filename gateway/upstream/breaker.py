@@ -28,6 +28,11 @@ class Breaker:
         """Whether a request may go there."""
         return now >= self.open_until and now >= self._probe_until
 
+    def describe(self, now: float) -> str:
+        """Return in words why it is open."""
+        left = max(self.open_until, self._probe_until) - now
+        return f"circuit open for another {left:.1f} s ({self._in_a_row} consecutive failures)"
+
     def began(self, now: float) -> bool:
         """Note that a request goes there; return whether it is the half-open probe, which its end needs.
 
@@ -43,7 +48,7 @@ class Breaker:
         if half_open_probe:
             self._probe_until = 0.0
 
-    def succeeded(self, half_open_probe: bool, now: float) -> bool:
+    def record_success(self, half_open_probe: bool, now: float) -> bool:
         """Note a good answer; return whether that closes the circuit."""
         self._in_a_row = 0
         self._turn(now)
@@ -54,7 +59,7 @@ class Breaker:
             self._past, self._present = [0, 0], [0, 0]
         return closes
 
-    def failed(self, half_open_probe: bool, now: float) -> bool:
+    def record_failure(self, half_open_probe: bool, now: float) -> bool:
         """Note a failure; return whether that opens the circuit."""
         self._in_a_row += 1
         self._turn(now)

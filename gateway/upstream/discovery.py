@@ -1,7 +1,7 @@
 """Engines behind a DNS name: each of its addresses is a deployment of its own, looked up again and again.
 
-`discover = "dns"` at a deployment says so; with a headless service of Kubernetes, the addresses are its pods. A look-up
-that fails leaves what was known in force; until one has succeeded, the name itself is the one deployment.
+For deployments with `discover = "dns"`; the addresses of a headless service of Kubernetes are its pods. A lookup that
+fails leaves the addresses known before in use; until one has succeeded, the name itself is the one deployment.
 """
 
 import asyncio
@@ -12,7 +12,7 @@ from urllib.parse import urlsplit
 
 import msgspec
 
-from gateway.config import Config, DeploymentConfig, ModelConfig
+from gateway.config import DeploymentConfig, ModelConfig
 
 INTERVAL = 5.0  # seconds
 PORTS = {"http": 80, "https": 443}
@@ -29,33 +29,29 @@ async def resolve(host: str, port: int) -> list[str]:
 
 
 class Discovery:
-    """The configuration as it was written, and the one with each address in the place of its name."""
+    """Knows the addresses of the deployments that are found by name."""
 
-    def __init__(self, config: Config, changed: Callable[[Config], None], resolve: Resolve) -> None:
-        self.config = config
-        self._changed = changed
+    def __init__(self, resolve: Resolve) -> None:
         self._resolve = resolve
-        self._known: dict[str, list[str]] = {}
+        self._known: dict[str, list[str]] = {}  # by the deployment's URL
         self._failing: set[str] = set()
 
-    def take(self, config: Config) -> None:
-        """Follow a changed configuration."""
-        self.config = config
-        self._changed(self.expanded())
+    async def run(self, models: Callable[[], list[ModelConfig]], changed: Callable[[], None]) -> None:
+        """Look the names up for ever; call `changed` when an address has come or gone.
 
-    async def run(self) -> None:
-        """Look the names up for ever."""
+        `models` returns the models as the file has them.
+        """
         while True:
-            await self.look()
+            if await self.look(models()):
+                changed()
             await asyncio.sleep(INTERVAL)
 
-    async def look(self) -> None:
-        """Look up all names once; if an address has come or gone, say so."""
+    async def look(self, models: list[ModelConfig]) -> bool:
+        """Look up all names once; return whether an address has come or gone."""
         before = dict(self._known)
-        deployments = [one for model in self.config.models for one in model.deployments if one.discover == "dns"]
+        deployments = [one for model in models for one in model.deployments if one.discover == "dns"]
         await asyncio.gather(*(self._look_up(deployment) for deployment in deployments))
-        if self._known != before:
-            self._changed(self.expanded())
+        return self._known != before
 
     async def _look_up(self, deployment: DeploymentConfig) -> None:
         parts = urlsplit(deployment.url)
@@ -63,18 +59,17 @@ class Discovery:
             addresses = await self._resolve(parts.hostname or "", parts.port or PORTS[parts.scheme])
         except (OSError, UnicodeError) as error:  # UnicodeError: no name of a host
             if deployment.url not in self._failing:
-                log.warning("%s: %s cannot be looked up: %s", deployment.name, parts.hostname, error)
+                log.warning("%s: DNS lookup of %s failed: %s", deployment.name, parts.hostname, error)
             self._failing.add(deployment.url)
             return
         self._failing.discard(deployment.url)
         if addresses != self._known.get(deployment.url):
-            log.info("%s: %s is %s", deployment.name, parts.hostname, ", ".join(addresses))
+            log.info("%s: %s resolves to %s", deployment.name, parts.hostname, ", ".join(addresses))
         self._known[deployment.url] = addresses
 
-    def expanded(self) -> Config:
-        """Return the configuration with the deployments that are there now."""
-        models = [msgspec.structs.replace(model, deployments=self._deployments(model)) for model in self.config.models]
-        return msgspec.structs.replace(self.config, models=models)
+    def expanded(self, models: list[ModelConfig]) -> list[ModelConfig]:
+        """Return the models with a deployment for each address that is known, in the place of its name."""
+        return [msgspec.structs.replace(model, deployments=self._deployments(model)) for model in models]
 
     def _deployments(self, model: ModelConfig) -> list[DeploymentConfig]:
         found = []

@@ -1,89 +1,107 @@
-"""Engine health: each is asked for its own health check, what it serves and its metrics, never a generation."""
+"""Engine health: each engine is asked for its health check, what it serves and its metrics, never for a generation."""
 
 import asyncio
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine, Iterable
+from functools import partial
+from typing import Any
 
 from backends.base import BackendError
 from gateway.config import HealthConfig
-from gateway.http.errors import EngineFailed, PointsmanError
-from gateway.upstream.connection import Upstream, UpstreamConnectError
+from gateway.http.errors import EngineFailed, PointsmanError, UpstreamConnectError
+from gateway.upstream.connection import Upstream
 from gateway.upstream.endpoints import Endpoint
 from gateway.upstream.models import Catalog
 
-DOWN_INTERVAL = 1.0
-PROBE_TIMEOUT = 10.0
+MAX_DOWN_INTERVAL = 1.0  # seconds between two checks of an engine that is down
+CHECK_TIMEOUT = 10.0  # seconds
 
 log = logging.getLogger("pointsman")
 
+# Starts a background task by name, as `gateway.server.supervise.TaskSupervisor.start` does.
+Start = Callable[[str, Callable[[], Coroutine[Any, Any, None]]], "asyncio.Task[None]"]
+
 
 class HealthChecker:
-    """Asks each engine how it is and what it serves: until it answers, and again and again after that.
+    """Checks each engine of the catalog, in a task of its own: until it answers, and again and again after that."""
 
-    Its own health check, what it serves, and its metrics: never a generation.
-    """
-
-    def __init__(self, catalog: Catalog, upstream: Upstream, health: HealthConfig, clock: Callable[[], float]) -> None:
+    def __init__(
+        self, catalog: Catalog, upstream: Upstream, health: HealthConfig, clock: Callable[[], float], start: Start
+    ) -> None:
         self.health = health
         self._catalog = catalog
         self._upstream = upstream
         self._clock = clock
-        self._asking: dict[Endpoint, asyncio.Task[None]] = {}
+        self._start = start
+        self._checks: dict[Endpoint, asyncio.Task[None]] = {}
 
-    def follow(self) -> None:
-        """Ask the engines that the catalog has now, and none that it has no more."""
-        for endpoint in set(self._asking) - set(self._catalog.endpoints):
-            self._asking.pop(endpoint).cancel()
-        for endpoint in set(self._catalog.endpoints) - set(self._asking):
-            self._asking[endpoint] = asyncio.ensure_future(self._ask_on(endpoint))
+    def follow(self, health: HealthConfig) -> None:
+        """Take over a changed `[health]`: all engines are checked now, and by the new interval from then on."""
+        self.health = health
+        if self._checks:
+            self._cancel(list(self._checks))
+            self.refresh()
+
+    def refresh(self) -> None:
+        """Check the engines that the catalog has now, and none that it has no more. Needs a running event loop."""
+        endpoints = self._catalog.endpoints
+        self._cancel(self._checks.keys() - set(endpoints))
+        for endpoint in endpoints:
+            if endpoint not in self._checks:
+                check = partial(self._check_forever, endpoint)
+                self._checks[endpoint] = self._start(f"health check of {endpoint.name}", check)
 
     async def close(self) -> None:
-        """Ask no more."""
-        for task in self._asking.values():
-            task.cancel()
-        await asyncio.gather(*self._asking.values(), return_exceptions=True)
-        self._asking.clear()
+        """End all checks."""
+        await asyncio.gather(*self._cancel(list(self._checks)), return_exceptions=True)
 
-    async def _ask_on(self, endpoint: Endpoint) -> None:
-        """Ask one engine for ever."""
+    def _cancel(self, endpoints: Iterable[Endpoint]) -> "list[asyncio.Task[None]]":
+        cancelled = [self._checks.pop(endpoint) for endpoint in endpoints]
+        for check in cancelled:
+            check.cancel()
+        return cancelled
+
+    async def _check_forever(self, endpoint: Endpoint) -> None:
         while True:
             try:
-                await self.ask(endpoint)
-            except Exception:  # whatever it is, the next engine and the next time must not suffer
-                endpoint.lost("it could not be asked: a fault of the gateway's")
-                log.exception("asking %s failed", endpoint.name)
-            await asyncio.sleep(self.health.interval if endpoint.up else min(DOWN_INTERVAL, self.health.interval))
+                await self.check(endpoint)
+            except Exception:
+                endpoint.mark_down("health check failed: internal error of the gateway; its log has the traceback")
+                raise  # to the supervisor, which logs it and starts this again
+            interval = self.health.interval
+            await asyncio.sleep(interval if endpoint.up else min(interval, MAX_DOWN_INTERVAL))
 
-    async def ask(self, endpoint: Endpoint) -> None:
-        """Ask one engine once, and note what it says."""
+    async def check(self, endpoint: Endpoint) -> None:
+        """Check one engine once, and note what it says."""
         backend = endpoint.backend
         path = backend.health_path
         try:
-            async with asyncio.timeout(PROBE_TIMEOUT):
+            async with asyncio.timeout(CHECK_TIMEOUT):
                 if path:
-                    await self._got(endpoint, path)
+                    await self._get(endpoint, path)
                 path = backend.facts_path
-                served = backend.served(await self._got(endpoint, path))
+                served = backend.served(await self._get(endpoint, path))
         except UpstreamConnectError:
             return  # which has been noted
         except (PointsmanError, BackendError, TimeoutError) as error:
-            endpoint.lost(f"{endpoint.url}{path} does not say that all is well: {_words(error)}")
+            endpoint.mark_down(f"health check failed: GET {endpoint.url}{path}: {_reason(error)}")
             return
-        if endpoint.heard(served, self._clock()):
+        if endpoint.mark_up(served, self._clock()):
             self._catalog.refresh()
         if backend.load.path:
-            await self._ask_load(endpoint)
+            await self._read_load(endpoint)
 
-    async def _ask_load(self, endpoint: Endpoint) -> None:
-        """Ask for the engine's own figures; one that keeps them to itself is not worse for it."""
+    async def _read_load(self, endpoint: Endpoint) -> None:
+        """Ask for the engine's own metrics; one without them is as healthy."""
         try:
-            async with asyncio.timeout(PROBE_TIMEOUT):
-                body = await self._got(endpoint, endpoint.backend.load.path)
+            async with asyncio.timeout(CHECK_TIMEOUT):
+                body = await self._get(endpoint, endpoint.backend.load.path)
         except (PointsmanError, BackendError, TimeoutError):
             body = b""
         endpoint.figures = endpoint.backend.load.read(body)
 
-    async def _got(self, endpoint: Endpoint, path: str) -> bytes:
+    async def _get(self, endpoint: Endpoint, path: str) -> bytes:
+        """Return the body of a path. Raises EngineFailed if the status is not 200, and as `Upstream.get` does."""
         reply = await self._upstream.get(endpoint, path)
         body = await reply.read()
         if reply.status == 200:
@@ -92,7 +110,7 @@ class HealthChecker:
         raise EngineFailed(getattr(failure, "message", ""))
 
 
-def _words(error: Exception) -> str:
-    return (
-        error.message if isinstance(error, PointsmanError | BackendError) else f"no answer within {PROBE_TIMEOUT:.0f} s"
-    )
+def _reason(error: Exception) -> str:
+    if isinstance(error, PointsmanError | BackendError):
+        return error.message
+    return f"no answer within {CHECK_TIMEOUT:.0f} s"

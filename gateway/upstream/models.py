@@ -1,4 +1,4 @@
-"""Which models there are, and which engines candidate each: asked of the engines, again and again.
+"""Which models there are, and which deployments serve each: discovered from the engines, again and again.
 
 An engine may come up later than the gateway, go away, and come back with another model; the catalog follows.
 A model keeps the engines that offered it while they are away, so that a client is told 503 and not 404.
@@ -16,7 +16,7 @@ ANY_MODEL = frozenset({"", "tgi", "dummy"})
 
 
 class Candidate(Struct, frozen=True):
-    """A deployment's candidate of a model: what a request must call it there, and how many tokens it holds."""
+    """A deployment that serves a model: what a request must call the model there, and its context length in tokens."""
 
     endpoint: Endpoint
     model: str
@@ -41,7 +41,7 @@ class ModelRoute(Struct, frozen=True):
         return any(candidate.endpoint.engine == "tgi" for candidate in self.candidates)
 
     def ready(self, now: float) -> bool:
-        """Whether at least one engine is there for it, and not left alone."""
+        """Whether at least one deployment is up, and its circuit closed."""
         return any(candidate.endpoint.ready(now) for candidate in self.candidates)
 
     @property

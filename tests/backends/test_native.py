@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from backends.base import BackendError, Cause
-from backends.inbound.tgi import translate as native
+from backends.inbound.tgi import translate as inbound
 from backends.inbound.tgi.answers import (
     Piece,
     Splitter,
@@ -86,7 +86,7 @@ MISREAD = (
 
 
 def asked(path: str = "/generate", inputs: str = "def main", **parameters: Any) -> TgiRequest:
-    return native.read(path, json.dumps({"inputs": inputs, "parameters": parameters}).encode())
+    return inbound.read(path, json.dumps({"inputs": inputs, "parameters": parameters}).encode())
 
 
 # --- a vLLM that writes what TGI wrote ------------------------------------------------------------------------
@@ -115,12 +115,12 @@ def test_a_whole_answer_is_what_tgi_said(name: str) -> None:
 @pytest.mark.parametrize("name", WHOLE)
 def test_vllm_is_asked_for_no_more_than_is_told(name: str) -> None:
     wanted, _ = load(name)
-    body = json.loads(native.encode(wanted, "own", 1024, 7).body)
+    body = json.loads(inbound.encode(wanted, "own", 1024, 7).body)
     assert body["model"] == "own"
     assert body["prompt"] == wanted.inputs
     assert ("logprobs" in body) == (wanted.details or wanted.sequences > 1)
-    hot = (wanted.parameters.temperature or 0) > native.HOTTEST
-    assert (native.refusal(wanted) is not None) == hot
+    hot = (wanted.parameters.temperature or 0) > inbound.HOTTEST
+    assert (inbound.refusal(wanted) is not None) == hot
 
 
 @pytest.mark.parametrize("name", STREAMS)
@@ -337,16 +337,16 @@ TOKENS = {"return_token_ids": True, "return_tokens_as_token_ids": False, "logpro
 )
 def test_what_vllm_is_asked(parameters: dict[str, Any], expected: dict[str, Any]) -> None:
     wanted = asked(**parameters)
-    assert native.refusal(wanted) is None
-    body = json.loads(native.encode(wanted, "own", 1024, 7).body)
+    assert inbound.refusal(wanted) is None
+    body = json.loads(inbound.encode(wanted, "own", 1024, 7).body)
     assert {name: body.get(name) for name in expected} == expected
     assert ("n" in body) == ("n" in expected)
     assert ("seed" in body) == (body["temperature"] > 0)
 
 
 def test_absent_parameters_mean_sampling() -> None:
-    assert not native.read("/generate", b'{"inputs": "x"}').greedy
-    assert native.read("/generate", b'{"inputs": "x", "parameters": {}}').greedy
+    assert not inbound.read("/generate", b'{"inputs": "x"}').greedy
+    assert inbound.read("/generate", b'{"inputs": "x", "parameters": {}}').greedy
 
 
 @pytest.mark.parametrize(
@@ -362,22 +362,22 @@ def test_absent_parameters_mean_sampling() -> None:
     ],
 )
 def test_the_path_says_how_to_answer(path: str, more: dict[str, Any], stream: bool, full: bool) -> None:
-    wanted = native.read(path, json.dumps({"inputs": "x"} | more).encode())
+    wanted = inbound.read(path, json.dumps({"inputs": "x"} | more).encode())
     assert (wanted.stream, wanted.full_text) == (stream, full)
 
 
 @pytest.mark.parametrize("seed", [0, 7, 2**63 - 1, 2**64 - 1])
 def test_a_seed_of_64_bits_fits_vllm(seed: int) -> None:
-    body = json.loads(native.encode(asked(seed=seed, do_sample=True), "own", 9, seed).body)
+    body = json.loads(inbound.encode(asked(seed=seed, do_sample=True), "own", 9, seed).body)
     assert body["seed"] == seed & (2**63 - 1)
 
 
 def test_with_details_keeps_what_absent_parameters_mean() -> None:
-    assert json.loads(native.with_details(b'{"inputs":"x"}')) == {
+    assert json.loads(inbound.with_details(b'{"inputs":"x"}')) == {
         "inputs": "x",
         "parameters": {"do_sample": True, "details": True},
     }
-    assert json.loads(native.with_details(b'{"inputs":"x","parameters":{"a":1}} and more')) == {
+    assert json.loads(inbound.with_details(b'{"inputs":"x","parameters":{"a":1}} and more')) == {
         "inputs": "x",
         "parameters": {"a": 1, "details": True},
     }
@@ -395,15 +395,15 @@ def recorded_error(case: recorded.Recorded) -> str:
 @pytest.mark.parametrize("name", REFUSED)
 def test_a_refusal_is_in_tgis_words(name: str) -> None:
     wanted, case = load(name)
-    assert native.refusal(wanted) == recorded_error(case)
+    assert inbound.refusal(wanted) == recorded_error(case)
 
 
 @pytest.mark.parametrize("name", TOO_LONG)
 def test_what_does_not_fit_is_refused_in_tgis_words(name: str) -> None:
     wanted, case = load(name)
-    assert native.refusal(wanted) is None
-    assert native.may_not_fit(wanted, 1024)
-    assert native.too_long(wanted, 1024, TOO_LONG[name]) == recorded_error(case)
+    assert inbound.refusal(wanted) is None
+    assert inbound.may_not_fit(wanted, 1024)
+    assert inbound.too_long(wanted, 1024, TOO_LONG[name]) == recorded_error(case)
 
 
 @pytest.mark.parametrize(
@@ -419,12 +419,12 @@ def test_what_does_not_fit_is_refused_in_tgis_words(name: str) -> None:
     ],
 )
 def test_what_fits(parameters: dict[str, Any], count: int, expected: str | None) -> None:
-    assert native.too_long(asked(**parameters), 1024, count) == expected
+    assert inbound.too_long(asked(**parameters), 1024, count) == expected
 
 
 def test_a_short_prompt_is_not_counted() -> None:
-    assert not native.may_not_fit(asked(max_new_tokens=100, truncate=5), 1024)
-    assert not native.may_not_fit(asked(), 1024)
+    assert not inbound.may_not_fit(asked(max_new_tokens=100, truncate=5), 1024)
+    assert not inbound.may_not_fit(asked(), 1024)
 
 
 @pytest.mark.parametrize(
@@ -443,7 +443,7 @@ def test_a_short_prompt_is_not_counted() -> None:
     ],
 )
 def test_what_cannot_be_is_named(parameters: dict[str, Any], named: str) -> None:
-    words = native.refusal(asked(**parameters))
+    words = inbound.refusal(asked(**parameters))
     assert words is not None
     assert words.startswith(named)
 
@@ -452,7 +452,7 @@ def test_what_cannot_be_is_named(parameters: dict[str, Any], named: str) -> None
 def test_a_body_that_tgi_does_not_read_is_told_in_its_words(name: str) -> None:
     case = recorded.load(f"tgi/{name}")
     with pytest.raises(Rejected) as caught:
-        native.read(case.path, case.body)
+        inbound.read(case.path, case.body)
     assert (caught.value.status, caught.value.text.encode()) == (case.status, case.response_body)
 
 
@@ -531,20 +531,20 @@ P = '{"inputs":"x","parameters":{"max_new_tokens":1,%s}}'
 )
 def test_serdes_words(body: str, words: str) -> None:
     with pytest.raises(Rejected) as caught:
-        native.read("/generate", body.encode())
+        inbound.read("/generate", body.encode())
     assert words in caught.value.text
 
 
 def test_a_field_named_twice_is_told_where_the_slow_reading_sees_it() -> None:
     with pytest.raises(Rejected) as caught:
-        native.read("/generate", b'{"inputs": "x", "inputs": "y"} trailing')
+        inbound.read("/generate", b'{"inputs": "x", "inputs": "y"} trailing')
     assert caught.value.text.endswith("duplicate field `inputs` at line 1 column 24")
 
 
 @pytest.mark.parametrize("body", [b'{"inputs":"\xff"}', b'{"inputs":"\\ud800"}', b'{"inputs":' + b"[" * 200])
 def test_what_no_json_reader_takes(body: bytes) -> None:
     with pytest.raises(Rejected) as caught:
-        native.read("/generate", body)
+        inbound.read("/generate", body)
     assert caught.value.status == 400
 
 
@@ -552,7 +552,7 @@ def test_what_no_json_reader_takes(body: bytes) -> None:
     "body", ['{"inputs":"x"} trailing', '{"inputs":"x","parameters":{"truncate":null}}', P % '"x":[{}]']
 )
 def test_what_tgi_takes_all_the_same(body: str) -> None:
-    assert native.read("/generate", body.encode()).inputs == "x"
+    assert inbound.read("/generate", body.encode()).inputs == "x"
 
 
 # --- TGI's own stream, passed -------------------------------------------------------------------------------
@@ -590,7 +590,7 @@ def test_an_error_ends_a_passed_stream_and_is_raised_if_it_is_the_first_event() 
 
 def test_info_has_tgis_fields() -> None:
     said = json.loads(recorded.load("tgi/N60_info").response_body)
-    got = json.loads(native.info("tiny", 1024))
+    got = json.loads(inbound.info("tiny", 1024))
     assert list(got) == list(said)
     for name in ("model_id", "max_best_of", "max_stop_sequences", "max_input_tokens", "max_total_tokens", "version"):
         assert got[name] == said[name]

@@ -410,7 +410,7 @@ async def test_tgi_reads_a_schema_that_is_a_text() -> None:
     [(7, 1024, 7), (None, 1024, 1012), (1030, 4096, 2048), (1500, 4096, 2048), (1030, 2048, 1024), (None, 2048, 1024)],
 )
 def test_tgi_generates_in_pieces(wanted: int | None, context: int, made: int) -> None:
-    """Above 1,024 tokens TGI passes the limit, or misses it (contract section 2.1)."""
+    """Above 1,024 tokens TGI passes the limit, or misses it (CONTRACT.md 2.1 "chunks")."""
     assert limit(12, wanted, context) == made
 
 

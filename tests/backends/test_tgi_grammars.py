@@ -178,7 +178,7 @@ def test_no_objects(written: str) -> None:
 
 
 def test_the_depth_is_bounded() -> None:
-    """Each level makes the expression four times larger, and TGI compile it for longer: the contract's 1,485."""
+    """Each level makes the expression four times larger, and TGI compile it for longer (CONTRACT.md 2.4 "1,485")."""
     assert JSON_DEPTH == 1
     assert [len(json_object(depth)) for depth in (1, 2)] == [1485, 6093]
     assert re.fullmatch(json_object(0), '{"a":1}')

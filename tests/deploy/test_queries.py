@@ -6,8 +6,8 @@ from typing import get_args
 
 import pytest
 
+from gateway.http.errors import Outcome
 from gateway.observe.instruments import STAGES
-from gateway.observe.labels import Outcome
 from tests.deploy.promql import conditions, grouped, series
 from tests.deploy.promtool import dashboard, promtool, rules
 from tests.deploy.series import scrape

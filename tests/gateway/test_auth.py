@@ -7,7 +7,8 @@ import pytest
 
 from gateway.access.auth import allow, authenticate, require_admin
 from gateway.access.principal import ANYBODY, Principal
-from gateway.http.context import RequestContext
+from gateway.http.cancel import CancelScope
+from gateway.http.context import RequestContext, Timing
 from gateway.http.errors import Forbidden, Unauthorized
 from tests.support.harness import ANSWER, CHAT, over, says, whole
 from tests.support.keys import GOOD, NOW, PLAIN, SECRET, ring
@@ -16,7 +17,9 @@ from tests.support.keys import GOOD, NOW, PLAIN, SECRET, ring
 def asking(headers: dict[bytes, bytes]) -> RequestContext:
     task = asyncio.current_task()
     assert task is not None
-    return RequestContext(id="x", method="GET", path="/", raw_path=b"/", headers=headers, began=0.0, task=task)
+    return RequestContext(
+        id="x", method="GET", path="/", raw_path=b"/", headers=headers, timing=Timing(0.0), scope=CancelScope(task)
+    )
 
 
 @pytest.mark.parametrize(

@@ -15,9 +15,9 @@ How = str  # good, bad, said nothing
 def end(breaker: Breaker, trial: bool, how: How, now: float) -> bool:
     """Tell how a request ended; return whether that opened or closed the circuit."""
     if how == "good":
-        return breaker.succeeded(trial, now)
+        return breaker.record_success(trial, now)
     if how == "bad":
-        return breaker.failed(trial, now)
+        return breaker.record_failure(trial, now)
     breaker.record_ignored(trial)
     return False
 
@@ -111,8 +111,8 @@ def test_a_trial_that_comes_to_no_end_is_followed_by_another() -> None:
     assert breaker.began(101.0)
     assert not breaker.allows(104.9)
     assert breaker.began(105.0)
-    assert breaker.succeeded(True, 106.0)
-    assert not breaker.failed(True, 107.0)  # the first, at last: it decides nothing any more
+    assert breaker.record_success(True, 106.0)
+    assert not breaker.record_failure(True, 107.0)  # the first, at last: it decides nothing any more
 
 
 def test_of_two_that_were_allowed_at_once_one_is_the_trial() -> None:
@@ -131,7 +131,7 @@ def test_an_answer_from_before_the_opening_decides_nothing(how: How) -> None:
     assert breaker.began(101.0)
     assert not end(breaker, False, how, 101.5)
     assert not breaker.allows(101.5)
-    assert breaker.succeeded(True, 102.0)
+    assert breaker.record_success(True, 102.0)
     assert breaker.allows(102.0)
 
 

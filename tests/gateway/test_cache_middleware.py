@@ -289,10 +289,10 @@ async def test_an_engine_that_comes_or_goes_by_a_reload_makes_other_answers() ->
         async with gateway(given) as front:
             await front.post(CHAT)
             assert said(await front.post(CHAT)) == "hit"
-            front.services.follow(msgspec.structs.replace(given, models=configured(tgi=two.url).models))
+            front.services.reload.take(msgspec.structs.replace(given, models=configured(tgi=two.url).models))
             await until(lambda: front.services.catalog.routes[MODEL].served == ("tgi/tiny",))
             assert said(await front.post(CHAT)) == "miss"
-            front.services.follow(given)
+            front.services.reload.take(given)
             await until(lambda: front.services.catalog.routes[MODEL].served == ("vllm/tiny",))
             assert said(await front.post(CHAT)) == "hit"
 

@@ -38,35 +38,45 @@ def configured(url: str = f"http://{NAME}:8000", engine: str = "vllm") -> Config
     return checked(Config(models=[ModelConfig(name=MODEL, deployments=[found])]))
 
 
-def watched(names: Names, config: Config | None = None) -> tuple[Discovery, list[Config]]:
-    changes: list[Config] = []
-    return Discovery(config or configured(), changes.append, names.resolve), changes
-
-
-def deployments(config: Config) -> list[tuple[str, str, float]]:
-    return [(one.name, one.address, one.weight) for model in config.models for one in model.deployments]
+def deployments(models: list[ModelConfig]) -> list[tuple[str, str, float]]:
+    return [(one.name, one.address, one.weight) for model in models for one in model.deployments]
 
 
 async def test_each_address_is_a_deployment_and_they_share_the_weight() -> None:
     fixed = DeploymentConfig(name="s", engine="tgi", url="http://s", weight=5.0)
-    given = configured()
-    config = Config(models=[*given.models, ModelConfig(name="other", deployments=[fixed])])
-    made, changes = watched(Names({NAME: ["10.0.0.1", "10.0.0.2", "fd00::1"]}), config)
-    assert deployments(made.expanded()) == [("v", "", 6.0), ("s", "", 5.0)]  # until it has been looked up
-    await made.look()
-    (change,) = changes
+    models = [*configured().models, ModelConfig(name="other", deployments=[fixed])]
+    made = Discovery(Names({NAME: ["10.0.0.1", "10.0.0.2", "fd00::1"]}).resolve)
+    assert deployments(made.expanded(models)) == [("v", "", 6.0), ("s", "", 5.0)]  # until it has been looked up
+    assert await made.look(models)
     found = [(f"v@{address}", address, 2.0) for address in ("10.0.0.1", "10.0.0.2", "fd00::1")]
-    assert deployments(change) == [*found, ("s", "", 5.0)]
+    assert deployments(made.expanded(models)) == [*found, ("s", "", 5.0)]
 
 
-async def test_a_change_is_told_when_an_address_comes_or_goes_and_not_else() -> None:
-    names = Names({NAME: ["10.0.0.1"]})
-    made, changes = watched(names)
+async def test_a_lookup_says_whether_an_address_has_come_or_gone() -> None:
+    names, models = Names(), configured().models
+    made = Discovery(names.resolve)
+    changes = []
     for addresses in (["10.0.0.1"], ["10.0.0.1"], ["10.0.0.1", "10.0.0.2"], ["10.0.0.2"], ["10.0.0.2"]):
         names[NAME] = addresses
-        await made.look()
-    assert [len(deployments(change)) for change in changes] == [1, 2, 1]
-    assert deployments(changes[-1]) == [("v@10.0.0.2", "10.0.0.2", 6.0)]
+        changes.append(await made.look(models))
+    assert changes == [True, False, True, True, False]
+    assert deployments(made.expanded(models)) == [("v@10.0.0.2", "10.0.0.2", 6.0)]
+
+
+async def test_the_models_are_asked_for_anew_and_a_change_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(discovery, "INTERVAL", 0.0)
+    made = Discovery(Names({NAME: ["10.0.0.1"]}).resolve)
+    models: list[ModelConfig] = []
+    told: list[int] = []
+    running = asyncio.ensure_future(made.run(lambda: models, lambda: told.append(len(models))))
+    try:
+        await asyncio.sleep(0)
+        models += configured().models  # as a reload brings them
+        await until(lambda: told)
+        assert told == [1]
+    finally:
+        running.cancel()
+        await asyncio.gather(running, return_exceptions=True)
 
 
 @pytest.mark.parametrize("failure", [OSError(2, "Name or service not known"), UnicodeError("label too long")])
@@ -75,21 +85,14 @@ async def test_a_look_up_that_fails_keeps_what_was_known_is_said_once_and_holds_
 ) -> None:
     names = Names({NAME: ["10.0.0.1"], "other.test": ["10.0.1.1"]})
     other = DeploymentConfig(name="o", engine="vllm", url="http://other.test", discover="dns")
-    config = Config(models=[*configured().models, ModelConfig(name="other", deployments=[other])])
-    made, changes = watched(names, config)
-    await made.look()
+    models = [*configured().models, ModelConfig(name="other", deployments=[other])]
+    made = Discovery(names.resolve)
+    await made.look(models)
     names[NAME], names["other.test"] = failure, ["10.0.1.2"]
     for _ in range(3):
-        await made.look()
-    assert [name for name, *_ in deployments(changes[-1])] == ["v@10.0.0.1", "o@10.0.1.2"]
-    assert caplog.text.count("cannot be looked up") == 1
-
-
-async def test_a_changed_configuration_keeps_the_addresses_that_are_known() -> None:
-    made, changes = watched(Names({NAME: ["10.0.0.1"]}))
-    await made.look()
-    made.take(configured())
-    assert deployments(changes[-1]) == [("v@10.0.0.1", "10.0.0.1", 6.0)]
+        await made.look(models)
+    assert [name for name, *_ in deployments(made.expanded(models))] == ["v@10.0.0.1", "o@10.0.1.2"]
+    assert caplog.text.count(f"v: DNS lookup of {NAME} failed: {failure}") == 1
 
 
 async def test_the_systems_own_look_up_gives_each_address_once_in_order() -> None:
@@ -159,7 +162,8 @@ async def test_each_address_is_asked_by_name_and_one_that_goes_finishes_what_it_
         streams = [asyncio.ensure_future(front.post(CHAT | {"stream": True})) for _ in range(8)]
         await until(lambda: len(one.asked) + len(two.asked) == 28 and len(two.asked) > before)
         names[NAME] = ["127.0.0.1"]
-        await front.services.discovery.look()
+        assert await front.services.discovery.look(front.services.reload.written.models)
+        front.services.reload.renew()
         assert [endpoint.name for endpoint in front.services.catalog.endpoints] == ["v@127.0.0.1"]
         before = len(two.asked)
         assert {(await front.post(CHAT)).status_code for _ in range(5)} == {200}

@@ -1,25 +1,46 @@
 """The end of a gateway, as a process: what its clients and its load balancer see of it, and how it leaves."""
 
 import asyncio
+import logging
 import signal
 import socket
 import time
+from collections.abc import Callable
 from contextlib import AsyncExitStack
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any, cast
 
 import httpx
 import pytest
+import uvicorn
 
-from tests.support.harness import CHAT, Asked, Engine, Script, chunk, engine, head, piece
-from tests.support.processes import Served, become, eventually, held, served, status, streaming, written
+from gateway.server import drain
+from gateway.server.run import settings
+from gateway.server.uvicorn_internals import RunningServer, running_server
+from gateway.services import Services
+from tests.support.harness import CHAT, Asked, Engine, Script, chunk, configured, engine, head, piece
+from tests.support.processes import (
+    OTHER_UVICORN,
+    Served,
+    become,
+    eventually,
+    held,
+    served,
+    status,
+    streaming,
+    written,
+)
 
 
-async def over(stack: AsyncExitStack, tmp_path: Path, script: Script, *lines: str) -> tuple[Served, Engine]:
+async def over(
+    stack: AsyncExitStack, tmp_path: Path, script: Script, *lines: str, program: tuple[str, ...] = ("-m", "gateway")
+) -> tuple[Served, Engine]:
     """Run a gateway over one scripted engine, with lines of `[server]`."""
     behind = await stack.enter_async_context(engine(script))
     file = tmp_path / "pointsman.toml"
     file.write_text(written({"m": {"v": behind.url}}, "\n".join(["[server]", *lines])))
-    return await stack.enter_async_context(served(file)), behind
+    return await stack.enter_async_context(served(file, program=program)), behind
 
 
 @pytest.mark.parametrize("stop", [signal.SIGTERM, signal.SIGINT])
@@ -117,3 +138,70 @@ async def test_a_client_that_reads_nothing_does_not_hold_it_up_beyond_the_bound(
             front.process.send_signal(signal.SIGTERM)
             assert await front.ended() == 0
             assert "Traceback" not in front.said
+
+
+# --- what is expected of uvicorn ----------------------------------------------------------------------------------
+
+
+def server() -> uvicorn.Server:
+    return uvicorn.Server(settings(configured("http://127.0.0.1:9"), app=None))
+
+
+def without(name: str) -> Callable[..., Any]:
+    """Return the handler of SIGTERM of a server that lacks an attribute."""
+    made = server()
+    delattr(made, name)
+    return made.handle_exit
+
+
+def test_the_installed_uvicorns_server_is_as_expected(caplog: pytest.LogCaptureFixture) -> None:
+    assert isinstance(running_server(server().handle_exit), RunningServer)
+    assert caplog.records == []
+
+
+@pytest.mark.parametrize(
+    ("handler", "fault"),
+    [
+        (signal.SIG_DFL, "its server is not behind its handler of SIGTERM"),
+        (lambda *_: None, "its server is not behind its handler of SIGTERM"),
+        ([].append, "its server is not behind its handler of SIGTERM"),
+        (without("should_exit"), "Server has no should_exit"),
+        (without("server_state"), "Server has no set of connections"),
+    ],
+    ids=["none", "a function", "another's method", "no flag", "no state"],
+)
+def test_a_server_that_is_not_as_expected_is_left_alone_and_logged_once(
+    handler: Any, fault: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    assert running_server(handler) is None
+    (record,) = caplog.records
+    assert record.levelno == logging.WARNING
+    assert fault in record.getMessage()
+
+
+async def test_without_a_server_the_signals_stay_with_whoever_has_them() -> None:
+    before = [signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)]
+    drain.listen(cast(Services, SimpleNamespace(supervisor=SimpleNamespace())), find=lambda: None)
+    assert [signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)] == before
+
+
+def test_uvicorns_own_bound_is_behind_the_drains() -> None:
+    config = configured("http://127.0.0.1:9")
+    bound = settings(config, app=None).timeout_graceful_shutdown
+    assert bound is not None
+    assert bound > config.server.drain + drain.GRACE
+
+
+async def test_under_a_uvicorn_that_is_not_as_expected_what_is_in_flight_still_finishes(tmp_path: Path) -> None:
+    event = asyncio.Event()
+    async with AsyncExitStack() as stack:
+        front, _ = await over(stack, tmp_path, held(event), program=("-c", OTHER_UVICORN))
+        stream = await stack.enter_async_context(streaming(front, "m"))
+        front.process.send_signal(signal.SIGTERM)
+        await become(lambda: status(front, "/readyz"), 0)
+        assert not stream.done()
+        event.set()
+        assert (await asyncio.wait_for(stream, 5)).endswith("data: [DONE]\n\n")
+        assert await front.ended(5) == 0
+        assert "is not as expected (it is another one): at SIGTERM the port closes at once" in front.said
+        assert "Traceback" not in front.said

@@ -166,7 +166,7 @@ async def test_an_engine_that_goes_down_leaves_its_model_known_and_another_engin
         models = config.from_urls({"vllm": [dead, two.url]}, "tiny", {})
         async with gateway(checked(config.Config(models=models)), ready=False) as front:
             await until(lambda: front.services.catalog.endpoints[1].up)
-            front.services.catalog.endpoints[0].heard(front.services.catalog.endpoints[1].served, 0.0)
+            front.services.catalog.endpoints[0].mark_up(front.services.catalog.endpoints[1].served, 0.0)
             front.services.catalog.refresh()
             for _ in range(10):
                 answer = await front.post(CHAT)
@@ -354,7 +354,7 @@ async def test_a_whole_answer_that_becomes_unreadable_half_way_is_a_502_and_not_
 
 
 async def test_a_model_that_writes_no_tool_call_is_not_held_against_its_engine() -> None:
-    """TGI says 422 to what a model wrote where a call was asked for (contract section 3.5)."""
+    """TGI says 422 to what a model wrote where a call was asked for (CONTRACT.md 3.5)."""
     empty = {"error": "Tool error: missing field `function`", "error_type": "tool_error"}
     tool = {"type": "function", "function": {"name": "f", "parameters": {"type": "object", "properties": {}}}}
     asked = CHAT | {"tools": [tool], "tool_choice": "required"}

@@ -132,7 +132,7 @@ async def test_what_operators_ask_is_not_logged_and_the_configuration_can_turn_i
             await front.client.get(path)
         assert await lines(front, out) == []
         quiet = msgspec.structs.replace(front.services.config, logging=config.LoggingConfig(requests=False))
-        front.services.follow(quiet)
+        front.services.reload.take(quiet)
         await front.post(CHAT)
         assert await lines(front, out) == []
 

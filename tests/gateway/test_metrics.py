@@ -16,9 +16,8 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from backends.loads import Load
 from gateway import config
-from gateway.http.errors import ShuttingDown
 from gateway.observe.gauges import KINDS, GaugeCollector
-from gateway.observe.labels import OPERATIONS, OUTCOMES, operation, outcome
+from gateway.observe.labels import OPERATIONS, operation
 from gateway.observe.metrics import Metrics
 from gateway.observe.worker_snapshots import STALE, GaugeReading, WorkerSnapshots
 from tests.support.clock import Clock
@@ -288,7 +287,7 @@ async def test_the_engines_own_figures_have_one_name_and_are_gone_when_the_engin
         one.figures = Load(running=2.0, waiting=1.0, kv_use=0.5, prefix_queries=10.0, prefix_hits=5.0)
         other.figures = Load(running=3.0, waiting=0.0)
         figures = await scraped(front.client)
-        one.lost("it is gone")
+        one.mark_down("it is gone")
         later = await scraped(front.client)
     assert figures.sum("pointsman_engine_running", engine="vllm") == 2
     assert figures.sum("pointsman_engine_running", engine="tgi") == 3
@@ -402,11 +401,3 @@ async def test_any_worker_answers_for_all_and_what_a_killed_one_counted_stays(tm
         await front.chat("m")
         await become(requests, count + 1)
         assert {await requests() for _ in range(8)} == {count + 1}
-
-
-def test_each_class_of_error_comes_before_the_one_that_it_is_of() -> None:
-    """Else its word would never be said: the first that fits is taken."""
-    kinds = [kind for kind, _ in OUTCOMES]
-    for place, kind in enumerate(kinds):
-        assert not any(issubclass(later, kind) for later in kinds[place + 1 :]), kind
-    assert outcome(ShuttingDown("Bye.")) == "aborted"

@@ -15,10 +15,10 @@ from gateway.http.errors import (
     ModelNotFound,
     RateLimited,
     Unavailable,
+    UpstreamConnectError,
     UpstreamIdleTimeout,
 )
 from gateway.proxy.retry import MAX_SAVED, Budget, wait
-from gateway.upstream.connection import UpstreamConnectError
 
 RULES = config.RetriesConfig(attempts=3, backoff=0.05)
 CAUSES: list[type[Exception]] = [UpstreamConnectError, Unavailable, RateLimited, EngineFailed]

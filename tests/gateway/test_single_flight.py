@@ -63,6 +63,9 @@ class Upstream:
             self.usage = USAGE
         return said
 
+    def worked(self) -> Usage | None:
+        return self.usage
+
     def close(self) -> None:
         self.closed += 1
 

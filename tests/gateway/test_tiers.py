@@ -1,12 +1,10 @@
 """Which tier a request waits in: what it asks for by `service_tier`, and no better than its key's."""
 
 import json
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
-from gateway.access.principal import Principal
 from gateway.proxy import parse
 from gateway.proxy.pipeline import tier
 
@@ -28,5 +26,4 @@ def test_a_request_waits_in_the_tier_that_it_asks_for_capped_by_its_keys(asked: 
     if asked is not None:
         body["service_tier"] = asked
     call = parse.chat(json.dumps(body).encode(), "id", 1)
-    holder: Any = SimpleNamespace(principal=Principal(tier=key))
-    assert tier(call.body.get("service_tier"), holder) == waits_in
+    assert tier(call.body.get("service_tier"), key) == waits_in

@@ -8,20 +8,27 @@ import sys
 import time
 from collections.abc import Callable
 from contextlib import AbstractContextManager
+from functools import partial
 from random import Random
+from types import ModuleType, SimpleNamespace
 from typing import Any, Literal, cast
 
 import pytest
+from opentelemetry.exporter.otlp.proto.common import trace_encoder
 from opentelemetry.exporter.otlp.proto.common.trace_encoder import encode_spans
 from opentelemetry.exporter.otlp.proto.grpc import trace_exporter as grpc
 from opentelemetry.exporter.otlp.proto.http import trace_exporter as http
 from opentelemetry.proto.trace.v1.trace_pb2 import Span
+from opentelemetry.sdk.resources import Resource
 from opentelemetry.sdk.trace.sampling import Decision, TraceIdRatioBased
+from opentelemetry.sdk.util.instrumentation import InstrumentationScope
+from opentelemetry.trace import SpanContext, Status
 
 from backends.base import Call
 from backends.schema import Usage
 from gateway.config.tables import BreakerConfig, DeploymentConfig, TelemetryConfig
-from gateway.http.context import Attempt, RequestContext
+from gateway.http.cancel import CancelScope
+from gateway.http.context import Attempt, RequestContext, Timing
 from gateway.http.errors import (
     ClientDisconnected,
     ContextExceeded,
@@ -31,14 +38,15 @@ from gateway.http.errors import (
     RateLimited,
     Unauthorized,
     Unavailable,
+    UpstreamConnectError,
     UpstreamIdleTimeout,
 )
 from gateway.observe import trace_export, tracing
+from gateway.observe.otel_internals import SAMPLE, TracerSpans, span_maker, use_fast_encoder
 from gateway.observe.trace_context import Trace, client_trace
 from gateway.observe.trace_spans import Spans
 from gateway.observe.trace_wire import encoded
 from gateway.proxy import parse
-from gateway.upstream.connection import UpstreamConnectError
 from gateway.upstream.endpoints import Endpoint
 from gateway.upstream.models import Candidate
 from tests.support.collector import Collector, attributes, over_grpc, over_http
@@ -66,14 +74,17 @@ def attempt(engine: str = "vllm", began: float = 10.1, ended: float = 10.9, **mo
     endpoint = Endpoint(
         DeploymentConfig(name=f"{engine}-a", engine=engine, url="http://10.0.0.5:8000"), BreakerConfig(), 0
     )
-    return Attempt(Candidate(endpoint, "org/tiny", 1024), began, ended=ended, **more)
+    return Attempt(Candidate(endpoint, "org/tiny", 1024), 0, began, ended=ended, **more)
 
 
 def context(*attempts: Attempt, **more: Any) -> RequestContext:
     """Return the account of a request that came at 10 s, and was answered by its last try."""
-    given: dict[str, Any] = {"id": ID, "method": "POST", "path": CHAT, "raw_path": b"", "headers": {}, "began": 10.0}
-    given |= {"task": cast("asyncio.Task[object]", None), "model": "tiny", "status": 200}
+    for number, one in enumerate(attempts):
+        one.number = number
+    given: dict[str, Any] = {"id": ID, "method": "POST", "path": CHAT, "raw_path": b"", "headers": {}}
+    given |= {"scope": CancelScope(cast("asyncio.Task[object]", None)), "model": "tiny", "status": 200}
     given |= {"attempts": list(attempts), "answering": attempts[-1] if attempts else None}
+    given["timing"] = Timing(10.0, first_event_at=more.pop("first", 0.0))
     return RequestContext(**(given | more))
 
 
@@ -301,7 +312,7 @@ async def test_a_try_speaks_genai_by_the_semantic_conventions_and_in_their_types
         prompt_tokens_details={"cached_tokens": 8},
         completion_tokens_details={"reasoning_tokens": 1},
     )
-    given = context(attempt(), stream=True, first=10.4, usage=usage)
+    given = context(attempt(), streamed=True, first=10.4, usage=usage)
 
     def note(trace: Trace) -> None:
         assert trace.notes is not None
@@ -367,7 +378,7 @@ async def test_what_the_client_did_not_ask_for_is_not_said() -> None:
 
 
 async def test_adaptation_first_token_and_cache_are_events() -> None:
-    given = context(attempt(adapted=("seed", "stop")), stream=True, first=10.4)
+    given = context(attempt(adapted=("seed", "stop")), streamed=True, first=10.4)
 
     def note(trace: Trace) -> None:
         assert trace.notes is not None
@@ -498,15 +509,87 @@ async def test_long_content_is_cut_so_that_spans_stay_small() -> None:
     assert len(data) < 20_000
 
 
+# --- what is expected of OpenTelemetry ------------------------------------------------------------------------
+
+RESOURCE, SCOPE = Resource({"service.name": "pointsman"}), InstrumentationScope("pointsman", "1")
+MADE_OTHERWISE = {
+    "ReadableSpan: ": object,
+    "does not keep name": lambda **_: SimpleNamespace(),
+}
+
+
+@pytest.mark.parametrize(("module", "protocol"), [(http, "http/protobuf"), (grpc, "grpc")])
+def test_the_installed_opentelemetry_is_as_expected(
+    module: ModuleType, protocol: Literal["http/protobuf", "grpc"], caplog: pytest.LogCaptureFixture
+) -> None:
+    assert isinstance(span_maker(RESOURCE, SCOPE), partial)
+    traced(otlp_protocol=protocol)
+    assert vars(module)["encode_spans"] is encoded
+    assert caplog.records == []
+
+
+@pytest.mark.parametrize("fault", MADE_OTHERWISE)
+def test_spans_that_cannot_be_made_directly_are_made_by_the_tracer_and_are_the_same(
+    fault: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    directly, by_tracer = span_maker(RESOURCE, SCOPE), span_maker(RESOURCE, SCOPE, MADE_OTHERWISE[fault])
+    assert isinstance(by_tracer, TracerSpans)
+    (record,) = caplog.records
+    assert record.levelno == logging.WARNING
+    assert fault in record.getMessage()
+    for more in ({}, {"parent": None, "context": SpanContext(7, 8, False)}, {"status": Status(), "events": ()}):
+        assert encode_spans([by_tracer(**SAMPLE | more)]) == encode_spans([directly(**SAMPLE | more)])
+
+
+class Unrelated:
+    def export(self, spans: Any) -> None:
+        """Do nothing."""
+
+
+def exporter_module(**names: Any) -> ModuleType:
+    """Return an exporter of a later OpenTelemetry."""
+    made = ModuleType("exporter")
+    vars(made).update(names)
+    return made
+
+
+@pytest.mark.parametrize("names", [{}, {"OTLPSpanExporter": Unrelated, "encode_spans": encode_spans}])
+def test_an_exporter_that_encodes_in_another_place_keeps_its_encoder(
+    names: dict[str, Any], caplog: pytest.LogCaptureFixture
+) -> None:
+    module = exporter_module(**names)
+    use_fast_encoder(module)
+    assert vars(module).get("encode_spans") is names.get("encode_spans")
+    (record,) = caplog.records
+    assert "exporter does not call encode_spans" in record.getMessage()
+
+
+@pytest.mark.parametrize(
+    ("other", "fault"),
+    [(lambda spans: encode_spans(spans[:1]), "in another way"), (lambda spans: spans.gone, "AttributeError")],
+    ids=["another result", "another form"],
+)
+def test_an_encoder_that_gives_something_else_stays_in_place(
+    other: Callable[[Any], Any], fault: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """It is the SDK that has changed here, by what it encodes."""
+    monkeypatch.setattr(trace_encoder, "encode_spans", other)
+    module = exporter_module(OTLPSpanExporter=http.OTLPSpanExporter, encode_spans=other)
+    use_fast_encoder(module)
+    assert vars(module)["encode_spans"] is other
+    (record,) = caplog.records
+    assert fault in record.getMessage()
+
+
 # --- the collector --------------------------------------------------------------------------------------------
 
 
 def test_spans_are_written_just_as_the_sdk_writes_them() -> None:
     tracer = traced(content=True)
     requests = [
-        context(attempt(), headers={b"traceparent": PARENT, b"tracestate": b"a=1,b=2"}, stream=True, first=10.4),
+        context(attempt(), headers={b"traceparent": PARENT, b"tracestate": b"a=1,b=2"}, streamed=True, first=10.4),
         context(attempt(failure=EngineFailed("no")), attempt("tgi", adapted=("seed",)), failure=Internal("no")),
-        context(attempt(), usage=Usage(prompt_tokens=1, completion_tokens=1), stream=True),  # 1 beside True
+        context(attempt(), usage=Usage(prompt_tokens=1, completion_tokens=1), streamed=True),  # 1 beside True
         context(method="GET", path="/v1/models"),
     ]
     spans = []
@@ -517,9 +600,6 @@ def test_spans_are_written_just_as_the_sdk_writes_them() -> None:
         trace.notes.mark("cache", 10.0, result="hit", age=0.5, fresh=True)
         spans += Spans("i").made(given, trace, trace.notes, 11.0, WALL)
     assert encoded(spans) == encode_spans(spans)
-    for module, protocol in ((http, "http/protobuf"), (grpc, "grpc")):
-        traced(otlp_protocol=protocol)
-        assert vars(module)["encode_spans"] is encoded
 
 
 @pytest.mark.parametrize(("protocol", "receiver"), [("http/protobuf", over_http), ("grpc", over_grpc)])
@@ -572,7 +652,7 @@ async def test_a_collector_that_is_gone_loses_spans_which_are_counted_and_is_tol
     assert tracer.sent == 0
     (told,) = caplog.records
     assert told.levelname == "WARNING"
-    assert told.getMessage().startswith("spans do not reach http://127.0.0.1:9, and are lost until they do: ")
+    assert told.getMessage().startswith("spans do not reach http://127.0.0.1:9, and are dropped until they do: ")
     await tracer.close()
 
 
@@ -590,7 +670,7 @@ async def test_a_collector_that_comes_back_is_told_of(
         await until(lambda: tracer.sent == 2)
         await tracer.close()
         assert [one.levelname for one in caplog.records] == ["WARNING", "INFO"]
-        assert caplog.messages[1] == f"spans reach {collector.url} again; 2 were lost"
+        assert caplog.messages[1] == f"spans reach {collector.url} again; 2 were dropped"
 
 
 @pytest.mark.parametrize(

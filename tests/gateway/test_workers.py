@@ -1,16 +1,33 @@
 """Several workers on one port, under their supervisor."""
 
 import asyncio
+import logging
 import os
 import signal
 import socket
 from contextlib import AsyncExitStack
 from pathlib import Path
+from typing import Any
 
 import pytest
+from uvicorn.supervisors import Multiprocess
 
-from tests.support.harness import Engine, Script, engine
-from tests.support.processes import Served, answers, eventually, held, replace, run, served, streaming, workers, written
+from gateway.server.run import settings
+from gateway.server.uvicorn_internals import make_supervisor, supervisor_fault
+from tests.support.harness import Engine, Script, configured, engine
+from tests.support.processes import (
+    OTHER_UVICORN,
+    Served,
+    answers,
+    eventually,
+    held,
+    replace,
+    run,
+    served,
+    streaming,
+    workers,
+    written,
+)
 
 pytestmark = pytest.mark.skipif(not Path("/proc/self/task").exists(), reason="workers are found by /proc")
 
@@ -24,12 +41,18 @@ def refuses(port: int) -> bool:
     return False
 
 
-async def over(stack: AsyncExitStack, tmp_path: Path, script: Script, before: str = "") -> tuple[Served, Engine, Path]:
+async def over(
+    stack: AsyncExitStack,
+    tmp_path: Path,
+    script: Script,
+    before: str = "",
+    program: tuple[str, ...] = ("-m", "gateway"),
+) -> tuple[Served, Engine, Path]:
     """Run a gateway of two workers over one scripted engine, until both workers are there."""
     behind = await stack.enter_async_context(engine(script))
     file = tmp_path / "pointsman.toml"
     file.write_text(written({"m": {"v": behind.url}}, before))
-    front = await stack.enter_async_context(served(file, "--workers", "2"))
+    front = await stack.enter_async_context(served(file, "--workers", "2", program=program))
     await eventually(lambda: front.said.count("v at ") == 2)  # each has heard the engine
     return front, behind, file
 
@@ -88,6 +111,81 @@ async def test_a_second_signal_to_the_supervisor_ends_its_workers_at_once(tmp_pa
         front.process.send_signal(signal.SIGTERM)
         assert "shutting down" in await asyncio.wait_for(stream, 5)
         assert await front.ended(5) == 0
+        assert "Traceback" not in front.said
+
+
+class Otherwise:
+    """A supervisor of a later uvicorn, which ends its workers in another way."""
+
+    def __init__(self, config: Any, sockets: list[socket.socket]) -> None:
+        self.workers: list[Any] = []
+
+    def run(self) -> None:
+        """Do nothing."""
+
+
+class StillCalls(Otherwise):
+    """One that ends them as before, and keeps them elsewhere."""
+
+    def run(self) -> None:
+        self.terminate_all()
+        self.join_all()
+
+    def terminate_all(self) -> None:
+        """Do nothing."""
+
+    def join_all(self) -> None:
+        """Do nothing."""
+
+
+class AsItWas(Multiprocess):
+    """uvicorn 0.50's."""
+
+    def __init__(self, config: Any, target: Any, sockets: list[socket.socket]) -> None:
+        super().__init__(config, sockets)
+
+
+def test_the_installed_uvicorns_supervisor_is_as_expected() -> None:
+    assert supervisor_fault(Multiprocess) == ""
+
+
+def test_a_supervisor_that_cannot_be_made_leaves_one_worker_which_is_logged(caplog: pytest.LogCaptureFixture) -> None:
+    with socket.socket() as listener:
+        assert make_supervisor(settings(configured("http://127.0.0.1:9"), app=None), listener, AsItWas) is None
+    (record,) = caplog.records
+    assert "one worker serves in the place of" in record.getMessage()
+
+
+@pytest.mark.parametrize(
+    ("base", "fault"),
+    [
+        (Otherwise, "Multiprocess.run does not call terminate_all"),
+        (StillCalls, "Multiprocess has no list of processes"),
+    ],
+)
+def test_a_supervisor_that_is_not_as_expected_is_used_as_it_is_and_logged_once(
+    base: Any, fault: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    with socket.socket() as listener:
+        made = make_supervisor(settings(configured("http://127.0.0.1:9"), app=None), listener, base)
+    assert type(made) is base
+    (record,) = caplog.records
+    assert record.levelno == logging.WARNING
+    assert fault in record.getMessage()
+
+
+async def test_under_a_uvicorn_that_is_not_as_expected_workers_still_finish_what_they_have(tmp_path: Path) -> None:
+    event = asyncio.Event()
+    async with AsyncExitStack() as stack:
+        front, _, _ = await over(stack, tmp_path, held(event), program=("-c", OTHER_UVICORN))
+        streams = [await stack.enter_async_context(streaming(front, "m")) for _ in range(2)]
+        front.process.send_signal(signal.SIGTERM)
+        await eventually(lambda: front.said.count("draining") == 2)
+        event.set()
+        for stream in streams:
+            assert (await asyncio.wait_for(stream, 5)).endswith("data: [DONE]\n\n")
+        assert await front.ended(5) == 0
+        assert "is not as expected (it is another one): a second signal does not end its workers" in front.said
         assert "Traceback" not in front.said
 
 

@@ -65,6 +65,7 @@ class Engine:
     url: str = ""
     listening: asyncio.Server | None = None
     writers: list[asyncio.StreamWriter] = field(default_factory=list)
+    hung: set[str] = field(default_factory=set)  # paths that are never answered
 
     def stop(self) -> None:
         """Be gone: no new connections, and the old ones closed."""
@@ -79,6 +80,8 @@ class Engine:
         with contextlib.suppress(ConnectionError, asyncio.IncompleteReadError):
             while True:
                 asked = await read_request(reader)
+                if asked.path in self.hung:
+                    await asyncio.Event().wait()
                 if asked.path in FACTS and asked.method == "GET":
                     writer.write(whole(FACTS[asked.path]))
                     continue

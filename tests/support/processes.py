@@ -47,11 +47,13 @@ class Served:
 
 
 @contextlib.asynccontextmanager
-async def served(file: Path, *words: str, ready: bool = True) -> AsyncIterator[Served]:
-    """Run `pointsman serve` over a file; whatever it leaves behind is killed at the end."""
+async def served(
+    file: Path, *words: str, ready: bool = True, program: tuple[str, ...] = ("-m", "gateway")
+) -> AsyncIterator[Served]:
+    """Run `pointsman serve`, or another program in its place, over a file; what it leaves is killed at the end."""
     port = free_port()
     stderr = file.with_suffix(".stderr")
-    command = [sys.executable, "-m", "gateway", "serve", "--config", str(file), "--port", str(port), *words]
+    command = [sys.executable, *program, "serve", "--config", str(file), "--port", str(port), *words]
     with stderr.open("wb") as sink:
         process = await asyncio.create_subprocess_exec(*command, stderr=sink, start_new_session=True)
     try:
@@ -89,6 +91,16 @@ async def eventually(holds: Callable[[], Any], within: float = PATIENCE) -> None
     while not holds():
         assert time.monotonic() < ends, f"it did not come to that within {within:g} s"
         await asyncio.sleep(0.05)
+
+
+# The gateway over a uvicorn that is not as expected.
+OTHER_UVICORN = """
+from gateway.__main__ import main
+from gateway.server import uvicorn_internals
+
+uvicorn_internals.server_fault = uvicorn_internals.supervisor_fault = lambda found: "it is another one"
+main()
+"""
 
 
 def written(models: dict[str, dict[str, str]], before: str = "") -> str:

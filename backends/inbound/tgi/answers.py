@@ -1,4 +1,4 @@
-"""vLLM's completions as TGI's answers: whole, and event by event (contract sections 3.2, 3.6, 4.3).
+"""vLLM's completions as TGI's answers: whole, and event by event (CONTRACT.md 3.2, 3.6, 4.3).
 
 vLLM names tokens either by text or by id. By text it says what TGI says, and the ids are beside it; but the likeliest
 tokens come without ids then, so that for `top_n_tokens` all come by id. Their texts are asked for: `unnamed` says

@@ -21,14 +21,14 @@ class DetailsFilter:
         self.usage: Usage | None = None
         self.failure: BackendError | None = None  # that the stream ended in
         self._hidden = hidden
-        self._written = 0
+        self.written = 0
 
     def take(self, payload: bytes) -> bytes:
         """Take an event; return it as it is for the client.
 
         Raises BackendError if it is none of TGI's, or a failure before anything else: another engine may do better.
         """
-        self._written += 1
+        self.written += 1
         if _NOT_LAST in payload:  # quotes inside a text are escaped: this is no text
             return payload
         try:
@@ -40,7 +40,7 @@ class DetailsFilter:
             self._take_error(said)
         details = said.get("details")
         if isinstance(details, dict):
-            self.usage = usage(_count(details, "input_length", 0), _count(details, "generated_tokens", self._written))
+            self.usage = usage(_count(details, "input_length", 0), _count(details, "generated_tokens", self.written))
             if self._hidden:
                 return msgspec.json.encode(said | {"details": None})
         return payload
@@ -49,7 +49,7 @@ class DetailsFilter:
         found = failed(None, None, problem.read_value(said))
         if isinstance(found, BackendError):
             self.failure = found
-            if self._written == 1 and found.cause is not Cause.INVALID:
+            if self.written == 1 and found.cause is not Cause.INVALID:
                 raise found
 
 

@@ -1,7 +1,7 @@
 """What TGI says of a body that it cannot read: serde's words, with the path, the line and the column.
 
 Only read when the fast reading of `wire` has failed. A body that is no JSON is a 400, JSON of other
-types a 422; both are plain text (contract section 5, "bad type" and "malformed JSON"). What comes behind the JSON
+types a 422; both are plain text (CONTRACT.md 5 "bad type", "malformed JSON"). What comes behind the JSON
 value is not looked at, as TGI does not.
 """
 

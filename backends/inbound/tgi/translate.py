@@ -1,6 +1,6 @@
 """TGI's own API in front of vLLM: a request of TGI's becomes a completion of vLLM's, and its answer becomes TGI's.
 
-Where the two disagree TGI is right, as its clients must not notice (contract sections 2.1 "TGI native", 2.3, 3.2,
+Where the two disagree TGI is right, as its clients must not notice (CONTRACT.md 2.1 "TGI native", 2.3, 3.2,
 3.6, 4.4): its ranges and error texts, its idea of when to sample, a request that does not fit is refused instead
 of cut, the stop text stays in the answer, each token is an event of its own. What vLLM has no way to do is refused
 by name. The step from a client's bytes to `TgiRequest` serves a TGI behind as well.
@@ -208,7 +208,7 @@ def by_pieces(asked: TgiRequest) -> bool:
 
 
 def _settings(asked: TgiRequest, seed: int) -> dict[str, Any]:
-    """Return how to choose tokens. All is said, lest the model's own `generation_config` speak (contract section 0)."""
+    """Return how to choose tokens. All is said, lest the model's own `generation_config` speak (CONTRACT.md 0)."""
     said = asked.parameters
     settings: dict[str, Any] = {
         "repetition_penalty": 1.0 if said.repetition_penalty is None else said.repetition_penalty,

@@ -1,7 +1,7 @@
 """The wire types of TGI's own API (`/generate`, `/generate_stream`, `/`), and of the completions that stand in for it.
 
 What a client sends is read as TGI's router reads it: types are strict, unknown fields are ignored, `parameters`
-that are there but do not say `do_sample` mean greedy, absent ones mean sampling (contract sections 2.1 and 3.6).
+that are there but do not say `do_sample` mean greedy, absent ones mean sampling (CONTRACT.md 2.1, 3.6).
 What a client gets is written with TGI's fields in TGI's order. The last types are of vLLM's completions, as far as
 they are needed.
 """
@@ -236,7 +236,7 @@ class TopStreamEvent(Struct):
 
 
 class TgiInfo(Struct, kw_only=True):
-    """What `GET /info` says (contract section 1)."""
+    """What `GET /info` says (CONTRACT.md 1)."""
 
     model_id: str
     model_sha: str | None = None

@@ -3,13 +3,14 @@
 Only what counts the tokens is looked at, and asked for where the client has not.
 """
 
-from backends.base import BackendError, UpstreamRequest
+from backends.base import BackendError
 from backends.failures import CUT
-from backends.inbound.tgi import translate as native
+from backends.inbound.tgi import translate as inbound
 from backends.inbound.tgi.passthrough import DetailsFilter, usage
 from backends.inbound.tgi.wire import TgiRequest
+from backends.schema import Usage
 from backends.sse import EventReader, EventTooLarge, events
-from gateway.api.tgi.client import EVENTS, Client
+from gateway.api.tgi.client import EVENTS, TgiClient, TgiEventStream
 from gateway.api.tgi.errors import OWN_STATUSES
 from gateway.api.tgi.upstream import TgiEngineClient
 from gateway.http.errors import EngineFailed, UpstreamErrorBody, from_backend
@@ -30,58 +31,118 @@ PASSED_HEADERS = (
 
 
 class TgiPassthrough:
-    """One request passed on to a TGI, `asked` being None if it could not be read."""
+    """Passes one request on to a TGI; `request` is None if it could not be read."""
 
-    def __init__(self, body: bytes, asked: TgiRequest | None, line: TgiEngineClient, client: Client) -> None:
+    def __init__(self, body: bytes, request: TgiRequest | None, client: TgiEngineClient) -> None:
         self._body = body
-        self._hidden = asked is not None and asked.stream and not asked.parameters.details
-        self._line = line
+        self._hidden = request is not None and request.stream and not request.parameters.details
         self._client = client
-        self._exchange = line.context
 
-    async def answer(self) -> None:
-        """Ask the engine and answer the client. Raises PointsmanError."""
+    async def open(self, path: str) -> "ForwardedAnswer | ForwardedStream":
+        """Ask the engine; return its answer, whole or begun. Raises PointsmanError."""
         body = self._body
         if self._hidden:  # the details are asked for all the same, and taken out again: they count the prompt
-            body = native.with_details(body)
-        reply = await self._line.post(UpstreamRequest(path=self._exchange.path, body=body, stream=self._hidden))
+            body = inbound.with_details(body)
+        reply = await self._client.post(path, body)
         try:
-            if reply.headers.get("content-type", "").startswith(EVENTS):
-                await self._stream(reply, DetailsFilter(self._hidden))
-            else:
-                await self._whole(reply)
-        finally:
+            if not reply.headers.get("content-type", "").startswith(EVENTS):
+                return await self._whole(reply)
+            stream = ForwardedStream(self._client, reply, self._hidden)
+            await stream.begin()
+        except BaseException:
             reply.close()
+            raise
+        return stream
 
-    async def _whole(self, reply: Reply) -> None:
-        body = await self._line.whole(reply)
+    async def _whole(self, reply: Reply) -> "ForwardedAnswer":
+        body = await self._client.read(reply)
+        if reply.status == 200:
+            return ForwardedAnswer(reply, body)
+        failure = self._client.failure(reply, body)
         kind = reply.headers.get("content-type", "")
-        if reply.status != 200:
-            failure = self._line.failure(reply, body)
-            if reply.status in OWN_STATUSES and kind.startswith(("application/json", "text/plain")):
-                failure.passthrough_body = UpstreamErrorBody(reply.status, body, kind.encode())
-            raise failure
-        counts = [reply.headers.get(name, "") for name in COUNTS]
-        read, written = (int(count) if count.isdecimal() else 0 for count in counts)
-        self._exchange.usage = usage(read, written)
-        headers = [(name.encode(), reply.headers[name].encode()) for name in PASSED_HEADERS if name in reply.headers]
-        await self._client.respond(200, body, kind.encode(), headers)
+        if reply.status in OWN_STATUSES and kind.startswith(("application/json", "text/plain")):
+            failure.passthrough_body = UpstreamErrorBody(reply.status, body, kind.encode())
+        raise failure
 
-    async def _stream(self, reply: Reply, passed: DetailsFilter) -> None:
-        stream, reader = self._client.stream(), EventReader()
-        while not passed.ended and (data := await self._line.chunk(reply)):
+
+class ForwardedAnswer:
+    """A whole answer of a TGI's, with what its headers count."""
+
+    def __init__(self, reply: Reply, body: bytes) -> None:
+        self._reply = reply
+        self._body = body
+
+    def worked(self) -> Usage:
+        """Return the tokens by the answer's headers."""
+        counts = [self._reply.headers.get(name, "") for name in COUNTS]
+        read, written = (int(count) if count.isdecimal() else 0 for count in counts)
+        return usage(read, written)
+
+    async def send(self, client: TgiClient, stream: TgiEventStream | None) -> None:
+        """Write the answer as it came."""
+        given = self._reply.headers
+        kind = given.get("content-type", "").encode()
+        headers = [(name.encode(), given[name].encode()) for name in PASSED_HEADERS if name in given]
+        await client.respond(200, self._body, kind, headers)
+
+    def close(self) -> None:
+        """End the connection's use."""
+        self._reply.close()
+
+
+class ForwardedStream:
+    """A TGI's stream on its way to the client."""
+
+    def __init__(self, client: TgiEngineClient, reply: Reply, hidden: bool) -> None:
+        self._client = client
+        self._reply = reply
+        self._events = EventReader()
+        self._filter = DetailsFilter(hidden)
+        self._first = b""
+        self._done = False
+
+    async def begin(self) -> None:
+        """Read the first events, so that a failure before them can be told by a status. Raises PointsmanError."""
+        self._first = await self._read()
+
+    async def _read(self) -> bytes:
+        """Return the next events, at the end none."""
+        while not self._filter.ended and (data := await self._client.event_chunk(self._reply)):
             try:
-                payloads = [passed.take(payload) for payload in reader.feed(data)]
+                payloads = [self._filter.take(payload) for payload in self._events.feed(data)]
             except EventTooLarge as error:
                 raise EngineFailed("The engine sent an event without end.") from error
             except BackendError as error:
                 raise from_backend(error) from error
             if payloads:
-                await stream.pass_on(events(payloads))
-        self._exchange.usage = passed.usage
-        if not passed.ended:
+                return events(payloads)
+        return b""
+
+    async def send(self, client: TgiClient, stream: TgiEventStream | None) -> None:
+        """Write the events as they come. Raises PointsmanError."""
+        stream = stream or client.tgi_stream()
+        timing = self._client.timing
+        timing.first_event_at = timing.received_at
+        data = self._first
+        while data:
+            await stream.pass_on(data)
+            data = await self._read()
+        if not self._filter.ended:
             raise EngineFailed(CUT)
-        if passed.failure is not None:  # of which the client has been told
-            self._exchange.failure = from_backend(passed.failure)
-        reply.release()
+        self._reply.release()
+        self._done = True
         await stream.finish(b"")
+        if self._filter.failure is not None:
+            client.note_failure(from_backend(self._filter.failure))  # of which the client has been told
+
+    def worked(self) -> Usage | None:
+        """Return the engine's own figures; until they have come, an event counts as a token."""
+        written = self._filter.written
+        if self._filter.usage is not None or not written:
+            return self._filter.usage
+        return Usage(prompt_tokens=-1, completion_tokens=written, total_tokens=written)
+
+    def close(self) -> None:
+        """Stop the engine's work, if it is not done."""
+        if not self._done:
+            self._reply.close()

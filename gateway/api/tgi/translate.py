@@ -7,102 +7,175 @@ import asyncio
 from random import Random
 
 from backends.base import BackendError
-from backends.inbound.tgi import translate as native
+from backends.inbound.tgi import translate as inbound
 from backends.inbound.tgi.answers import StreamReader, StreamWriter, Whole, unnamed
 from backends.inbound.tgi.passthrough import usage
 from backends.inbound.tgi.wire import TgiRequest
-from gateway.api.tgi.client import Client
+from backends.schema import Usage
+from gateway.api.tgi.client import TgiClient, TgiEventStream
 from gateway.api.tgi.upstream import TgiEngineClient
 from gateway.http.body import JSON
 from gateway.http.errors import InvalidRequest, from_backend
 from gateway.upstream.connection import Reply
 
 COMPUTE_TYPE = (b"x-compute-type", b"gpu+optimized")  # what TGI's router says whatever it runs on
-MAX_AT_ONCE = 16  # questions for the text of a token
+MAX_CONCURRENT = 16  # questions for the text of a token
 
 Names = dict[int, str]
 
 
-class Translation:
-    """One request translated for a vLLM. `names` are the texts of its model's tokens, as far as they are known."""
+class Vocabulary:
+    """The texts of a model's tokens, as far as they are known; vLLM is asked for each once."""
 
-    def __init__(self, asked: TgiRequest, names: Names, line: TgiEngineClient, client: Client) -> None:
-        self._asked = asked
-        self._names = names
-        self._line = line
+    def __init__(self, names: Names, client: TgiEngineClient) -> None:
+        self.names = names
         self._client = client
-        self._exchange = line.context
-        self._model = line.candidate.model
 
-    async def answer(self, random: Random) -> None:
-        """Ask the engine and answer the client. Raises PointsmanError."""
-        asked, line = self._asked, self._line
+    async def add(self, tokens: set[int]) -> None:
+        """Learn the texts of some tokens. Raises PointsmanError."""
+        client, model = self._client, self._client.attempt.candidate.model
+        wanted = sorted(tokens)
+        for start in range(0, len(wanted), MAX_CONCURRENT):
+            some = wanted[start : start + MAX_CONCURRENT]
+            questions = [client.ask_beside(inbound.name_request(token, model)) for token in some]
+            for token, body in zip(some, await asyncio.gather(*questions), strict=True):
+                self.names[token] = inbound.named(body)
+
+
+class Translation:
+    """Asks a vLLM for one request. `names` are the texts of its model's tokens, as far as they are known."""
+
+    def __init__(self, request: TgiRequest, names: Names, client: TgiEngineClient) -> None:
+        self._request = request
+        self._vocabulary = Vocabulary(names, client)
+        self._client = client
+        self._model = client.attempt.candidate.model
+
+    async def open(self, random: Random) -> "TranslatedAnswer | TranslatedStream":
+        """Ask the engine; return its answer, whole or begun. Raises PointsmanError."""
+        request, client = self._request, self._client
         context_length = await self._context_length()
-        seed = asked.parameters.seed
+        seed = request.parameters.seed
         if seed is None:
             seed = random.getrandbits(63)
-        request = native.encode(asked, self._model, context_length, seed)
-        line.attempt.adapted = request.adapted
-        reply = await line.post(request)
+        upstream = inbound.encode(request, self._model, context_length, seed)
+        client.attempt.adapted = upstream.adapted
+        reply = await client.post(upstream.path, upstream.body)
         try:
-            if reply.status != 200:
-                raise line.failure(reply, await reply.read())
-            if asked.stream:
-                await self._stream(reply, StreamReader(asked), StreamWriter(asked, seed))
-            else:
-                await self._whole(reply, seed)
+            return await self._begun(reply, seed)
         except BackendError as error:
-            raise from_backend(error) from error
-        finally:
             reply.close()
+            raise from_backend(error) from error
+        except BaseException:
+            reply.close()
+            raise
+
+    async def _begun(self, reply: Reply, seed: int) -> "TranslatedAnswer | TranslatedStream":
+        if reply.status != 200:
+            raise self._client.failure(reply, await self._client.read(reply))
+        if self._request.stream:
+            stream = TranslatedStream(self._request, seed, self._vocabulary, self._client, reply)
+            await stream.begin()
+            return stream
+        whole = Whole(self._request, seed, await self._client.read(reply))
+        reply.close()
+        await self._vocabulary.add(whole.unnamed(self._vocabulary.names))
+        return TranslatedAnswer(self._request, whole, self._vocabulary.names, self._client)
 
     async def _context_length(self) -> int:
-        """Return the context_length's length. Raises InvalidRequest if prompt and answer do not fit: vLLM would cut."""
-        context_length = self._line.candidate.max_model_len
-        if context_length is not None and not native.may_not_fit(self._asked, context_length):
-            return context_length
-        counted = native.counted(await self._line.read(native.count_request(self._asked, self._model)))
-        if words := native.too_long(self._asked, counted.max_model_len, counted.count):
+        """Return the context's length. Raises InvalidRequest if prompt and answer do not fit: vLLM would cut."""
+        length = self._client.attempt.candidate.max_model_len
+        if length is not None and not inbound.may_not_fit(self._request, length):
+            return length
+        counted = inbound.counted(await self._client.ask_beside(inbound.count_request(self._request, self._model)))
+        if words := inbound.too_long(self._request, counted.max_model_len, counted.count):
             raise InvalidRequest(words)
         return counted.max_model_len
 
-    async def _whole(self, reply: Reply, seed: int) -> None:
-        whole = Whole(self._asked, seed, await self._line.whole(reply))
-        await self._name(whole.unnamed(self._names))
-        written, count = whole.written(self._names)
-        self._exchange.usage = whole.usage
-        took = self._line.clock() - self._exchange.began
+
+class TranslatedAnswer:
+    """A vLLM's whole answer, and how TGI would have said it."""
+
+    def __init__(self, request: TgiRequest, whole: Whole, names: Names, client: TgiEngineClient) -> None:
+        self._request = request
+        self._whole = whole
+        self._client = client
+        self._body, self._generated = whole.written(names)
+
+    def worked(self) -> Usage:
+        """Return the engine's own figures."""
+        return self._whole.usage
+
+    async def send(self, client: TgiClient, stream: TgiEventStream | None) -> None:
+        """Write it, with the headers that TGI counts by."""
+        took = self._client.clock() - self._client.began
         headers = [
             COMPUTE_TYPE,
             (b"x-compute-time", b"%.9f" % took),
-            (b"x-compute-characters", b"%d" % len(self._asked.inputs)),
+            (b"x-compute-characters", b"%d" % len(self._request.inputs)),
             (b"x-total-time", b"%d" % (took * 1000)),
-            (b"x-prompt-tokens", b"%d" % whole.usage.prompt_tokens),
-            (b"x-generated-tokens", b"%d" % count),
+            (b"x-prompt-tokens", b"%d" % self._whole.usage.prompt_tokens),
+            (b"x-generated-tokens", b"%d" % self._generated),
         ]
-        await self._client.respond(200, written, JSON, headers)
+        await client.respond(200, self._body, JSON, headers)
 
-    async def _stream(self, reply: Reply, reader: StreamReader, writer: StreamWriter) -> None:
-        stream, names = self._client.stream(), self._names
+    def close(self) -> None:
+        """Do nothing: there is no work to stop."""
+
+
+class TranslatedStream:
+    """A vLLM's stream, event by event as TGI would have sent it."""
+
+    def __init__(
+        self, request: TgiRequest, seed: int, vocabulary: Vocabulary, client: TgiEngineClient, reply: Reply
+    ) -> None:
+        self._reader = StreamReader(request)
+        self._writer = StreamWriter(request, seed)
+        self._vocabulary = vocabulary
+        self._client = client
+        self._reply = reply
+        self._first = b""
+        self._done = False
+
+    async def begin(self) -> None:
+        """Read the first events, so that a failure before them can be told by a status. Raises PointsmanError."""
+        self._first = await self._read()
+        if not self._first and self._reader.failure is not None:
+            raise self._reader.failure
+
+    async def _read(self) -> bytes:
+        """Return the next events, at the end none. Raises PointsmanError, BackendError."""
+        reader = self._reader
         while not reader.finished and reader.failure is None:
-            data = await self._line.chunk(reply)
+            data = await self._client.event_chunk(self._reply)
             pieces = reader.feed(data)
             if not data:
                 reader.end()
-            await self._name(unnamed(pieces, names))
-            if written := writer.write(pieces, names, reader.prompt_tokens):
-                await stream.pass_on(written)
-        self._exchange.usage = usage(reader.prompt_tokens, writer.written)
-        if reader.failure is not None:
-            raise reader.failure
-        reply.release()
+            await self._vocabulary.add(unnamed(pieces, self._vocabulary.names))
+            if written := self._writer.write(pieces, self._vocabulary.names, reader.prompt_tokens):
+                return written
+        return b""
+
+    async def send(self, client: TgiClient, stream: TgiEventStream | None) -> None:
+        """Write the events as they come. Raises PointsmanError."""
+        stream = stream or client.tgi_stream()
+        timing = self._client.timing
+        timing.first_event_at = timing.received_at
+        data = self._first
+        while data:
+            await stream.pass_on(data)
+            data = await self._read()
+        if self._reader.failure is not None:
+            raise from_backend(self._reader.failure) from self._reader.failure
+        self._reply.release()
+        self._done = True
         await stream.finish(b"")
 
-    async def _name(self, tokens: set[int]) -> None:
-        """Add the texts of some tokens to the names: vLLM is asked for each once."""
-        wanted = sorted(tokens)
-        for start in range(0, len(wanted), MAX_AT_ONCE):
-            some = wanted[start : start + MAX_AT_ONCE]
-            asked = [self._line.read(native.name_request(token, self._model)) for token in some]
-            for token, body in zip(some, await asyncio.gather(*asked), strict=True):
-                self._names[token] = native.named(body)
+    def worked(self) -> Usage:
+        """Return the tokens read, once the engine has said how many, and those that were written."""
+        return usage(self._reader.prompt_tokens, self._writer.written)
+
+    def close(self) -> None:
+        """Stop the engine's work, if it is not done."""
+        if not self._done:
+            self._reply.close()

@@ -142,8 +142,8 @@ def cancelled_greedy(asked: RequestFacts) -> bool:
 # --- what asks for nothing -------------------------------------------------------------------------------------
 
 # What TGI ignores today and vLLM will obey is what TGI's dialect says it has no way for. Not where the value asks
-# for nothing (contract 2.1 "vLLM extras"), nor where TGI's completions do know it (2.2), or its chats
-# always do it (2.1 "last message").
+# for nothing (CONTRACT.md 2.1 "vLLM extras"), nor where TGI's completions do know it (CONTRACT.md 2.2), or its chats
+# always do it (CONTRACT.md 2.1 "last message").
 NOTHING: dict[str, tuple[Any, ...]] = {
     "top_k": (0, -1),
     "min_p": (0,),

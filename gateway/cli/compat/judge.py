@@ -15,7 +15,7 @@ from msgspec import Struct
 from backends import BACKENDS, parameters
 from backends.base import Backend, BackendError, Call
 from backends.inbound.tgi import serde as native_serde
-from backends.inbound.tgi import translate as native
+from backends.inbound.tgi import translate as inbound
 from gateway.cli.compat import facts
 from gateway.cli.compat.facts import RequestFacts, Verdict
 from gateway.cli.compat.records import CHAT, NATIVE, TEXT, Recorded, UnreadableRecord, read, value
@@ -199,19 +199,19 @@ def _route(today: str) -> str:
 def _native(recorded: Recorded, today: str, then: str) -> Iterator[Reason]:
     if today != "tgi":
         raise UnreadableRecord("a request of TGI's own API, which vLLM does not take today")
-    path = recorded.path if recorded.path in (native.STREAM, native.WHOLE) else native.WHOLE
+    path = recorded.path if recorded.path in (inbound.STREAM, inbound.WHOLE) else inbound.WHOLE
     try:
-        asked = native.read(path, recorded.body)
+        asked = inbound.read(path, recorded.body)
     except native_serde.Rejected as error:
         raise UnreadableRecord(f"TGI itself refuses it: {str(error)[:120]}") from error
-    if words := native.refusal(asked):
+    if words := inbound.refusal(asked):
         blamed = re.search(r"`(\w+)`", words)
         yield _refused(blamed[1] if blamed else "parameters", words + ".", "2.3", _route(today))
         return
     settings = value(recorded.body).get("parameters")
     body = settings if isinstance(settings, dict) else {}
     yield from _by_facts(RequestFacts(NATIVE, body, asked.greedy), today, then)
-    for name in native.encode(asked, "model", CONTEXT, 0).adapted:
+    for name in inbound.encode(asked, "model", CONTEXT, 0).adapted:
         yield Reason(Verdict.HANDLED, name, "Said in vLLM's words, answered in TGI's.", "", "x-pointsman-adapted")
 
 

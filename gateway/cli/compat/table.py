@@ -1,6 +1,6 @@
 """What an adapter cannot tell: how an engine takes a request today, that is asked directly, and not by the gateway.
 
-One row a fact, with the section of the wire contract that shows it. What the other engine cannot do, and what the
+One row a fact, with the section of `backends/CONTRACT.md` that shows it. What the other engine cannot do, and what the
 gateway maps, is not here: the dialects say that themselves (`backends`).
 """
 

@@ -49,13 +49,13 @@ def with_its_old_times(path: Path) -> None:
 def test_each_change_is_taken_once(tmp_path: Path, taken: Taken, change: Callable[[Path], None]) -> None:
     path = tmp_path / "file"
     path.write_text("first")
-    watched = FileWatcher(path, taken.take)
+    watcher = FileWatcher(path, taken.take)
     for _ in range(2):
-        watched.look()
+        watcher.look()
     assert taken == ["first"]
     change(path)
     for _ in range(2):
-        watched.look()
+        watcher.look()
     assert taken == ["first", path.read_text()]
 
 
@@ -65,11 +65,11 @@ def test_a_link_that_is_turned_as_a_config_maps_is_a_change(tmp_path: Path, take
         (tmp_path / name / "file").write_text(name)
     (tmp_path / "..data").symlink_to("first")
     (tmp_path / "file").symlink_to("..data/file")
-    watched = FileWatcher(tmp_path / "file", taken.take)
-    watched.look()
+    watcher = FileWatcher(tmp_path / "file", taken.take)
+    watcher.look()
     (tmp_path / "..new").symlink_to("second")
     (tmp_path / "..new").replace(tmp_path / "..data")
-    watched.look()
+    watcher.look()
     assert taken == ["first", "second"]
 
 
@@ -78,15 +78,15 @@ def test_a_file_that_goes_is_said_once_and_taken_when_it_returns(
 ) -> None:
     path = tmp_path / "file"
     path.write_text("first")
-    watched = FileWatcher(path, taken.take)
-    watched.look()
+    watcher = FileWatcher(path, taken.take)
+    watcher.look()
     path.unlink()
     for _ in range(3):
-        watched.look()
+        watcher.look()
     assert taken == ["first"]
     assert caplog.text.count("No such file") == 1
     path.write_text("first")
-    watched.look()
+    watcher.look()
     assert taken == ["first", "first"]
 
 
@@ -96,12 +96,12 @@ def test_what_cannot_be_read_is_said_once_and_changes_nothing(
 ) -> None:
     path = tmp_path / "file"
     path.write_text("first")
-    watched = FileWatcher(path, taken.take)
-    watched.look()
+    watcher = FileWatcher(path, taken.take)
+    watcher.look()
     path.unlink()
     path.mkdir() if content is None else path.write_bytes(content)
     for _ in range(3):
-        watched.look()
+        watcher.look()
     assert taken == ["first"]
     assert caplog.text.count("stays in force") == 1
     assert str(path) in caplog.text
@@ -112,34 +112,34 @@ def test_faults_are_said_a_line_each_and_once_for_each_change(
 ) -> None:
     path = tmp_path / "file"
     path.write_text("first")
-    watched = FileWatcher(path, taken.take)
-    watched.look()
+    watcher = FileWatcher(path, taken.take)
+    watcher.look()
     with caplog.at_level(logging.ERROR, "pointsman"):
         for text in ("fault one\nfault two", "fault three"):
             path.write_text(text)
             for _ in range(2):
-                watched.look()
+                watcher.look()
     assert [record.message for record in caplog.records] == [
         f"{path}: fault one",
         f"{path}: fault two",
-        f"{path}: what was in force before stays in force",
+        f"{path}: not loaded; what was read before stays in force",
         f"{path}: fault three",
-        f"{path}: what was in force before stays in force",
+        f"{path}: not loaded; what was read before stays in force",
     ]
     path.write_text("second")
-    watched.look()
+    watcher.look()
     assert taken == ["first", "second"]
 
 
 async def test_it_is_read_at_the_start_and_then_looked_at_for_ever_faults_or_not(tmp_path: Path, taken: Taken) -> None:
     path = tmp_path / "file"
     path.write_text("fault")
-    cancel_on_disconnect = asyncio.ensure_future(FileWatcher(path, taken.take).run())
+    watching = asyncio.ensure_future(FileWatcher(path, taken.take).run())
     try:
         await asyncio.sleep(0)
         path.write_text("second")
         await eventually(lambda: taken == ["second"], 3)
     finally:
-        cancel_on_disconnect.cancel()
+        watching.cancel()
         with contextlib.suppress(asyncio.CancelledError):
-            await cancel_on_disconnect
+            await watching
