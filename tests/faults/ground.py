@@ -13,7 +13,7 @@ from typing import Any
 from gateway import config
 from gateway.access.limits import Limiter
 from gateway.access.limits.memory import InMemoryLimiter
-from gateway.access.limits.redis import Redis
+from gateway.access.limits.redis import RedisLimiter
 from gateway.http.context import RequestContext
 from gateway.observe.logs import RequestLog
 from tests.faults.figures import figures
@@ -114,8 +114,8 @@ class Ground:
 def _places(limiter: Limiter) -> int:
     if isinstance(limiter, InMemoryLimiter):
         return sum(counts.in_flight for counts in limiter._counts.values())
-    assert isinstance(limiter, Redis)
-    return sum(map(len, limiter._leases.values()))
+    assert isinstance(limiter, RedisLimiter)
+    return sum(map(len, limiter.permits.values()))
 
 
 def _of_the_test(task: asyncio.Task[Any]) -> bool:

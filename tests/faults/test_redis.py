@@ -12,7 +12,7 @@ from typing import Any, Literal
 
 import pytest
 
-from gateway.access.limits import redis as in_redis
+from gateway.access.limits.redis import RedisLimiter
 from gateway.config.tables import LimitsConfig
 from tests.faults.ground import Ground, assert_clean, ground
 from tests.gateway.test_keys import GOOD, changed, ring
@@ -70,14 +70,15 @@ async def under_load(here: Ground, play: Callable[[Load], Awaitable[None]]) -> L
 @pytest.mark.parametrize(("when_down", "meanwhile"), [("open", 200), ("closed", 503)])
 @pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGSTOP], ids=["killed", "hung"])
 async def test_redis_goes_and_comes_back_under_load(
-    when_down: Literal["open", "closed"], meanwhile: int, how: signal.Signals, monkeypatch: pytest.MonkeyPatch
+    when_down: Literal["open", "closed"], meanwhile: int, how: signal.Signals
 ) -> None:
-    monkeypatch.setattr(in_redis, "DEADLINE", DEADLINE)
     with redis_servers.single() as server:
         limits = LimitsConfig(store="redis", url=server.url, when_down=when_down)
         async with engine(answers()) as behind, ground(configured(behind.url, limits=limits)) as here:
             here.front.services.keyring = ring(changed(**BOUNDED))
             limiter = here.front.services.limiter
+            assert isinstance(limiter, RedisLimiter)
+            limiter.client.deadline = DEADLINE
 
             async def play(load: Load) -> None:
                 assert await load.act(lambda: limiter.up) == {200}
