@@ -24,6 +24,7 @@ def check(config: Config, environ: Mapping[str, str], faults: list[str]) -> Conf
             "or say --allow-anonymous (auth.allow_anonymous = true) if anybody may ask"
         )
     _check_cache(config.cache, faults)
+    _redis_url(config.limits.url, "limits.url", faults)
     _check_telemetry(config.telemetry, faults)
     taken: dict[str, str] = {}
     models = [_check_model(model, f"models[{i}]", taken, environ, faults) for i, model in enumerate(config.models)]
