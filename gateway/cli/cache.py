@@ -10,8 +10,9 @@ from pathlib import Path
 from typing import TypeVar
 
 from gateway import config
-from gateway.cache.redis import FAILED, Redis
-from gateway.redis.url import shown, where
+from gateway.cache.redis import RedisTier, shared_cache
+from gateway.redis.connect import REDIS_ERRORS
+from gateway.redis.url import parse_redis_url, redacted
 
 WRONG = 2
 AWAY = 3
@@ -69,19 +70,21 @@ def locate(settings: str | None, url: str | None) -> str:
 
 def _checked(url: str, place: str) -> str:
     try:
-        where(url)
+        parse_redis_url(url)
     except ValueError as error:
         raise Failed(WRONG, f"{place}: {error}") from error
     return url
 
 
-def _asked(url: str, question: Callable[[Redis], Awaitable[T]]) -> T:
+def _asked(url: str, question: Callable[[RedisTier], Awaitable[T]]) -> T:
     async def ask() -> T:
-        redis = Redis(url)
+        redis = shared_cache(url)
         try:
             return await question(redis)
-        except FAILED as error:
-            raise Failed(AWAY, f"Redis at {shown(url)} cannot be asked: {error or 'no answer in time'}") from error
+        except REDIS_ERRORS as error:
+            raise Failed(
+                AWAY, f"Redis at {redacted(url)} cannot be asked: {str(error) or 'no answer in time'}"
+            ) from error
         finally:
             await redis.close()
 
