@@ -1,19 +1,19 @@
 """An answer as it is kept: JSON without its head, so that a hit is the new request's head and a copy of bytes.
 
 The whole answer is one JSON object; the chunks of a stream are one a line. An answer is kept in the form it came in,
-a stream in both; where the other form would lose something (`forms`), a request for it is a miss.
+a stream in both; where the other form would lose something (`backends.convert`), a request for it is a miss.
 """
 
 from collections.abc import Sequence
 from typing import Any
 
 import msgspec
-from msgspec import Struct
+from msgspec import UNSET, Struct
 
 from backends.base import Call, Completion, Event
+from backends.convert import answer_to_chunks, chunks_to_answer
 from backends.extras import ExtrasReader, merge_extra
 from backends.schema import Answer, ChatAnswer, ChatChunk, ChatRequest, TextAnswer, Usage
-from gateway.cache.forms import chunks_of, finished, whole_of
 
 HEAD = ("id", "object", "created", "model")
 DONE = b"data: [DONE]\n\n"
@@ -56,19 +56,17 @@ class CachedAnswer(Struct, frozen=True):
 
 def of_stream(call: Call, events: Sequence[Event], usage: Usage | None, label: Label) -> CachedAnswer | None:
     """Return the entry of a stream's chunks; None if some choice did not finish."""
-    if not finished(call, events):
+    if not _finished(call, events):
         return None
     marked = usage and cached(usage)
-    whole = whole_of(call, events)
-    if whole is not None:
-        whole.usage = marked
+    whole = chunks_to_answer(call, events, marked)
     lines = _encoder.encode_lines([_headless(event) for event in events])[:-1]
     return CachedAnswer(label, b"" if whole is None else _encode(_headless(whole)), lines, marked)
 
 
 def of_whole(call: Call, answer: Event, usage: Usage | None, label: Label) -> CachedAnswer | None:
     """Return the entry of a whole answer; None if some choice did not finish."""
-    if not finished(call, [answer]):
+    if not _finished(call, [answer]):
         return None
     marked = usage and cached(usage)
     kept = _headless(answer)
@@ -77,6 +75,20 @@ def of_whole(call: Call, answer: Event, usage: Usage | None, label: Label) -> Ca
     elif marked is not None:
         kept["usage"] = marked
     return CachedAnswer(label, _encode(kept), b"", marked)
+
+
+def _finished(call: Call, answers: Sequence[Event]) -> bool:
+    """Whether every choice that was asked for has come to an end, and said so with a finish reason."""
+    view = call.view
+    wanted = (view.n or 1) * (1 if isinstance(view, ChatRequest) else len(view.prompts))
+    ended = set()
+    for answer in answers:
+        choices = answer["choices"] if isinstance(answer, dict) else answer.choices
+        for choice in choices:
+            reason = choice.get("finish_reason") if isinstance(choice, dict) else choice.finish_reason
+            if reason is not None and reason is not UNSET:
+                ended.add(choice["index"] if isinstance(choice, dict) else choice.index)
+    return ended == set(range(wanted))
 
 
 def cached(usage: Usage) -> Usage:
@@ -140,7 +152,7 @@ def _lines(entry: CachedAnswer, call: Call) -> bytes:
     if entry.lines:
         return entry.lines
     found = as_completion(entry, call)
-    chunks = None if found is None or found.extra else chunks_of(found.answer)
+    chunks = None if found is None or found.extra else answer_to_chunks(found.answer)
     return _encoder.encode_lines([_headless(chunk) for chunk in chunks])[:-1] if chunks else b""
 
 
