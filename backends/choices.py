@@ -1,4 +1,4 @@
-"""Several upstream answers as one: the choices of `n`, and of several prompts, that were asked for one by one. Pure."""
+"""Several upstream answers as one: the choices of `n`, and of several prompts, that were asked for one by one."""
 
 from collections.abc import Sequence
 
@@ -9,7 +9,7 @@ from backends.schema import Usage
 
 
 def merged(completions: Sequence[Completion], requests: Sequence[UpstreamRequest]) -> Completion:
-    """Return one answer with the choices of all, in the order of their indexes; the first gives the rest of it."""
+    """Return one answer with all choices, in the order of their indexes."""
     first = completions[0]
     if len(completions) == 1:
         return first
@@ -19,7 +19,7 @@ def merged(completions: Sequence[Completion], requests: Sequence[UpstreamRequest
 
 
 def merged_usage(usages: Sequence[Usage | None], requests: Sequence[UpstreamRequest]) -> Usage | None:
-    """Return the sum in tokens: a prompt counts once, a completion for every choice. None if one is not known."""
+    """Return the sum: what was written counts for every choice, what was read once for each prompt."""
     read: dict[int, int] = {}
     written = 0
     for usage, request in zip(usages, requests, strict=True):

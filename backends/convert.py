@@ -1,18 +1,12 @@
-"""Converts an answer between its two forms: one whole answer, and the chunks of a stream (OpenAI's reference). Pure.
+"""The one conversion between a stream's chunks and a whole answer, both ways. Pure.
 
-How does a whole tool-call answer become a stream's chunks? `answer_to_chunks` writes, for each choice, one chunk for
-each of these that the message has, in the order that vLLM's streams have:
+`chunks_of` makes a stream's chunks of a whole answer: there a tool call that TGI answered whole becomes OpenAI's chunks
+(a role, the content, each call with its index, the finish reason). `whole_of` makes a whole answer of a stream's
+chunks. The cache uses both, to serve what it has in the form that is asked for; `as_chunks` and `assembled` are the
+same with a call's own head, for engines that are asked in the other form than the client.
 
-1. the role: `{"role": "assistant", "content": ""}`
-2. the reasoning, and the refusal: `{"reasoning": "..."}`
-3. the text, in one piece: `{"content": "..."}`
-4. each tool call, in one piece, with its place as `index`:
-   `{"tool_calls": [{"index": 0, "id": "...", "type": "function", "function": {"name": "f", "arguments": "{}"}}]}`
-5. the end: an empty delta `{}`, with the finish reason.
-
-`chunks_to_answer` is the way back, and takes calls in any number of pieces. Neither loses anything: where the other
-form has no place for something, the result is None. `completion_to_chunks` and `chunks_to_completion` are the same
-for answers that the gateway's own dialects have built (TGI's), which always have both forms.
+Nothing is lost on the way, or there is no way: of an answer with fields that no type names, or that only one of the
+two forms has a place for, the other form is None.
 """
 
 from collections.abc import Iterator, Sequence
@@ -21,6 +15,7 @@ from operator import attrgetter
 from typing import Any
 
 import msgspec
+from msgspec import UNSET
 
 from backends.base import Call, Completion, Event
 from backends.extras import given
@@ -44,73 +39,10 @@ NOTHING = (None,) * len(ONE_FORM)
 _one_form = attrgetter(*ONE_FORM)
 
 
-def answer_to_chunks(answer: Answer[Any]) -> list[Answer[Any]] | None:
-    """Return a whole answer as a stream's chunks, without usage; None if they would lose something.
-
-    A choice that is a chunk's already (the end of TGI's answer in pieces) stays as it is.
-    """
-    if _one_form(answer) != NOTHING:
-        return None
-    pieces: list[Any] = []
-    for choice in answer.choices:
-        if not isinstance(choice, ChatChoice):
-            pieces.append(choice)
-        elif choice.message.annotations is not None or choice.message.audio is not None:
-            return None
-        else:
-            pieces += _pieces(choice)
-    chunks = [_chunk(answer, piece) for piece in pieces]
-    if chunks:
-        chunks[0].prompt_token_ids = answer.prompt_token_ids
-    return chunks
-
-
-def _chunk(answer: Answer[Any], piece: Any) -> Answer[Any]:
-    return Answer(
-        id=answer.id,
-        object="text_completion" if isinstance(piece, TextChoice) else "chat.completion.chunk",
-        created=answer.created,
-        model=answer.model,
-        choices=[piece],
-        service_tier=answer.service_tier,
-    )
-
-
-def _pieces(choice: ChatChoice) -> Iterator[ChunkChoice]:
-    """Yield a role, what was thought, the text, each call, and the end: the order that vLLM's streams have.
-
-    What the tokens have beside their text comes with the text, or with the end if there is none.
-    """
-    message = choice.message
-    deltas = [Delta(role=message.role, content="")]
-    for name in ("reasoning", "reasoning_content", "refusal"):
-        if text := getattr(message, name):
-            deltas.append(Delta(**{name: text}))
-    carrier = len(deltas)
-    if given(message.content) and message.content:
-        deltas.append(Delta(content=str(message.content)))
-    for place, tool in enumerate(message.tool_calls or ()):
-        deltas.append(Delta(tool_calls=[msgspec.structs.replace(tool, index=place)]))
-    if message.function_call is not None:
-        deltas.append(Delta(function_call=msgspec.convert(message.function_call, CalledFunction)))
-    deltas.append(Delta())
-    carrier = carrier if deltas[carrier].content else len(deltas) - 1
-    for place, delta in enumerate(deltas):
-        piece = ChunkChoice(index=choice.index, delta=delta, logprobs=None, finish_reason=None)
-        if place == carrier:
-            piece.logprobs, piece.token_ids = choice.logprobs, choice.token_ids
-        if delta is deltas[-1]:
-            piece.finish_reason = choice.finish_reason
-        yield piece
-
-
-def chunks_to_answer(call: Call, events: Sequence[Event], usage: Usage | None) -> Answer[Any] | None:
-    """Return the whole answer to a call that a stream's chunks come to; None if it would lose something."""
+def whole_of(call: Call, events: Sequence[Event]) -> Answer[Any] | None:
+    """Return the whole answer that a stream's chunks come to, without usage; None if it would lose something."""
     chat = isinstance(call.view, ChatRequest)
-    kind = "chat.completion" if chat else "text_completion"
-    whole: Answer[Any] = Answer(
-        id=call.id, object=kind, created=call.created, model=call.model, choices=[], usage=usage
-    )
+    whole: Answer[Any] = Answer(object="chat.completion" if chat else "text_completion", choices=[])
     pieces: dict[int, list[Any]] = {}
     for event in events:
         if isinstance(event, dict) or _one_form(event) != NOTHING:
@@ -188,27 +120,90 @@ def _joined(values: list[Any]) -> Any:
     return list(chain.from_iterable(lists)) if lists else values[0]
 
 
-def completion_to_chunks(completion: Completion) -> list[Answer[Any]]:
-    """Return the chunks of an answer that an engine gave whole though a stream was asked for (TGI's tools)."""
-    answer = completion.answer
-    choices = [_without_call_logprobs(choice) for choice in answer.choices]
-    chunks = answer_to_chunks(msgspec.structs.replace(answer, choices=choices))
-    assert chunks is not None, "a dialect builds only answers that have both forms"
+def chunks_of(answer: Answer[Any]) -> list[Answer[Any]] | None:
+    """Return a whole answer as a stream's chunks, without usage; None if they would lose something."""
+    if any(getattr(answer, name) is not None for name in ONE_FORM):
+        return None
+    kind = "chat.completion.chunk"
+    pieces: list[Any] = []
+    for choice in answer.choices:
+        if isinstance(choice, TextChoice):
+            kind = "text_completion"
+            pieces.append(choice)
+        elif isinstance(choice, ChunkChoice):  # the last piece of a stream that a dialect completes itself
+            pieces.append(choice)
+        elif choice.message.annotations is not None or choice.message.audio is not None:
+            return None
+        else:
+            pieces += _pieces(choice)
+    chunks: list[Answer[Any]] = [
+        Answer(object=kind, choices=[piece], service_tier=answer.service_tier) for piece in pieces
+    ]
+    for first in chunks[:1]:
+        first.prompt_token_ids = answer.prompt_token_ids
     return chunks
 
 
-def _without_call_logprobs(choice: Any) -> Any:
-    """Leave out the log probabilities of a choice without text.
+def _pieces(choice: ChatChoice) -> Iterator[ChunkChoice]:
+    """Yield a role, what was thought, the text, each call, and the end: the order that vLLM's streams have.
 
-    TGI has them for a call's tokens too. Clients see them beside a whole answer, but never in the stream of a call.
+    What the tokens have beside their text comes with the text, or with the end if there is none.
     """
-    if isinstance(choice, ChatChoice) and not choice.message.content:
-        return msgspec.structs.replace(choice, logprobs=None)
-    return choice
+    message = choice.message
+    deltas = [Delta(role=message.role, content="")]
+    for name in ("reasoning", "reasoning_content", "refusal"):
+        if text := getattr(message, name):
+            deltas.append(Delta(**{name: text}))
+    carrier = len(deltas)
+    if given(message.content) and message.content:
+        deltas.append(Delta(content=str(message.content)))
+    for place, tool in enumerate(message.tool_calls or ()):
+        deltas.append(Delta(tool_calls=[msgspec.structs.replace(tool, index=place)]))
+    if message.function_call is not None:
+        deltas.append(Delta(function_call=msgspec.convert(message.function_call, CalledFunction)))
+    deltas.append(Delta())
+    carrier = carrier if deltas[carrier].content else len(deltas) - 1
+    for place, delta in enumerate(deltas):
+        piece = ChunkChoice(index=choice.index, delta=delta, logprobs=None, finish_reason=None)
+        if place == carrier:
+            piece.logprobs, piece.token_ids = choice.logprobs, choice.token_ids
+        if delta is deltas[-1]:
+            piece.finish_reason = choice.finish_reason
+        yield piece
 
 
-def chunks_to_completion(call: Call, events: Sequence[Event], usage: Usage | None) -> Completion:
-    """Return the answer that an engine streamed though it was asked for whole (TGI's stop strings)."""
-    answer = chunks_to_answer(call, events, usage)
-    assert answer is not None, "a dialect builds only chunks that have both forms"
+def finished(call: Call, answers: Sequence[Event]) -> bool:
+    """Whether every choice that was asked for has come to an end, and said so with a finish reason."""
+    view = call.view
+    wanted = (view.n or 1) * (1 if isinstance(view, ChatRequest) else len(view.prompts))
+    ended = set()
+    for answer in answers:
+        choices = answer["choices"] if isinstance(answer, dict) else answer.choices
+        for choice in choices:
+            reason = choice.get("finish_reason") if isinstance(choice, dict) else choice.finish_reason
+            if reason is not None and reason is not UNSET:
+                ended.add(choice["index"] if isinstance(choice, dict) else choice.index)
+    return ended == set(range(wanted))
+
+
+def as_chunks(completion: Completion) -> list[Event]:
+    """Return a whole answer of an engine's as the chunks that a stream of it would have had, with its head.
+
+    Raises ValueError if they would lose something, which no answer that a dialect makes so far does.
+    """
+    answer = completion.answer
+    chunks = chunks_of(answer)
+    if chunks is None:
+        raise ValueError("a whole answer has a field that a stream has no place for")
+    for chunk in chunks:
+        chunk.id, chunk.created, chunk.model = answer.id, answer.created, answer.model
+    return list(chunks)
+
+
+def assembled(call: Call, events: Sequence[Event], usage: Usage | None) -> Completion:
+    """Return the chunks of a whole stream of an engine's as the whole answer to a call. Raises ValueError likewise."""
+    answer = whole_of(call, events)
+    if answer is None:
+        raise ValueError("a stream has a field that a whole answer has no place for")
+    answer.id, answer.created, answer.model, answer.usage = call.id, call.created, call.model, usage
     return Completion(answer)

@@ -170,7 +170,7 @@ def subscribe(services: Services) -> None:
     def follow_engines(_: object) -> None:
         services.catalog.replace(services.config)
         services.prober.refresh()  # there may be other engines
-        services.admission.call_up()  # and more room at one of them
+        services.admission.admit_waiting()  # and more room at one of them
 
     on_change = services.reload.subscribe
     on_change(lambda config: config.timeouts, services.upstream.follow)

@@ -8,10 +8,10 @@ from collections.abc import Sequence
 from typing import Any
 
 import msgspec
-from msgspec import UNSET, Struct
+from msgspec import Struct
 
 from backends.base import Call, Completion, Event
-from backends.convert import answer_to_chunks, chunks_to_answer
+from backends.convert import chunks_of, finished, whole_of
 from backends.extras import ExtrasReader, merge_extra
 from backends.schema import Answer, ChatAnswer, ChatChunk, ChatRequest, TextAnswer, Usage
 
@@ -56,17 +56,19 @@ class CachedAnswer(Struct, frozen=True):
 
 def of_stream(call: Call, events: Sequence[Event], usage: Usage | None, label: Label) -> CachedAnswer | None:
     """Return the entry of a stream's chunks; None if some choice did not finish."""
-    if not _finished(call, events):
+    if not finished(call, events):
         return None
     marked = usage and cached(usage)
-    whole = chunks_to_answer(call, events, marked)
+    whole = whole_of(call, events)
+    if whole is not None:
+        whole.usage = marked
     lines = _encoder.encode_lines([_headless(event) for event in events])[:-1]
     return CachedAnswer(label, b"" if whole is None else _encode(_headless(whole)), lines, marked)
 
 
 def of_whole(call: Call, answer: Event, usage: Usage | None, label: Label) -> CachedAnswer | None:
     """Return the entry of a whole answer; None if some choice did not finish."""
-    if not _finished(call, [answer]):
+    if not finished(call, [answer]):
         return None
     marked = usage and cached(usage)
     kept = _headless(answer)
@@ -75,20 +77,6 @@ def of_whole(call: Call, answer: Event, usage: Usage | None, label: Label) -> Ca
     elif marked is not None:
         kept["usage"] = marked
     return CachedAnswer(label, _encode(kept), b"", marked)
-
-
-def _finished(call: Call, answers: Sequence[Event]) -> bool:
-    """Whether every choice that was asked for has come to an end, and said so with a finish reason."""
-    view = call.view
-    wanted = (view.n or 1) * (1 if isinstance(view, ChatRequest) else len(view.prompts))
-    ended = set()
-    for answer in answers:
-        choices = answer["choices"] if isinstance(answer, dict) else answer.choices
-        for choice in choices:
-            reason = choice.get("finish_reason") if isinstance(choice, dict) else choice.finish_reason
-            if reason is not None and reason is not UNSET:
-                ended.add(choice["index"] if isinstance(choice, dict) else choice.index)
-    return ended == set(range(wanted))
 
 
 def cached(usage: Usage) -> Usage:
@@ -152,7 +140,7 @@ def _lines(entry: CachedAnswer, call: Call) -> bytes:
     if entry.lines:
         return entry.lines
     found = as_completion(entry, call)
-    chunks = None if found is None or found.extra else answer_to_chunks(found.answer)
+    chunks = None if found is None or found.extra else chunks_of(found.answer)
     return _encoder.encode_lines([_headless(chunk) for chunk in chunks])[:-1] if chunks else b""
 
 

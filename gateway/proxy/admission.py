@@ -1,9 +1,9 @@
 """How much is in flight, in all and at each deployment, and who waits for room.
 
-A request holds a place in all from its first try to its end, and a place at a deployment for each try: both are given
-back when the answer has ended, streams included. Who finds no room waits in one bounded queue, the better tier first,
-and is given the first place that frees up where it may go; nobody can overtake, as whoever waits could not go before.
-When the queue is full, or the wait too long, it is 503: the lower tier is shed first.
+A request holds a permit of the worker's from its first attempt to its end, and a permit of a deployment for each
+attempt: both are released when the answer has ended, streams included. Without room a request waits in one bounded
+queue, the better tier first, and gets the first permit that is released where it may go. Nobody overtakes: whoever
+waits could not go before. When the queue is full, or the wait too long, it is 503: the lower tier is shed first.
 """
 
 import asyncio
@@ -21,17 +21,17 @@ RANK: dict[Tier, int] = {"priority": 0, "flex": 1}
 
 @dataclass(slots=True, order=True)
 class Waiter:
-    """A request that waits: for a place in all if it is new, and for one at any of its deployments."""
+    """A request that waits: for a permit of the worker's if it is new, and for one of any of its deployments."""
 
     rank: int
     number: int
     new: bool = field(compare=False)
     candidates: Sequence[Candidate] = field(compare=False)
-    place: "asyncio.Future[Candidate]" = field(compare=False)
+    permit: "asyncio.Future[Candidate]" = field(compare=False)
 
 
 class Admission:
-    """The places of one worker."""
+    """The permits of one worker."""
 
     def __init__(self, bounds: AdmissionConfig) -> None:
         self.bounds = bounds
@@ -43,48 +43,48 @@ class Admission:
     def follow(self, bounds: AdmissionConfig) -> None:
         """Take over changed bounds: who waits is given the room that there is now."""
         self.bounds = bounds
-        self.call_up()
+        self.admit_waiting()
 
     @property
     def waiting(self) -> int:
         """How many requests wait."""
         return len(self._waiting)
 
-    async def take(self, candidates: Sequence[Candidate], tier: Tier, new: bool) -> Candidate:
-        """Take a place at the first of the deployments that has one, and if `new` one in all. Raises Unavailable."""
-        found = self._room(candidates, new)
-        return self._seat(found, new) if found else await self._wait(candidates, RANK[tier], new)
+    async def acquire(self, candidates: Sequence[Candidate], tier: Tier, new: bool) -> Candidate:
+        """Acquire a permit of the first deployment with room, if `new` the worker's, too. Raises Unavailable."""
+        found = self._find_room(candidates, new)
+        return self._grant(found, new) if found else await self._wait(candidates, RANK[tier], new)
 
-    def take_now(self, candidates: Sequence[Candidate]) -> Candidate | None:
-        """Take a place at one of the deployments for a request that has one already, if there is room now."""
-        found = self._room(candidates, new=False)
-        return found and self._seat(found, new=False)
+    def try_acquire(self, candidates: Sequence[Candidate]) -> Candidate | None:
+        """Acquire a permit of one of the deployments, if there is room now, for a request that has the worker's."""
+        found = self._find_room(candidates, new=False)
+        return found and self._grant(found, new=False)
 
     def join(self, candidate: Candidate) -> None:
         """Take a permit at a deployment whether or not there is room: for what an attempt there waits for."""
-        self._seat(candidate, new=False)
+        self._grant(candidate, new=False)
 
-    def give_back(self, candidate: Candidate) -> None:
-        """Give back a place at a deployment."""
+    def release(self, candidate: Candidate) -> None:
+        """Release a permit of a deployment."""
         candidate.endpoint.in_flight -= 1
         if self._waiting:
-            self.call_up()
+            self.admit_waiting()
 
     def leave(self) -> None:
-        """Give back a place in all."""
+        """Release a permit of the worker's."""
         self.in_flight -= 1
         if self._waiting:
-            self.call_up()
+            self.admit_waiting()
 
-    def call_up(self) -> None:
-        """Give places to those who wait, as far as there are any."""
+    def admit_waiting(self) -> None:
+        """Grant permits to those who wait, as far as there is room."""
         for waiter in list(self._waiting):
-            found = None if waiter.place.done() else self._room(waiter.candidates, waiter.new)
+            found = None if waiter.permit.done() else self._find_room(waiter.candidates, waiter.new)
             if found:
                 self._waiting.remove(waiter)
-                waiter.place.set_result(self._seat(found, waiter.new))
+                waiter.permit.set_result(self._grant(found, waiter.new))
 
-    def _room(self, candidates: Sequence[Candidate], new: bool) -> Candidate | None:
+    def _find_room(self, candidates: Sequence[Candidate], new: bool) -> Candidate | None:
         if new and self.in_flight >= self.bounds.max_in_flight:
             return None
         for candidate in candidates:
@@ -93,7 +93,7 @@ class Admission:
                 return candidate
         return None
 
-    def _seat(self, candidate: Candidate, new: bool) -> Candidate:
+    def _grant(self, candidate: Candidate, new: bool) -> Candidate:
         self.in_flight += new
         candidate.endpoint.in_flight += 1
         return candidate
@@ -106,7 +106,7 @@ class Admission:
             self._turn_away(self._waiting.pop())
         try:
             async with asyncio.timeout(self.bounds.queue_timeout):
-                return await waiter.place
+                return await waiter.permit
         except BaseException as error:
             self._withdraw(waiter)
             if isinstance(error, TimeoutError):
@@ -116,17 +116,17 @@ class Admission:
 
     def _turn_away(self, waiter: Waiter) -> None:
         self.shed += 1
-        if not waiter.place.done():  # it may have been cancelled in the same moment
-            waiter.place.set_exception(_no_room("There is no room for the request, and too many wait already."))
+        if not waiter.permit.done():  # it may have been cancelled in the same moment
+            waiter.permit.set_exception(_no_room("There is no room for the request, and too many wait already."))
 
     def _withdraw(self, waiter: Waiter) -> None:
-        """Take out a request that waits no longer; a place that it was given in the same moment goes to the next."""
-        place = waiter.place
+        """Take out a request that waits no longer; a permit granted to it in the same moment goes to the next."""
+        permit = waiter.permit
         if waiter in self._waiting:
             self._waiting.remove(waiter)
-        elif not place.cancelled() and place.done() and place.exception() is None:
+        elif not permit.cancelled() and permit.done() and permit.exception() is None:
             self.in_flight -= waiter.new
-            self.give_back(place.result())
+            self.release(permit.result())
 
 
 def _no_room(why: str) -> Unavailable:

@@ -16,7 +16,7 @@ async def acquire(candidates: Sequence[Candidate], context: RequestContext, serv
 
     A request's first attempt takes a permit of the worker's, too. Raises Unavailable if there is no room in time.
     """
-    candidate = await services.admission.take(candidates, context.tier, not context.admitted)
+    candidate = await services.admission.acquire(candidates, context.tier, not context.admitted)
     context.admitted = True
     return begin(candidate, context, services)
 
@@ -27,7 +27,7 @@ def begin(candidate: Candidate, context: RequestContext, services: Services) -> 
     endpoint = candidate.endpoint
     if not context.attempts:
         context.timing.mark_stage("queue", now)
-    probes = endpoint.breaker.allows(now) and endpoint.begins(now)
+    probes = endpoint.breaker.allows(now) and endpoint.begin_attempt(now)
     attempt = Attempt(candidate, next(context.attempt_numbers), now, probes)
     context.attempts.append(attempt)
     context.answering = attempt
@@ -63,7 +63,7 @@ def finish(attempt: Attempt, failure: BaseException | None, services: Services) 
         breaker.record_ignored(attempt.half_open_probe)
     elif breaker.record_failure(attempt.half_open_probe, now):
         log.warning("%s: circuit open for %.1f s: %s", endpoint.name, breaker.open_until - now, failure)
-    services.admission.give_back(attempt.candidate)
+    services.admission.release(attempt.candidate)
 
 
 def release_all(context: RequestContext, services: Services) -> None:
@@ -78,4 +78,4 @@ def release_all(context: RequestContext, services: Services) -> None:
 def _record_success(attempt: Attempt, now: float) -> None:
     endpoint = attempt.candidate.endpoint
     if endpoint.breaker.record_success(attempt.half_open_probe, now):
-        endpoint.returned(now)
+        endpoint.mark_recovered(now)

@@ -13,7 +13,7 @@ from typing import Any, TypeVar
 from backends import functions
 from backends.base import BackendError, Call, Cause, Completion, Decoder, Event, FollowUp, UpstreamRequest
 from backends.choices import merged
-from backends.convert import chunks_to_completion, completion_to_chunks
+from backends.convert import as_chunks, assembled
 from backends.extras import with_extra
 from backends.schema import Usage
 from gateway.http.context import NEVER, Attempt, RequestContext
@@ -132,7 +132,7 @@ class CallClient(EngineClient):
                 events += batch
         finally:
             source.close()
-        return chunks_to_completion(self.call, events, source.usage)
+        return assembled(self.call, events, source.usage)
 
 
 def too_often() -> PointsmanError:
@@ -234,7 +234,7 @@ class EngineSource:
             self._request = answer.request
             return ()
         self.usage = answer.answer.usage
-        return completion_to_chunks(answer)
+        return as_chunks(answer)
 
     def close(self) -> None:
         """Stop the engine, if it is still at work."""

@@ -42,11 +42,11 @@ def _begin_other(candidates: Sequence[Candidate], context: RequestContext, servi
     """Begin a second attempt, if a deployment has room now and the budget allows it."""
     now = services.clock()
     ready = [candidate for candidate in attempts.untried(candidates, context) if candidate.endpoint.ready(now)]
-    candidate = services.admission.take_now(ready)
+    candidate = services.admission.try_acquire(ready)
     if candidate is None:
         return None
     if not services.budget.spend():
-        services.admission.give_back(candidate)
+        services.admission.release(candidate)
         return None
     attempt = attempts.begin(candidate, context, services)
     context.answering = None  # until one has won, nobody's name is told

@@ -141,8 +141,8 @@ def _check_stream(view: ChatRequest | CompletionRequest) -> None:
 
 
 def _check_messages(view: ChatRequest) -> None:
-    for place, message in enumerate(view.messages):
-        where = f"messages[{place}].content"
+    for index, message in enumerate(view.messages):
+        where = f"messages[{index}].content"
         if message.content is None and message.role != "assistant":
             raise InvalidRequest(f"Invalid '{where}': expected a string or a list of parts.", where)
         if isinstance(message.content, list):
@@ -158,9 +158,9 @@ def _check_chat(view: ChatRequest) -> None:
         _check_format(view.response_format)
     if view.modalities not in (None, ["text"]):
         raise InvalidRequest("Invalid 'modalities': only 'text' is supported.", "modalities")
-    for place, tool in enumerate(view.tools or ()):
+    for index, tool in enumerate(view.tools or ()):
         if tool.type != "function":
-            raise InvalidRequest(f"Invalid 'tools[{place}].type': expected 'function'.", f"tools[{place}].type")
+            raise InvalidRequest(f"Invalid 'tools[{index}].type': expected 'function'.", f"tools[{index}].type")
     choice = view.tool_choice
     if choice is None:
         return

@@ -13,8 +13,8 @@ def order(candidates: list[Candidate], head: bytes, now: float, random: Random) 
     """Return the candidates, the less busy of two first; the rest follow by how busy they are."""
 
     def busy(candidate: Candidate) -> float:
-        return (candidate.endpoint.load + 1) / max(candidate.endpoint.share(now), 1e-9)
+        return (candidate.endpoint.load + 1) / max(candidate.endpoint.effective_weight(now), 1e-9)
 
-    shared = [candidate for candidate in candidates if candidate.endpoint.share(now)] or candidates
+    shared = [candidate for candidate in candidates if candidate.endpoint.effective_weight(now)] or candidates
     first = min(random.sample(shared, min(2, len(shared))), key=busy)
     return [first, *sorted((candidate for candidate in candidates if candidate is not first), key=busy)]

@@ -17,7 +17,7 @@ BOUND = 1.25
 def order(candidates: list[Candidate], head: bytes, now: float, random: Random) -> list[Candidate]:
     """Return the candidates by what the head's hash says of them, those over their bound last."""
     ranked = sorted(candidates, key=lambda candidate: _score(candidate, head, now))
-    shares = [candidate.endpoint.share(now) for candidate in ranked]
+    shares = [candidate.endpoint.effective_weight(now) for candidate in ranked]
     whole = sum(shares) or 1.0
     in_flight = sum(candidate.endpoint.load for candidate in ranked) + 1
     room = [
@@ -31,7 +31,7 @@ def order(candidates: list[Candidate], head: bytes, now: float, random: Random) 
 
 
 def _score(candidate: Candidate, head: bytes, now: float) -> float:
-    """Return the place that a deployment has for this head: the lowest wins, each as often as its share says."""
-    share = candidate.endpoint.share(now)
+    """Return the score of a deployment for this beginning: the lowest wins, each as often as its weight says."""
+    share = candidate.endpoint.effective_weight(now)
     drawn = int.from_bytes(blake2b(candidate.endpoint.name.encode() + b"\0" + head, digest_size=8).digest())
     return -math.log((drawn + 1) / 2**64) / share if share else math.inf

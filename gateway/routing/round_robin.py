@@ -7,4 +7,4 @@ from gateway.upstream.models import Candidate
 
 def order(candidates: list[Candidate], head: bytes, now: float, random: Random) -> list[Candidate]:
     """Return the candidates by when they were asked last; those without a weight come last."""
-    return sorted(candidates, key=lambda candidate: (not candidate.endpoint.weight, candidate.endpoint.asked_at))
+    return sorted(candidates, key=lambda candidate: (not candidate.endpoint.weight, candidate.endpoint.last_attempt_at))

@@ -159,7 +159,7 @@ class Upstream:
             )
         except AIOHTTP_ERRORS as error:
             if isinstance(error, CONNECT_ERRORS):
-                endpoint.lost(f"no connection to {endpoint.url}: {_reason(error)}")
+                endpoint.mark_down(f"no connection to {endpoint.url}: {_reason(error)}")
             raise gateway_error(error, endpoint.name) from error
         return Reply(response, self._way.body(response), endpoint, self._drains)
 

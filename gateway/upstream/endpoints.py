@@ -31,11 +31,11 @@ class Endpoint:
         ]
         self.served: list[Served] = []
         self.up = False
-        self.trouble = "not checked yet"
+        self.reason_down = "not checked yet"
         self.breaker = Breaker(rules)
         self.in_flight = 0
         self.figures = Load()  # the engine's own, as it said last
-        self.asked_at = 0.0
+        self.last_attempt_at = 0.0
         self._warm_at = 0.0
         self._base = URL(deployment.url)
         self.server_name: str | None = None  # for TLS, where the URL has a number in the place of the name
@@ -73,7 +73,7 @@ class Endpoint:
 
     def lacks(self, now: float) -> str:
         """Return why it is not ready."""
-        return self.trouble if self.breaker.allows(now) else self.breaker.describe(now)
+        return self.reason_down if self.breaker.allows(now) else self.breaker.describe(now)
 
     def silence(self, limit: float) -> UpstreamIdleTimeout:
         """Return the error of having been silent for so many seconds."""
@@ -84,22 +84,22 @@ class Endpoint:
         """How many requests it has: those sent from here, and those that it says wait there."""
         return self.in_flight + (self.figures.waiting or 0.0)
 
-    def share(self, now: float) -> float:
+    def effective_weight(self, now: float) -> float:
         """Return its effective weight; one that has just recovered ramps up from a tenth."""
         left = self._warm_at - now
         return self.weight if left <= 0 else self.weight * max(0.1, 1 - left / self._slow_start)
 
-    def begins(self, now: float) -> bool:
+    def begin_attempt(self, now: float) -> bool:
         """Note that an attempt begins there; return whether it is a half-open probe."""
-        self.asked_at = now
+        self.last_attempt_at = now
         return self.breaker.began(now)
 
-    def returned(self, now: float) -> None:
+    def mark_recovered(self, now: float) -> None:
         """Note that it has recovered."""
         self._warm_at = now + self._slow_start
         log.info("%s: circuit closed, the engine has recovered", self.name)
 
-    def heard(self, served: list[Served], now: float) -> bool:
+    def mark_up(self, served: list[Served], now: float) -> bool:
         """Note what the engine serves; return whether that is news."""
         news = not self.up or served != self.served
         if news:
@@ -107,11 +107,11 @@ class Endpoint:
             log.info("%s at %s serves %s", self.name, self.url, names)
         if not self.up:
             self._warm_at = now + self._slow_start
-        self.up, self.served, self.trouble = True, served, ""
+        self.up, self.served, self.reason_down = True, served, ""
         return news
 
-    def lost(self, why: str) -> None:
+    def mark_down(self, why: str) -> None:
         """Note that the engine does not answer."""
-        if self.trouble != why:
+        if self.reason_down != why:
             log.warning("%s: %s", self.name, why)
-        self.up, self.trouble, self.figures = False, why, Load()
+        self.up, self.reason_down, self.figures = False, why, Load()

@@ -66,7 +66,7 @@ class HealthChecker:
             try:
                 await self.check(endpoint)
             except Exception:
-                endpoint.lost("health check failed: internal error of the gateway; its log has the traceback")
+                endpoint.mark_down("health check failed: internal error of the gateway; its log has the traceback")
                 raise  # to the supervisor, which logs it and starts this again
             interval = self.health.interval
             await asyncio.sleep(interval if endpoint.up else min(interval, MAX_DOWN_INTERVAL))
@@ -84,9 +84,9 @@ class HealthChecker:
         except UpstreamConnectError:
             return  # which has been noted
         except (PointsmanError, BackendError, TimeoutError) as error:
-            endpoint.lost(f"health check failed: GET {endpoint.url}{path}: {_reason(error)}")
+            endpoint.mark_down(f"health check failed: GET {endpoint.url}{path}: {_reason(error)}")
             return
-        if endpoint.heard(served, self._clock()):
+        if endpoint.mark_up(served, self._clock()):
             self._catalog.refresh()
         if backend.load.path:
             await self._read_load(endpoint)

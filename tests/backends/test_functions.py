@@ -9,7 +9,7 @@ import pytest
 
 from backends import BACKENDS, functions
 from backends.base import Call, Completion
-from backends.convert import completion_to_chunks
+from backends.convert import as_chunks
 from backends.extras import merge_extra
 from gateway.http.errors import InvalidRequest
 from gateway.proxy import parse
@@ -201,7 +201,7 @@ def test_a_recorded_call_of_tgis_is_a_function_call(name: str, choice: Any, reas
             (one,) = shown(completion)["choices"]
             assert (one["message"]["function_call"], one["finish_reason"]) == (wanted, reason)
             continue
-        deltas = [plain(chunk)["choices"][0] for chunk in functions.events(completion_to_chunks(completion))]
+        deltas = [plain(chunk)["choices"][0] for chunk in functions.events(as_chunks(completion))]
         assert [one["delta"].get("function_call") for one in deltas] == [None, wanted, None]
         assert [one["finish_reason"] for one in deltas] == [None, None, reason]
 

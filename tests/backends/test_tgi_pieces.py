@@ -12,7 +12,7 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from backends.base import BackendError, Call, Cause, Completion, FollowUp, UpstreamRequest
-from backends.convert import chunks_to_completion, completion_to_chunks
+from backends.convert import as_chunks, assembled
 from backends.schema import Usage
 from backends.stops import StopScanner
 from backends.tgi import TGI
@@ -177,9 +177,9 @@ def played(call: Call, engine: Any, read: int = 1 << 30) -> Played:
         request = failure.request if isinstance(failure, FollowUp) else None
         error = failure if isinstance(failure, BackendError) else None
         if isinstance(failure, Completion):
-            events += completion_to_chunks(failure)
+            events += as_chunks(failure)
             used = failure.answer.usage
-    return Played([plain(one) for one in events], used, error, requests, chunks_to_completion(call, events, used))
+    return Played([plain(one) for one in events], used, error, requests, assembled(call, events, used))
 
 
 def usage(prompt: int, completion: int) -> Usage:

@@ -12,8 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from tests.faults.totals import totals
-from tests.support.harness import PATIENCE
-from tests.support.processes import Served, served, written
+from tests.support.processes import PATIENCE, Served, served, written
 from tests.support.raw_client import Answer, connected
 
 MIB = 2**20

@@ -26,7 +26,7 @@ def admission(in_all: int = 1, queue: int = 8, patience: float = 30.0) -> Admiss
 
 
 def take(doors: Admission, candidates: Sequence[Candidate], tier: Tier = "priority", new: bool = True) -> Taking:
-    return asyncio.create_task(doors.take(candidates, tier, new))
+    return asyncio.create_task(doors.acquire(candidates, tier, new))
 
 
 async def settle() -> None:
@@ -36,13 +36,13 @@ async def settle() -> None:
 
 
 def leave(doors: Admission, held: Candidate) -> None:
-    doors.give_back(held)
+    doors.release(held)
     doors.leave()
 
 
 async def filled(doors: Admission, candidates: Sequence[Candidate]) -> None:
     for _ in range(doors.bounds.max_in_flight):
-        await doors.take(candidates, "priority", True)
+        await doors.acquire(candidates, "priority", True)
 
 
 async def test_no_more_are_in_flight_than_in_all() -> None:
@@ -60,7 +60,7 @@ async def test_no_more_are_in_flight_than_in_all() -> None:
 
 async def test_no_more_are_in_flight_at_a_deployment_and_the_next_one_with_room_is_taken() -> None:
     doors, one, two = admission(in_all=100), candidate("a", 2), candidate("b", 1)
-    taken = [await doors.take([one, two], "priority", True) for _ in range(3)]
+    taken = [await doors.acquire([one, two], "priority", True) for _ in range(3)]
     assert taken == [one, one, two]
     task = take(doors, [one, two])
     await settle()
@@ -77,14 +77,14 @@ async def test_a_deployment_without_a_bound_takes_all() -> None:
 
 async def test_who_waits_for_one_deployment_does_not_hold_up_who_waits_for_another() -> None:
     doors, one, two = admission(in_all=100), candidate("a", 1), candidate("b", 1)
-    await doors.take([one], "priority", True)
-    await doors.take([two], "priority", True)
+    await doors.acquire([one], "priority", True)
+    await doors.acquire([two], "priority", True)
     first, second = take(doors, [one]), take(doors, [two])
     await settle()
     leave(doors, two)
     await settle()
     assert (first.done(), second.done()) == (False, True)
-    assert await doors.take([candidate("c")], "priority", True)
+    assert await doors.acquire([candidate("c")], "priority", True)
     leave(doors, one)
     assert await first is one
 
@@ -95,7 +95,7 @@ async def test_places_are_given_to_the_better_tier_and_within_it_in_turn() -> No
     order: list[str] = []
 
     async def asks(name: str, tier: Tier) -> None:
-        held = await doors.take([one], tier, True)
+        held = await doors.acquire([one], tier, True)
         order.append(name)
         leave(doors, held)
 
@@ -150,7 +150,7 @@ async def test_without_a_queue_nobody_waits() -> None:
     doors, one = admission(in_all=1, queue=0), candidate()
     await filled(doors, [one])
     with pytest.raises(Unavailable):
-        await doors.take([one], "priority", True)
+        await doors.acquire([one], "priority", True)
     assert (doors.waiting, doors.shed, doors.in_flight) == (0, 1, 1)
 
 
@@ -159,7 +159,7 @@ async def test_nobody_waits_longer_than_the_deadline() -> None:
     await filled(doors, [one])
     began = asyncio.get_running_loop().time()
     with pytest.raises(Unavailable) as raised:
-        await doors.take([one], "priority", True)
+        await doors.acquire([one], "priority", True)
     assert asyncio.get_running_loop().time() - began > 0.04
     assert "retry-after" in raised.value.headers
     assert (doors.waiting, doors.shed, doors.in_flight) == (0, 1, 1)
@@ -168,11 +168,11 @@ async def test_nobody_waits_longer_than_the_deadline() -> None:
 async def test_a_second_try_needs_a_place_at_a_deployment_and_none_in_all() -> None:
     doors, one = admission(in_all=1), candidate("a", 2)
     await filled(doors, [one])
-    assert await doors.take([one], "priority", False) is one
+    assert await doors.acquire([one], "priority", False) is one
     assert (doors.in_flight, one.endpoint.in_flight) == (1, 2)
     again = take(doors, [one], new=False)
     await settle()
-    doors.give_back(one)
+    doors.release(one)
     assert await again is one
     assert doors.in_flight == 1
 
@@ -180,9 +180,9 @@ async def test_a_second_try_needs_a_place_at_a_deployment_and_none_in_all() -> N
 async def test_a_hedge_is_given_what_is_free_now_or_nothing() -> None:
     doors, one, two = admission(in_all=1), candidate("a", 1), candidate("b", 1)
     await filled(doors, [one])
-    assert doors.take_now([one]) is None
-    assert doors.take_now([]) is None
-    assert doors.take_now([one, two]) is two
+    assert doors.try_acquire([one]) is None
+    assert doors.try_acquire([]) is None
+    assert doors.try_acquire([one, two]) is two
     assert (doors.in_flight, two.endpoint.in_flight) == (1, 1)
 
 
@@ -242,7 +242,7 @@ async def test_the_deadline_and_a_place_in_the_same_moment_lose_nothing() -> Non
     """Which of them wins is left open: whatever the machine makes of these times, each place is given back."""
     doors, one = admission(in_all=1, patience=0.03), candidate()
     for early in (0.0, 0.0005, 0.001):
-        held = await doors.take([one], "priority", True)
+        held = await doors.acquire([one], "priority", True)
         waiting = take(doors, [one])
         await asyncio.sleep(0.03 - early)
         leave(doors, held)
@@ -267,13 +267,13 @@ async def test_whatever_is_taken_cancelled_and_given_back_all_is_free_in_the_end
         try:
             for _ in range(random.randint(1, 3)):
                 mine = random.sample(candidates, random.randint(1, 2))
-                held = await doors.take(mine, tier, not began)
+                held = await doors.acquire(mine, tier, not began)
                 began = True
                 try:
                     for _ in range(random.randint(0, 3)):
                         await asyncio.sleep(0)
                 finally:
-                    doors.give_back(held)
+                    doors.release(held)
         except Unavailable:
             pass
         finally:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 from typing import Any
 
 import httpx
@@ -13,26 +13,27 @@ import pytest
 
 from gateway import config
 from tests.support.caching import FULL, MEMORY, STREAMED, crowd, gated, given_back, joined, keeping, plain, said
+from tests.support.clock import Clock, pass_until
 from tests.support.harness import (
     CHAT,
     END,
-    MODEL,
     STREAM,
     Asked,
     Gateway,
     Script,
-    checked,
+    begun,
     chunk,
-    engine,
     events,
-    gateway,
     hangs,
     head,
     piece,
     says,
+    settled,
     streamed,
     until,
 )
+from tests.support.pairs import pair
+from tests.support.raw_client import Client, connected
 from tests.support.scrape import scraped
 
 ONCE = config.RetriesConfig(attempts=1)
@@ -89,10 +90,7 @@ async def test_a_thousand_identical_requests_make_one_upstream_call_each_kind(
     async with keeping(gated(gate)) as (front, behind):
         bodies = [CHAT] * wholes + [STREAMED] * streams
         asking = [asyncio.ensure_future(alone(front.port, body)) for body in bodies]
-        for _ in range(1000):
-            if sum(one.cache != "" for one in front.services.sweep.open) >= 1000:
-                break
-            await asyncio.sleep(0.01)
+        await until(lambda: sum(one.cache != "" for one in front.services.sweep.open) >= 1000)
         gate.set()
         told = await asyncio.gather(*asking)
         assert len(behind.asked) == calls
@@ -131,20 +129,20 @@ async def test_a_leader_that_leaves_does_not_end_what_others_read() -> None:
         assert said(await front.post(STREAMED)) == "hit"
 
 
-@pytest.mark.parametrize("begun", [True, False])
-async def test_when_the_last_reader_has_left_the_engine_is_stopped_within_a_second(begun: bool) -> None:
-    async with keeping(hangs(head() + piece(STREAM[0]) if begun else b"")) as (front, behind), crowd(front) as client:
+@pytest.mark.parametrize("streaming", [True, False])
+async def test_when_the_last_reader_has_left_the_engine_is_stopped_and_no_time_need_pass(streaming: bool) -> None:
+    script = hangs(head() + piece(STREAM[0]) if streaming else b"")
+    async with keeping(script, clock=Clock()) as (front, behind), crowd(front) as client:
         asking = [asyncio.ensure_future(client.post("/v1/chat/completions", json=STREAMED)) for _ in range(3)]
         await everybody(front, 3)
         for one in asking[:2]:
             one.cancel()
         await everybody(front, 1)
+        await settled()
         assert behind.left == 0
-        began = asyncio.get_running_loop().time()
         asking[2].cancel()
         await asyncio.gather(*asking, return_exceptions=True)
         await until(lambda: behind.left == 1)
-        assert asyncio.get_running_loop().time() - began < 1.0
         await given_back(front)
         figures = await scraped(front.client)
     assert figures.sum("pointsman_requests_total", outcome="client_left") == 3
@@ -194,7 +192,7 @@ async def test_a_stream_that_breaks_is_broken_for_all_its_readers() -> None:
     async with keeping(breaks) as (front, behind), crowd(front) as client:
         asking = [asyncio.ensure_future(client.post("/v1/chat/completions", json=STREAMED)) for _ in range(3)]
         await everybody(front, 3)
-        await asyncio.sleep(0.05)
+        await until(lambda: begun(front) == 3)
         gate.set()
         told = [events((await one).content) for one in asking]
         assert front.services.cache is not None
@@ -221,21 +219,25 @@ async def test_retries_of_a_flight_are_counted_once_and_nobody_sees_them() -> No
 
 
 async def test_of_coalesced_streams_only_the_leaders_is_a_sample_of_the_engines_latency() -> None:
+    clock = Clock()
+
     async def slow(asked: Asked, writer: asyncio.StreamWriter) -> None:
-        await asyncio.sleep(0.2)
+        await everybody(front, 5)
+        clock.now += 0.25
         writer.write(head() + piece(STREAM[0]))
-        await asyncio.sleep(0.1)
+        await until(lambda: begun(front) == 5)
+        clock.now += 0.125
         writer.write(b"".join(piece(one) for one in STREAM[1:]) + END)
         await writer.drain()
 
-    async with keeping(slow) as (front, _), crowd(front) as client:
+    async with keeping(slow, clock=clock) as (front, _), crowd(front) as client:
         await asyncio.gather(*(client.post("/v1/chat/completions", json=STREAMED) for _ in range(5)))
         await given_back(front)
         figures = await scraped(front.client)
     first, each = "gen_ai_server_time_to_first_token_seconds", "gen_ai_server_time_per_output_token_seconds"
     assert (figures.sum(f"{first}_count"), figures.sum(f"{each}_count")) == (1, 1)
-    assert 0.2 < figures.sum(f"{first}_sum") < 0.3
-    assert 0.1 < figures.sum(f"{each}_sum") < 0.2
+    assert figures.sum(f"{first}_sum") == 0.25
+    assert figures.sum(f"{each}_sum") == 0.125
 
 
 async def test_a_slow_reader_holds_nobody_up_and_gets_all_of_it() -> None:
@@ -252,7 +254,7 @@ async def test_a_slow_reader_holds_nobody_up_and_gets_all_of_it() -> None:
         quick = asyncio.ensure_future(front.post(STREAMED))
         await everybody(front, 2)
         gate.set()
-        answer = await asyncio.wait_for(quick, 5)
+        answer = await quick
         rest = b"".join([part async for part in slow])
     assert len(joined(plain(answer))[0]) == 3_000_000 + len("Grüße dir")
     assert rest.count(b"data: ") == len(long) + 4
@@ -263,24 +265,41 @@ async def test_a_slow_reader_holds_nobody_up_and_gets_all_of_it() -> None:
 
 
 @pytest.mark.parametrize(
-    ("script", "times", "code"),
+    ("script", "times"),
     [
-        (hangs(), config.TimeoutsConfig(first_event=0.2, keep_alive=0.1), "engine_timeout"),
-        (hangs(head() + piece(STREAM[0])), config.TimeoutsConfig(between_events=0.2, keep_alive=0.1), "engine_timeout"),
-        (hangs(head() + piece(STREAM[0])), config.TimeoutsConfig(total=0.3, keep_alive=0.1), "engine_timeout"),
+        (hangs(), config.TimeoutsConfig(first_event=5, keep_alive=0.1)),
+        (hangs(head() + piece(STREAM[0])), config.TimeoutsConfig(between_events=5, keep_alive=0.1)),
+        (hangs(head() + piece(STREAM[0])), config.TimeoutsConfig(total=5, keep_alive=0.1)),
     ],
     ids=["first event", "between events", "total"],
 )
-async def test_all_who_read_are_told_of_an_engine_that_is_silent(
-    script: Script, times: config.TimeoutsConfig, code: str
-) -> None:
-    async with keeping(script, timeouts=times, retries=ONCE) as (front, behind), crowd(front) as client:
-        asking = [asyncio.ensure_future(client.post("/v1/chat/completions", json=STREAMED)) for _ in range(5)]
-        told = [events((await one).content) for one in asking]
+async def test_all_who_read_are_told_of_an_engine_that_is_silent(script: Script, times: config.TimeoutsConfig) -> None:
+    clock = Clock()
+    async with keeping(script, clock=clock, timeouts=times, retries=ONCE) as (front, behind), AsyncExitStack() as stack:
+        clients = [await stack.enter_async_context(connected(front.port)) for _ in range(5)]
+        for client in clients:
+            client.send(STREAMED)
+        await everybody(front, 5)
+        await settled()  # what the engine says has come
+        clock.now += 1
+        for client in clients:
+            await client.head()
+            while await client.chunk() != b": keep-alive\n\n":
+                pass
+        ends = [asyncio.ensure_future(end(client)) for client in clients]
+        await pass_until(clock, lambda: all(one.done() for one in ends))  # one of those without an event asks again
+        told = [await one for one in ends]
         await until(lambda: behind.left == len(behind.asked))
-    assert {one[-1]["error"]["code"] for one in told} == {code}
-    assert all(": keep-alive" in one for one in told)
+    assert {one["error"]["code"] for one in told} == {"engine_timeout"}
     assert len(behind.asked) <= 2
+
+
+async def end(client: Client) -> Any:
+    """Read a stream to its end; return its last event."""
+    last = b""
+    while part := await client.chunk():
+        last = part
+    return events(last)[-1]
 
 
 async def test_whoever_waits_is_told_that_the_connection_lives_though_nobody_has_answered() -> None:
@@ -310,7 +329,7 @@ async def test_the_gateways_end_is_the_flights_too_and_nobody_asks_again() -> No
         waiting = [asyncio.ensure_future(client.post("/v1/chat/completions", json=CHAT)) for _ in range(3)]
         await until(lambda: len(behind.asked) == 2)
         await everybody(front, 6)
-        await asyncio.sleep(0.05)
+        await until(lambda: begun(front) == 3)
         front.services.stop()
         streams, wholes = await asyncio.gather(*asking), await asyncio.gather(*waiting)
         await until(lambda: behind.left == 2)
@@ -332,24 +351,15 @@ async def test_nobody_of_a_better_tier_waits_in_the_queue_of_a_lower_one() -> No
 
 
 async def test_a_flight_is_hedged_as_a_request_is() -> None:
-    async with engine(hangs()) as slow, engine(says(streamed(*STREAM))) as quick:
-        rows = [
-            config.DeploymentConfig(name=name, engine="vllm", url=one.url) for name, one in (("a", slow), ("b", quick))
-        ]
-        model = config.ModelConfig(name=MODEL, deployments=rows, hedge_after=0.05, policy="round_robin")
-        given = checked(config.Config(models=[model], cache=MEMORY))
-        async with gateway(given) as front, crowd(front) as client:
-            for number in range(20):
-                body = STREAMED | {"seed": number}
-                told = await asyncio.gather(*(client.post("/v1/chat/completions", json=body) for _ in range(5)))
-                assert {joined(plain(answer))[0] for answer in told} == {"Grüße dir"}
-                assert len(quick.asked) == number + 1
-                if slow.asked:  # it is not the first of all, each time
-                    break
-            await until(lambda: slow.left == 1)
-            await given_back(front)
-            figures = await scraped(front.client)
-    assert figures.sum("pointsman_retries_total", deployment="a", cause="hedged") == 1
+    async with pair(hangs(), says(streamed(*STREAM)), ("vllm", "vllm"), hedge_after=0.05, cache=MEMORY) as these:
+        async with crowd(these.front) as client:
+            told = await asyncio.gather(*(client.post("/v1/chat/completions", json=STREAMED) for _ in range(5)))
+        assert {joined(plain(answer))[0] for answer in told} == {"Grüße dir"}
+        assert (len(these.first.asked), len(these.second.asked)) == (1, 1)
+        await until(lambda: these.first.left == 1)
+        await given_back(these.front)
+        figures = await scraped(these.front.client)
+    assert figures.sum("pointsman_retries_total", deployment="first", cause="hedged") == 1
 
 
 async def test_choices_that_come_of_several_requests_are_shared_and_kept_as_one_answer() -> None:

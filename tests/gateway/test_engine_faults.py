@@ -166,7 +166,7 @@ async def test_an_engine_that_goes_down_leaves_its_model_known_and_another_engin
         models = config.from_urls({"vllm": [dead, two.url]}, "tiny", {})
         async with gateway(checked(config.Config(models=models)), ready=False) as front:
             await until(lambda: front.services.catalog.endpoints[1].up)
-            front.services.catalog.endpoints[0].heard(front.services.catalog.endpoints[1].served, 0.0)
+            front.services.catalog.endpoints[0].mark_up(front.services.catalog.endpoints[1].served, 0.0)
             front.services.catalog.refresh()
             for _ in range(10):
                 answer = await front.post(CHAT)

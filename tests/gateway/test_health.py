@@ -34,7 +34,7 @@ async def test_a_fault_in_checking_one_engine_is_logged_and_does_not_end_the_che
         endpoint.headers["authorization"] = "Bearer a\nb"  # which aiohttp refuses to send
         checker.refresh()
         await until(lambda: not endpoint.up)
-        assert "internal error" in endpoint.trouble
+        assert "internal error" in endpoint.reason_down
         del endpoint.headers["authorization"]
         await until(lambda: endpoint.up)
     assert "background task health check of vllm died" in caplog.text
@@ -65,6 +65,6 @@ async def test_an_engine_that_is_not_well_is_down_and_the_reason_names_what_was_
         async with gateway(configured(url), ready=False) as front:
             (endpoint,) = front.services.catalog.endpoints
             await until(
-                lambda: endpoint.trouble.startswith(f"health check failed: GET {url}/health: The engine is busy")
+                lambda: endpoint.reason_down.startswith(f"health check failed: GET {url}/health: The engine is busy")
             )
             assert not endpoint.up

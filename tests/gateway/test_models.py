@@ -27,7 +27,7 @@ def hear(made: Catalog, **served: str) -> None:
     for endpoint in made.endpoints:
         if endpoint.name in served:
             own = "tgi" if endpoint.engine == "tgi" else ""
-            endpoint.heard([Served(name, own or name, 100) for name in served[endpoint.name].split()], -100.0)
+            endpoint.mark_up([Served(name, own or name, 100) for name in served[endpoint.name].split()], -100.0)
     made.refresh()
 
 
@@ -76,7 +76,7 @@ def test_with_one_model_the_names_that_mean_the_model_find_it(name: str) -> None
 def test_an_engine_that_went_away_keeps_its_model() -> None:
     made = catalog(ModelConfig(deployments=[deployment("a")]))
     hear(made, a="x")
-    made.endpoints[0].lost("gone")
+    made.endpoints[0].mark_down("gone")
     made.refresh()
     assert not made.find("x").ready(0.0)
     assert len(plan(chat(), made.find("x"), None, 0.0, Random(1))) == 1
@@ -87,7 +87,7 @@ def test_the_first_engine_is_drawn_by_weight_and_those_that_are_down_are_left_ou
         ModelConfig(name="m", deployments=[deployment("a", weight=90), deployment("b", weight=10), deployment("c")])
     )
     hear(made, a="x", b="x", c="x")
-    made.endpoints[2].lost("gone")
+    made.endpoints[2].mark_down("gone")
     random = Random(1)
     plans = [plan(chat(), made.find("m"), None, 0.0, random) for _ in range(1000)]
     firsts = Counter(candidates[0].endpoint.name for candidates in plans)
@@ -99,7 +99,7 @@ def test_the_first_engine_is_drawn_by_weight_and_those_that_are_down_are_left_ou
 def test_what_one_engine_cannot_do_goes_to_the_others_alone_up_or_not() -> None:
     made = catalog(ModelConfig(name="m", deployments=[deployment("v"), deployment("t", "tgi")]))
     hear(made, v="x", t="x")
-    made.endpoints[0].lost("gone")
+    made.endpoints[0].mark_down("gone")
     for _ in range(10):
         (candidate,) = plan(chat(top_k=1), made.find("m"), None, 0.0, Random(1))
         assert candidate.endpoint.name == "v"

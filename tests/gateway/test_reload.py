@@ -116,7 +116,7 @@ def used() -> Catalog:
     """Return a catalog whose engine is up, at work, and left alone by its breaker."""
     catalog = Catalog(of(ENGINE), 1)
     (endpoint,) = catalog.endpoints
-    endpoint.heard([Serves("own", "own", 100)], 0.0)
+    endpoint.mark_up([Serves("own", "own", 100)], 0.0)
     endpoint.in_flight = 3
     for _ in range(5):
         endpoint.breaker.record_failure(False, 10.0)
@@ -145,8 +145,8 @@ def test_an_engine_that_stays_is_judged_by_the_rules_of_today() -> None:
     (endpoint,) = catalog.endpoints
     assert endpoint.breaker.record_failure(False, 10.0)
     assert not endpoint.breaker.allows(16.9)
-    endpoint.heard([], 10.0)
-    assert endpoint.share(60.0) == pytest.approx(0.5)
+    endpoint.mark_up([], 10.0)
+    assert endpoint.effective_weight(60.0) == pytest.approx(0.5)
 
 
 @pytest.mark.parametrize(

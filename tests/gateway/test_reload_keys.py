@@ -98,8 +98,8 @@ def when_half_warm(made: Services) -> float:
     """Return the share of an engine that came 50 s ago."""
     new = endpoint(made)
     new.up = False
-    new.heard([], 0.0)
-    return round(new.share(50.0), 3)
+    new.mark_up([], 0.0)
+    return round(new.effective_weight(50.0), 3)
 
 
 def open_to_all(made: Services) -> bool:
@@ -317,8 +317,8 @@ async def test_who_waits_is_given_the_room_that_a_reload_makes(key: str, value: 
     small = changed(BASE, key, 1)
     front.reload.take(small)
     candidates = route(front).candidates
-    await front.admission.take(candidates, "priority", True)
-    waiting = asyncio.ensure_future(front.admission.take(candidates, "priority", True))
+    await front.admission.acquire(candidates, "priority", True)
+    waiting = asyncio.ensure_future(front.admission.acquire(candidates, "priority", True))
     await asyncio.sleep(0)
     assert front.admission.waiting == 1
     front.reload.take(changed(small, key, value))

@@ -23,7 +23,7 @@ LATER = 1000.0  # when all are warm
 def candidate(name: str, weight: float = 1.0) -> Candidate:
     row = config.DeploymentConfig(name=name, engine="vllm", url=f"http://{name}", weight=weight)
     made = Endpoint(row, config.BreakerConfig(), SLOW_START)
-    made.heard([Served("m", "m", 100)], 0.0)
+    made.mark_up([Served("m", "m", 100)], 0.0)
     return Candidate(made, "m", 100)
 
 
@@ -33,7 +33,7 @@ def model(policy: config.tables.Policy = "weighted", **engines: str) -> ModelRou
     given = config.Config(models=[config.ModelConfig(name="m", policy=policy, prefix_bytes=64, deployments=rows)])
     made = Catalog(checked(given), 1)
     for endpoint in made.endpoints:
-        endpoint.heard([Served("x", "tgi" if endpoint.engine == "tgi" else "x", 100)], 0.0)
+        endpoint.mark_up([Served("x", "tgi" if endpoint.engine == "tgi" else "x", 100)], 0.0)
     made.refresh()
     return made.find("m")
 
@@ -72,9 +72,9 @@ def test_by_weight_each_gets_its_share_and_one_of_no_weight_is_the_last() -> Non
 )
 def test_one_that_came_back_is_given_more_and_more(after: float, share: float) -> None:
     old, new = candidate("old"), candidate("new")
-    new.endpoint.lost("gone")
-    new.endpoint.heard([Served("m", "m", 100)], LATER)
-    assert new.endpoint.share(LATER + after) == pytest.approx(share)
+    new.endpoint.mark_down("gone")
+    new.endpoint.mark_up([Served("m", "m", 100)], LATER)
+    assert new.endpoint.effective_weight(LATER + after) == pytest.approx(share)
     random, now = Random(1), LATER + after
     first = sum(weighted.order([old, new], b"", now, random)[0] is new for _ in range(4000))
     assert abs(first / 4000 - share / (1 + share)) < 0.03
@@ -82,8 +82,8 @@ def test_one_that_came_back_is_given_more_and_more(after: float, share: float) -
 
 def test_one_whose_trial_went_well_begins_gently_too() -> None:
     one = candidate("a")
-    one.endpoint.returned(LATER)
-    assert one.endpoint.share(LATER) == pytest.approx(0.1)
+    one.endpoint.mark_recovered(LATER)
+    assert one.endpoint.effective_weight(LATER) == pytest.approx(0.1)
 
 
 # --- in turn ----------------------------------------------------------------------------------------------------
@@ -93,7 +93,7 @@ def test_in_turn_each_is_asked_once_before_any_is_asked_again() -> None:
     candidates, random, asked = [candidate("a"), candidate("b"), candidate("c")], Random(1), []
     for turn in range(9):
         first = round_robin.order(candidates, b"", LATER, random)[0]
-        first.endpoint.begins(LATER + turn)
+        first.endpoint.begin_attempt(LATER + turn)
         asked.append(first.endpoint.name)
     assert asked == ["a", "b", "c"] * 3
 
@@ -206,7 +206,7 @@ def test_over_its_bound_a_deployment_is_still_the_last_resort() -> None:
 
 def test_one_that_has_just_come_back_takes_its_heads_back_little_by_little() -> None:
     candidates = [candidate(name) for name in "ab"]
-    candidates[0].endpoint.returned(LATER)
+    candidates[0].endpoint.mark_recovered(LATER)
     counts = []
     for after in (0.0, 5.0, 10.0):
         firsts = [prefix.order(candidates, head, LATER + after, Random(1))[0] for head in HEADS]
@@ -236,7 +236,7 @@ def test_those_that_are_down_or_left_alone_are_not_asked_while_others_are_there(
     entry = model(policy, down="vllm", alone="vllm", up="vllm", well="vllm", both="vllm")
     fail(entry, "alone", "both")
     for name in ("down", "both"):
-        endpoint(entry, name).lost("gone")
+        endpoint(entry, name).mark_down("gone")
     for seed in range(20):
         order = plan(chat(), entry, None, LATER, Random(seed))
         assert names(order) in ("up well", "well up")
@@ -274,7 +274,7 @@ def test_while_a_trial_is_under_way_the_others_are_told_to_come_back() -> None:
 
 def test_one_alone_that_is_down_is_tried_all_the_same() -> None:
     entry = model(a="vllm")
-    endpoint(entry, "a").lost("gone")
+    endpoint(entry, "a").mark_down("gone")
     assert names(order_candidates(entry.candidates, entry, b"", LATER, Random(1))) == "a"
 
 
@@ -291,7 +291,7 @@ def test_what_only_vllm_can_do_never_goes_to_tgi(policy: config.tables.Policy, s
     entry = model(policy, t="tgi", u="tgi", v="vllm", w="vllm")
     if state == "down":
         for name in ("v", "w"):
-            endpoint(entry, name).lost("gone")
+            endpoint(entry, name).mark_down("gone")
     for seed in range(20):
         assert able(chat(top_k=1), entry, seed) == {"vllm"}
         assert able(chat(), entry, seed) == ({"vllm", "tgi"} if state == "well" else {"tgi"})

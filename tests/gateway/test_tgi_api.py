@@ -4,12 +4,12 @@ import asyncio
 import json
 from typing import Any
 
-import httpx
 import msgspec
 import pytest
 
 from gateway import config
 from tests.support import recorded
+from tests.support.clock import Clock
 from tests.support.harness import (
     END,
     FACTS,
@@ -17,6 +17,7 @@ from tests.support.harness import (
     Asked,
     Engine,
     Script,
+    asking,
     both,
     checked,
     configured,
@@ -29,9 +30,11 @@ from tests.support.harness import (
     over,
     piece,
     says,
+    settled,
     until,
     whole,
 )
+from tests.support.raw_client import connected
 from tests.support.tgi_recorded import as_sent, ask, load, names_in, plays, vllm_stream
 
 BODY = {"inputs": "def main", "parameters": {"max_new_tokens": 4}}
@@ -175,18 +178,23 @@ async def test_a_client_that_leaves_ends_vllms_work() -> None:
             await anext(answer.aiter_bytes())
         await until(lambda: behind.left == 1)
     async with over(hangs()) as (front, behind):
-        with pytest.raises(httpx.ReadTimeout):
-            await front.client.post("/generate", json=BODY, timeout=0.2)
+        async with asking(front, BODY, "/generate"):
+            await until(lambda: behind.asked)
         await until(lambda: behind.left == 1)
 
 
 @pytest.mark.parametrize("kind", ["vllm", "tgi"])
 async def test_a_silence_is_filled_with_tgis_comment_and_ended_in_time(kind: str) -> None:
-    timeouts = config.TimeoutsConfig(keep_alive=0.1, first_event=0.5)
-    async with over(hangs(head()), kind, timeouts=timeouts) as (front, behind):
-        answer = await front.post(BODY, "/generate_stream")
-        first, *_, last = events(answer.content)
-        assert first == ":"
+    clock, times = Clock(), config.TimeoutsConfig(keep_alive=0.1, first_event=5)
+    async with over(hangs(head()), kind, clock, timeouts=times) as (front, behind), connected(front.port) as client:
+        client.send(BODY, "/generate_stream")
+        await until(lambda: behind.asked)
+        await settled()  # the head has come
+        clock.now += 1
+        assert (await client.head()).status == 200
+        assert await client.chunk() == b":\n\n"
+        clock.now += 5
+        *_, last = events(await client.chunk())
         assert last["error_type"] == "generation"
         await until(lambda: behind.left == 1)
 

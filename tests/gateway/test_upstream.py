@@ -221,7 +221,7 @@ async def test_a_malformed_chunk_ends_a_stream_in_an_error_at_once() -> None:
 @both_ways
 async def test_an_engine_that_cannot_be_reached_is_marked_as_down(way: str) -> None:
     gone = endpoint("http://127.0.0.1:9")
-    gone.heard([], 0.0)
+    gone.mark_up([], 0.0)
     async with opened(way) as (upstream, _):
         with pytest.raises(UpstreamConnectError):
             await upstream.get(gone, "/health")

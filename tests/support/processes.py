@@ -17,7 +17,9 @@ from typing import Any
 import httpx
 
 from gateway.cli.demo import free_port
-from tests.support.harness import ANSWER, CHAT, END, PATIENCE, STREAM, Asked, Script, head, piece, streamed, whole
+from tests.support.harness import ANSWER, CHAT, END, STREAM, Asked, Script, head, piece, streamed, whole
+
+PATIENCE = 60.0  # seconds, after which a test gives up: a Python that starts takes 1 s, and 10 on a busy machine
 
 
 @dataclass
@@ -55,7 +57,8 @@ async def served(
     with stderr.open("wb") as sink:
         process = await asyncio.create_subprocess_exec(*command, stderr=sink, start_new_session=True)
     try:
-        async with httpx.AsyncClient(base_url=f"http://127.0.0.1:{port}", trust_env=False, timeout=PATIENCE) as client:
+        url = f"http://127.0.0.1:{port}"
+        async with httpx.AsyncClient(base_url=url, trust_env=False, verify=False, timeout=PATIENCE) as client:
             running = Served(process, client, port, stderr)
             if ready:
                 await become(lambda: status(running, "/readyz"), 200)
