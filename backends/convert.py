@@ -1,12 +1,19 @@
-"""The one conversion between a stream's chunks and a whole answer, both ways. Pure.
+"""Converts an answer between its two forms: one whole answer, and the chunks of a stream (OpenAI's reference). Pure.
 
-`chunks_of` makes a stream's chunks of a whole answer: there a tool call that TGI answered whole becomes OpenAI's chunks
-(a role, the content, each call with its index, the finish reason). `whole_of` makes a whole answer of a stream's
-chunks. The cache uses both, to serve what it has in the form that is asked for; `as_chunks` and `assembled` are the
-same with a call's own head, for engines that are asked in the other form than the client.
+How does a whole tool-call answer become a stream's chunks? `chunks_of` writes, for each choice, one chunk for each of
+these that the message has, in the order that vLLM's streams have:
 
-Nothing is lost on the way, or there is no way: of an answer with fields that no type names, or that only one of the
-two forms has a place for, the other form is None.
+1. the role: `{"role": "assistant", "content": ""}`
+2. the reasoning, and the refusal: `{"reasoning": "..."}`
+3. the text, in one piece: `{"content": "..."}`
+4. each tool call, in one piece, with its place as `index`:
+   `{"tool_calls": [{"index": 0, "id": "...", "type": "function", "function": {"name": "f", "arguments": "{}"}}]}`
+5. the end: an empty delta `{}`, with the finish reason.
+
+`whole_of` is the way back, and takes calls in any number of pieces. Neither loses anything: where the other form has
+no place for something, the result is None. The cache uses both, to serve what it has in the form that is asked for.
+`as_chunks` and `assembled` are the same with the answer's head, for engines that are asked in the other form than the
+client asked in (TGI's tools, TGI's stop strings).
 """
 
 from collections.abc import Iterator, Sequence
@@ -192,12 +199,23 @@ def as_chunks(completion: Completion) -> list[Event]:
     Raises ValueError if they would lose something, which no answer that a dialect makes so far does.
     """
     answer = completion.answer
-    chunks = chunks_of(answer)
+    choices = [_without_call_logprobs(choice) for choice in answer.choices]
+    chunks = chunks_of(msgspec.structs.replace(answer, choices=choices))
     if chunks is None:
         raise ValueError("a whole answer has a field that a stream has no place for")
     for chunk in chunks:
         chunk.id, chunk.created, chunk.model = answer.id, answer.created, answer.model
     return list(chunks)
+
+
+def _without_call_logprobs(choice: Any) -> Any:
+    """Leave out the log probabilities of a choice without text.
+
+    TGI has them for a call's tokens too. Clients see them beside a whole answer, but never in the stream of a call.
+    """
+    if isinstance(choice, ChatChoice) and not choice.message.content:
+        return msgspec.structs.replace(choice, logprobs=None)
+    return choice
 
 
 def assembled(call: Call, events: Sequence[Event], usage: Usage | None) -> Completion:
