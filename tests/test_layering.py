@@ -22,8 +22,8 @@ OUTSIDE = {
         "gateway/observe/trace_spans.py",
         "gateway/observe/trace_wire.py",
     },
-    "uvicorn": {"gateway/server/run.py", "gateway/server/uvicorn_internals.py", "gateway/__main__.py"},
-    "os": {"gateway/__main__.py"},
+    "uvicorn": {"gateway/server/run.py", "gateway/server/uvicorn_internals.py", "gateway/cli/sim.py"},
+    "os": {"gateway/cli/settings.py", "gateway/cli/serve.py"},
     "subprocess": {"gateway/cli/demo.py"},
     "httpx": {"gateway/cli/demo.py", "gateway/cli/doctor/ask.py"},
 }

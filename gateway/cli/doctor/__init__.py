@@ -26,13 +26,17 @@ from gateway.cli.doctor.examine import examine
 from gateway.cli.doctor.judge import findings
 from gateway.cli.doctor.questions import QUESTIONS
 from gateway.cli.doctor.show import WIDTH, Report, document, status, tables
+from gateway.cli.exit_status import CommandFailed, ExitStatus
 from gateway.config import Config, DeploymentConfig
 
 __all__ = ["diagnose", "run"]
 
 
 def run(config: Config, as_json: bool, patience: float = ask.ANSWER_TIMEOUT) -> int:
-    """Examine all engines, print the report, return the exit status."""
+    """Examine all engines, print the report, return the exit status.
+
+    `patience` is how long to wait for an answer, in seconds. Raises CommandFailed if it is interrupted.
+    """
     logging.getLogger("pointsman").setLevel(logging.CRITICAL)  # what the gateway would log is in the report
     with Progress(console=Console(stderr=True), transient=True, disable=not sys.stderr.isatty()) as progress:
         task = progress.add_task(
@@ -41,7 +45,7 @@ def run(config: Config, as_json: bool, patience: float = ask.ANSWER_TIMEOUT) -> 
         try:
             reports = asyncio.run(diagnose(config, lambda: progress.advance(task), patience))
         except KeyboardInterrupt:
-            return 3
+            raise CommandFailed(ExitStatus.UNREACHABLE, "interrupted before all engines were asked") from None
     if as_json:
         sys.stdout.write(msgspec.json.format(msgspec.json.encode(document(reports))).decode() + "\n")
     else:
