@@ -72,8 +72,9 @@ def test_check_prints_every_fault_with_the_file_and_leaves_with_1(tmp_path: Path
     good = '[[models]]\nname = "a"\n[[models.deployments]]\nname = "v"\nengine = "vllm"\nurl = "http://x"\n'
     file.write_text(good)
     done = run("check", "--config", str(file))
-    assert (done.returncode, done.stderr) == (0, "")
-    assert "1 model(s), 1 deployment(s)" in done.stdout
+    assert (done.returncode, done.stdout, done.stderr) == (0, f"{file}: OK: 1 model, 1 deployment\n", "")
+    file.write_text(good + '[[models.deployments]]\nname = "w"\nengine = "vllm"\nurl = "http://y"\n')
+    assert run("check", "--config", str(file)).stdout == f"{file}: OK: 1 model, 2 deployments\n"
 
 
 def test_each_command_has_help() -> None:
