@@ -11,11 +11,13 @@ from typing import Any
 
 import click
 
+from gateway.cli.group import CommandGroup
+
 Decorator = Callable[[Callable[..., Any]], Callable[..., Any]]
 PORT = click.IntRange(1, 65535)
 
 
-@click.group(context_settings={"help_option_names": ["-h", "--help"]})
+@click.group(cls=CommandGroup, context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(package_name="pointsman", prog_name="pointsman")
 def main() -> None:
     """An OpenAI-compatible gateway in front of vLLM and Text Generation Inference (TGI).

@@ -37,4 +37,5 @@ def _listener(host: str, port: int) -> socket.socket:
     try:
         return socket.create_server((host, port), family=socket.AF_INET6 if ":" in host else socket.AF_INET)
     except OSError as error:
-        raise CommandFailed(ExitStatus.FAILED, f"cannot listen on {host} port {port}: {reason(error)}") from error
+        why = reason(error).partition(" (while")[0]  # create_server appends the address, which is here already
+        raise CommandFailed(ExitStatus.FAILED, f"cannot listen on {host} port {port}: {why}") from error
