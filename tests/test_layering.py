@@ -64,3 +64,16 @@ def test_the_gateway_does_not_import_the_simulators(path: Path) -> None:
     if path.name in ("__main__.py", "demo.py"):
         return  # the commands that run them
     assert "backends.sim" not in path.read_text()
+
+
+CLASHES = {"Failed"}  # `gateway/cli/keys.py` and `gateway/cli/cache.py`: to be one class
+
+
+def test_no_class_name_stands_for_two_things() -> None:
+    """A leading underscore makes no other name; the simulators are apart, and have the engines' own names."""
+    places: dict[str, list[str]] = {}
+    for path in (*GATEWAY, *DIALECTS):
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.ClassDef):
+                places.setdefault(node.name.lstrip("_"), []).append(f"{path.relative_to(ROOT)}:{node.lineno}")
+    assert {name: where for name, where in places.items() if len(where) > 1 and name not in CLASHES} == {}
