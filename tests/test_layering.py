@@ -18,8 +18,8 @@ OUTSIDE = {
     "aiohttp": {"gateway/upstream/connection.py", "gateway/upstream/aiohttp_internals.py"},
     "prometheus_client": {"gateway/observe/instruments.py", "gateway/observe/gauges.py", "gateway/observe/metrics.py"},
     "structlog": {"gateway/observe/logs.py"},
-    "redis": {"gateway/redis/connect.py", "gateway/cache/redis.py", "gateway/access/limits/redis.py"},
-    "limits": {"gateway/access/limits/redis.py", "gateway/access/limits/scripts.py"},
+    "redis": {"gateway/redis/connect.py"},
+    "limits": {"gateway/access/limits/scripts.py"},
     "opentelemetry": {
         "gateway/observe/otel_internals.py",
         "gateway/observe/trace_export.py",

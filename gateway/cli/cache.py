@@ -8,10 +8,11 @@ from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import TypeVar
 
-from gateway.cache.redis import FAILED, Redis
+from gateway.cache.redis import RedisTier, shared_cache
 from gateway.cli.exit_status import CommandFailed, ExitStatus
 from gateway.cli.settings import written_config
-from gateway.redis.url import shown, where
+from gateway.redis.connect import REDIS_ERRORS
+from gateway.redis.url import parse_redis_url, redacted
 
 T = TypeVar("T")
 
@@ -46,19 +47,19 @@ def locate(config_file: str | None, url: str | None) -> str:
 
 def _checked(url: str, place: str) -> str:
     try:
-        where(url)
+        parse_redis_url(url)
     except ValueError as error:
         raise CommandFailed(ExitStatus.USAGE, f"{place}: {error}") from error
     return url
 
 
-def _asked(url: str, question: Callable[[Redis], Awaitable[T]]) -> T:
+def _asked(url: str, question: Callable[[RedisTier], Awaitable[T]]) -> T:
     async def ask() -> T:
-        redis = Redis(url)
+        redis = shared_cache(url)
         try:
             return await question(redis)
-        except FAILED as error:
-            why = f"Redis at {shown(url)} cannot be asked: {error or 'no answer in time'}"
+        except REDIS_ERRORS as error:
+            why = f"Redis at {redacted(url)} cannot be asked: {str(error) or 'no answer in time'}"
             raise CommandFailed(ExitStatus.UNREACHABLE, why) from error
         finally:
             await redis.close()

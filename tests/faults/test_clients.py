@@ -1,10 +1,12 @@
-"""Clients that go away in each phase of a request: the engine's work ends with them, within a second."""
+"""Clients that go away in each phase of a request: the engine's work ends with them.
+
+No time-out is shorter than ten minutes here: what ends, ends because the client went.
+"""
 
 from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable
-from time import monotonic
 from typing import Any
 
 import msgspec
@@ -28,10 +30,9 @@ from tests.support.harness import (
 )
 from tests.support.raw_client import Client
 
-AT_ONCE = 1.0  # seconds
 BUSY = whole({"error": {"message": "busy"}}, "503 Service Unavailable")
 BEGINS = hangs(head() + piece(STREAM[0]))
-LONG_WAIT = config.RetriesConfig(backoff=60)  # of which the harness's chance draws some seconds
+LONG_WAIT = config.RetriesConfig(backoff=3600)
 TALKATIVE = config.TimeoutsConfig(keep_alive=0.1)
 
 Phase = Callable[[Scenario, Engine, Any], Awaitable[Client]]
@@ -113,16 +114,14 @@ def one_place(behind: Engine) -> config.Config:
 
 @pytest.mark.parametrize("name", PHASES)
 @pytest.mark.parametrize("go", [Client.leave, Client.vanish], ids=["closes", "resets"])
-async def test_a_client_that_goes_ends_its_request_within_a_second(name: str, go: Callable[[Client], None]) -> None:
+async def test_a_client_that_goes_ends_its_request_and_the_work(name: str, go: Callable[[Client], None]) -> None:
     phase, script, stream, works = PHASES[name]
     async with engine(script) as behind, scenario(one_place(behind)) as here:
         client = await phase(here, behind, CHAT | {"stream": stream})
         assert here.ledger
         assert behind.left == 0
-        began = monotonic()
         go(client)
         await until(lambda: not here.ledger and behind.left == works)
-        assert monotonic() - began < AT_ONCE
         await assert_clean(here)
         behind.script = says(whole(b"{}", "400 Bad Request"))
         assert (await here.ask(CHAT)).status == 400, "the engine takes no more requests"
@@ -132,9 +131,7 @@ async def test_two_hundred_clients_that_go_at_once_leave_nothing() -> None:
     async with engine(BEGINS) as behind, scenario(configured(behind.url)) as here:
         clients = [await here.client(CHAT | {"stream": True}) for _ in range(200)]
         await asyncio.gather(*(client.head() for client in clients))
-        began = monotonic()
         for number, client in enumerate(clients):
             client.vanish() if number % 2 else client.leave()
         await until(lambda: not here.ledger and behind.left == 200)
-        assert monotonic() - began < AT_ONCE
         await assert_clean(here)

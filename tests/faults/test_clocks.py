@@ -6,12 +6,14 @@ import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
+from functools import partial
 
 import pytest
 
 from gateway import config
 from tests.faults.engine_faults import after_first_event
 from tests.faults.scenario import Scenario, assert_clean, scenario
+from tests.support.clock import Clock
 from tests.support.harness import CHAT, END, STREAM, Engine, configured, engine, piece
 from tests.support.keys import GOOD, at, changed, ring
 from tests.support.processes import answers
@@ -19,7 +21,7 @@ from tests.support.processes import answers
 HOUR = 3600.0
 START = 1_800_000_000.0
 STREAMS = 20
-TIMES = config.TimeoutsConfig(first_event=5, between_events=5, total=10, keep_alive=1)
+TIMES = config.TimeoutsConfig(first_event=600, between_events=600, total=1200)  # which an hour would exceed
 
 
 @dataclass
@@ -34,8 +36,9 @@ class Wall:
 
 @asynccontextmanager
 async def standing(wall: Wall, **key: object) -> AsyncIterator[tuple[Scenario, Engine]]:
-    """Run a gateway by that clock, with one key."""
-    async with engine(answers()) as behind, scenario(configured(behind.url, timeouts=TIMES)) as here:
+    """Run a gateway by that clock, with one key; by the monotonic clock no time passes."""
+    given = partial(configured, timeouts=TIMES)
+    async with engine(answers()) as behind, scenario(given(behind.url), clock=Clock()) as here:
         services = here.front.services
         services.wall = wall.time
         services.keyring = ring(changed(**key))

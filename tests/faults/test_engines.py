@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections.abc import AsyncIterator
+from dataclasses import dataclass
 
 import msgspec
 import pytest
@@ -24,6 +25,7 @@ from tests.faults.engine_faults import (
     then,
 )
 from tests.faults.scenario import Scenario, assert_clean, scenario
+from tests.support.clock import Clock
 from tests.support.harness import (
     CHAT,
     STREAM,
@@ -33,12 +35,14 @@ from tests.support.harness import (
     events,
     head,
     piece,
+    settled,
     until,
     whole,
 )
 from tests.support.processes import answers
 
-HASTY = config.TimeoutsConfig(connect=0.1, first_event=0.15, between_events=0.15, total=0.6, keep_alive=0.4)
+# Those of the answer are by the test's clock, which stands still but where an engine is to be silent for too long.
+TIMES = config.TimeoutsConfig(connect=0.5, first_event=5, between_events=5, total=50, keep_alive=30)
 OFTEN = config.HealthConfig(interval=0.2, slow_start=0)
 HALF = piece(STREAM[0][:30])
 GARBAGE = b"\x16\x03\x01 what is this?\r\n\r\n"
@@ -83,24 +87,36 @@ LATE: dict[str, tuple[EngineFault, str]] = {
 BEFORE_ANY: dict[str, Outage] = {"refused": refused, "black-holed": black_holed}
 
 
+@dataclass
+class Faulty:
+    """A gateway over an engine that is to fail, and the gateway's clock."""
+
+    here: Scenario
+    bad: Engine
+    clock: Clock
+
+    async def silence(self, seconds: float) -> None:
+        """Let time pass, once the engine was asked and all that it says has come."""
+        await until(lambda: self.bad.asked)
+        await settled()
+        self.clock.now += seconds
+
+
 @contextlib.asynccontextmanager
-async def faulty(sibling: bool) -> AsyncIterator[tuple[Scenario, Engine]]:
+async def faulty(sibling: bool) -> AsyncIterator[Faulty]:
     """Run a gateway over an engine, and if wanted a healthy one that is asked second."""
     async with contextlib.AsyncExitStack() as stack:
         bad, *others = [await stack.enter_async_context(engine(answers())) for _ in range(1 + sibling)]
         model = config.from_urls({"vllm": [bad.url, *(one.url for one in others)]}, "tiny", {})[0]
         deployments = [msgspec.structs.replace(one, weight=1 - i) for i, one in enumerate(model.deployments)]
         models = [msgspec.structs.replace(model, deployments=deployments)]
-        yield (
-            await stack.enter_async_context(
-                scenario(checked(config.Config(models=models, timeouts=HASTY, health=OFTEN)))
-            ),
-            bad,
-        )
+        given, clock = checked(config.Config(models=models, timeouts=TIMES, health=OFTEN)), Clock()
+        yield Faulty(await stack.enter_async_context(scenario(given, clock=clock)), bad, clock)
 
 
-async def answered_again(here: Scenario, bad: Engine) -> None:
+async def answered_again(these: Faulty) -> None:
     """See that the engine that failed is asked once more, and answers."""
+    here, bad = these.here, these.bad
     bad.script = answers()
     bad.asked.clear()
     await until(lambda: here.front.services.catalog.endpoints[0].up)
@@ -108,15 +124,22 @@ async def answered_again(here: Scenario, bad: Engine) -> None:
     assert len(bad.asked) == 1
 
 
-async def comes_to(here: Scenario, bad: Engine, stream: bool, status: int) -> None:
-    """Ask once; see what it comes to, that the engine was not asked without end, and that nothing is left."""
+async def comes_to(these: Faulty, stream: bool, status: int, silent: float = 0) -> None:
+    """Ask once; see what it comes to, that the engine was not asked without end, and that nothing is left.
+
+    For `silent` seconds, if it is to be, the engine says nothing.
+    """
+    here, bad = these.here, these.bad
     bad.asked.clear()
-    answer = await here.ask(CHAT | {"stream": stream})
+    asking = asyncio.ensure_future(here.ask(CHAT | {"stream": stream}))
+    if silent:
+        await these.silence(silent)
+    answer = await asking
     assert answer.status == status, answer.body
     assert answer.finished or not stream or status != 200
     assert len(bad.asked) <= 2 * here.front.services.config.retries.attempts
     await assert_clean(here)
-    await answered_again(here, bad)
+    await answered_again(these)
 
 
 @pytest.mark.parametrize("phase", PHASES)
@@ -126,36 +149,37 @@ async def test_before_the_first_byte_another_engine_answers_or_a_status_says_why
     name: str, phase: str, sibling: bool
 ) -> None:
     fault, status = FAULTS[name]
-    async with faulty(sibling) as (here, bad):
+    async with faulty(sibling) as these:
         for stream in (False, True):
-            bad.script = after(PHASES[phase][stream], fault)
-            in_time = stream or fault is not stalls  # a whole answer has but the total, which is the others' as well
-            await comes_to(here, bad, stream, 200 if sibling and in_time else status)
+            these.bad.script = after(PHASES[phase][stream], fault)
+            silent = (6 if stream else 60) if fault is stalls else 0
+            in_time = silent < TIMES.total  # a whole answer has but the total, which is the others' as well
+            await comes_to(these, stream, 200 if sibling and in_time else status, silent)
 
 
 @pytest.mark.parametrize("name", [*NONSENSE, *ENDLESS])
 @pytest.mark.parametrize("sibling", [False, True], ids=["alone", "beside another"])
 async def test_nonsense_on_the_wire_is_a_failed_engine(name: str, sibling: bool) -> None:
-    async with faulty(sibling) as (here, bad):
+    async with faulty(sibling) as these:
         for stream in (False, True):
             if name in ENDLESS:
-                bad.script = after(b"HTTP/1.1 200 OK\r\nx-long: ", ENDLESS[name])
+                these.bad.script = after(b"HTTP/1.1 200 OK\r\nx-long: ", ENDLESS[name])
             else:
-                bad.script = after(NONSENSE[name][stream], closes)
-            await comes_to(here, bad, stream, 200 if sibling else 502)
+                these.bad.script = after(NONSENSE[name][stream], closes)
+            await comes_to(these, stream, 200 if sibling else 502)
 
 
 @pytest.mark.parametrize("name", BEFORE_ANY)
 @pytest.mark.parametrize("sibling", [False, True], ids=["alone", "beside another"])
 async def test_an_engine_that_takes_no_connection_is_left_for_another_or_503(name: str, sibling: bool) -> None:
-    async with faulty(sibling) as (here, bad):
+    async with faulty(sibling) as these:
         for stream in (False, True):
-            async with BEFORE_ANY[name](bad):
-                answer = await here.ask(CHAT | {"stream": stream})
+            async with BEFORE_ANY[name](these.bad):
+                answer = await these.here.ask(CHAT | {"stream": stream})
                 assert answer.status == (200 if sibling else 503), answer.body
                 assert sibling or "retry-after" in answer.headers
-                await assert_clean(here)
-            await answered_again(here, bad)
+                await assert_clean(these.here)
+            await answered_again(these)
 
 
 @pytest.mark.parametrize("name", LATE)
@@ -163,15 +187,17 @@ async def test_an_engine_that_takes_no_connection_is_left_for_another_or_503(nam
 async def test_after_the_first_byte_a_failure_is_an_error_event_and_no_done(name: str, sibling: bool) -> None:
     fault, code = LATE[name]
     heard = asyncio.Event()
-    async with faulty(sibling) as (here, bad):
-        bad.script = after_first_event(heard, fault)
-        client = await here.client(CHAT | {"stream": True})
+    async with faulty(sibling) as these:
+        these.bad.script = after_first_event(heard, fault)
+        client = await these.here.client(CHAT | {"stream": True})
         assert (await client.head()).status == 200
         assert events(await client.chunk())[0]["choices"]
         heard.set()
+        if code == "engine_timeout":
+            await these.silence(6)
         rest = b""
         while chunk := await client.chunk():
             rest += chunk
         assert [one["error"]["code"] for one in events(rest)] == [code]
-        assert len(bad.asked) == 1, "it was asked again although the client has its beginning"
-        await answered_again(here, bad)
+        assert len(these.bad.asked) == 1, "it was asked again although the client has its beginning"
+        await answered_again(these)

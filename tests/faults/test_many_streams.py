@@ -9,7 +9,7 @@ from time import monotonic
 
 from tests.faults.gateway_process import MIB, Process, allow_handles, assert_settled, process
 from tests.support.harness import CHAT, END, USAGE, Asked, chunk, engine, events, head, piece
-from tests.support.raw_client import HURRY, connected
+from tests.support.raw_client import connected
 
 STREAMS = 2000
 WORDS = 10
@@ -57,8 +57,7 @@ async def round_of(running: Process, crowd: Crowd) -> tuple[int, float]:
     """Run all streams; return how much memory the gateway took when all had begun, and how long the rest took."""
     before = running.rss()
     streams = [asyncio.create_task(crowd.stream(running.front.port, f"w{number}")) for number in range(STREAMS)]
-    async with asyncio.timeout(HURRY):
-        await crowd.all_begun.wait()
+    await crowd.all_begun.wait()
     taken, began = running.rss() - before, monotonic()
     for number, text in enumerate(await asyncio.gather(*streams)):
         assert text == "".join(f"w{number}.{place} " for place in range(WORDS))

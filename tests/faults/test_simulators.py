@@ -13,9 +13,11 @@ import uvicorn
 from backends.sim import SIMULATORS, Options, parse_fault
 from gateway import config
 from tests.faults.scenario import assert_clean, scenario
-from tests.support.harness import CHAT, Quiet, configured, events
+from tests.support.clock import Clock, pass_until
+from tests.support.harness import CHAT, Quiet, begun, configured, events, until
+from tests.support.raw_client import Answer
 
-TIMES = config.TimeoutsConfig(first_event=0.3, between_events=0.3, total=0.6, keep_alive=2)
+TIMES = config.TimeoutsConfig(first_event=5, between_events=5, total=50, keep_alive=1000)
 ASKED = CHAT | {"max_tokens": 20}
 
 # (the fault, the status of a whole answer, that of a stream; 200 is one that breaks after its beginning)
@@ -49,10 +51,19 @@ async def simulator(kind: str, *faults: str) -> AsyncIterator[str]:
 
 @pytest.mark.parametrize(("kind", "fault", "whole", "stream"), ROWS)
 async def test_a_simulators_fault_is_told_and_leaves_nothing(kind: str, fault: str, whole: int, stream: int) -> None:
-    async with simulator(kind, fault) as url, scenario(configured(**{kind: url}, timeouts=TIMES)) as here:
-        assert (await here.ask(ASKED)).status == whole
+    clock = Clock()
+    async with simulator(kind, fault) as url, scenario(configured(**{kind: url}, timeouts=TIMES), clock=clock) as here:
+
+        async def ask(stream: bool) -> Answer:
+            asking = asyncio.ensure_future(here.ask(ASKED | {"stream": stream}))
+            if fault.startswith("stall"):
+                await until(lambda: begun(here.front) if stream else here.ledger)
+                await pass_until(clock, asking.done)
+            return await asking
+
+        assert (await ask(False)).status == whole
         await assert_clean(here)
-        answer = await here.ask(ASKED | {"stream": True})
+        answer = await ask(True)
         assert answer.status == stream
         assert not answer.finished
         assert "error" in events(answer.body)[-1] or stream != 200

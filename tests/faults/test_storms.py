@@ -1,4 +1,7 @@
-"""Storms: all engines fail for a while, and many clients ask on. Nobody waits long, and nothing is multiplied."""
+"""Storms: all engines fail for a while, and many clients ask on. Nobody waits long, and nothing is multiplied.
+
+Times are by a clock that runs with the event loop, in which all are: a busy machine makes nobody wait longer by it.
+"""
 
 from __future__ import annotations
 
@@ -6,7 +9,6 @@ import asyncio
 from collections import Counter
 from dataclasses import dataclass, field
 from random import Random
-from time import monotonic
 from typing import Any
 
 import pytest
@@ -14,6 +16,7 @@ import pytest
 from gateway import config
 from tests.faults.engine_faults import after, resets
 from tests.faults.scenario import Scenario, assert_clean, scenario
+from tests.support.clock import Clock, running
 from tests.support.harness import CHAT, Engine, Script, configured, engine, hangs, head, piece, says, whole
 from tests.support.processes import answers
 from tests.support.raw_client import Client
@@ -27,7 +30,7 @@ RULES = config.BreakerConfig(open=0.2, most_open=0.4)
 FIRST_EVENT = 0.5
 SWEEP = 0.5  # seconds between two looks at the deadlines
 
-SLACK = 2.0  # seconds that 200 clients and their engines, all in one process, may cost a busy machine
+SLACK = 2.0  # seconds for the backoffs, and for what 200 clients and their engines cost, all in one process
 
 
 def refuses(status: str, message: str, **more: Any) -> Script:
@@ -61,10 +64,10 @@ class Weather:
 
     async def ask(self, here: Scenario, client: Client) -> int:
         """Ask once."""
-        began = monotonic()
+        began = here.front.services.clock()
         here.send(client, CHAT | {"stream": True})
         answer = await client.answer()
-        self.waits.append(monotonic() - began)
+        self.waits.append(here.front.services.clock() - began)
         self.statuses[answer.status] += 1
         return answer.status
 
@@ -84,11 +87,12 @@ async def rage(here: Scenario, clients: list[Client]) -> Weather:
 
 async def recovered(here: Scenario, client: Client) -> float:
     """Ask until there is an answer; return how many seconds that took."""
-    began = monotonic()
+    clock = here.front.services.clock
+    began = clock()
     while await Weather().ask(here, client) != 200:
-        assert monotonic() - began < RULES.most_open + SLACK, "it does not recover"
+        assert clock() - began < RULES.most_open + SLACK, "it does not recover"
         await asyncio.sleep(0.01)
-    return monotonic() - began
+    return clock() - began
 
 
 def calm(behind: Engine, kind: str) -> Script:
@@ -111,7 +115,8 @@ async def test_a_storm_is_not_multiplied_and_ends_when_it_ends(name: str, engine
         urls = {kind: [one.url, two.url][:engines]}
         models = config.from_urls(urls, "tiny", {})
         given = configured(breaker=RULES, timeouts=times, retries=config.RetriesConfig(budget=SHARE), models=models)
-        async with scenario(given) as here:
+        clock = Clock()
+        async with running(clock), scenario(given, clock=clock) as here:
             clients = [await here.client() for _ in range(CLIENTS)]
             seen = await rage(here, clients)
             await assert_clean(here)

@@ -13,7 +13,7 @@ import pytest
 
 from gateway import config
 from tests.support.caching import FULL, MEMORY, STREAMED, crowd, gated, given_back, joined, keeping, plain, said
-from tests.support.clock import Clock
+from tests.support.clock import Clock, pass_until
 from tests.support.harness import (
     CHAT,
     END,
@@ -287,9 +287,7 @@ async def test_all_who_read_are_told_of_an_engine_that_is_silent(script: Script,
             while await client.chunk() != b": keep-alive\n\n":
                 pass
         ends = [asyncio.ensure_future(end(client)) for client in clients]
-        while not all(one.done() for one in ends):  # of those who had nothing yet, one asks once more
-            clock.now += 10
-            await settled()
+        await pass_until(clock, lambda: all(one.done() for one in ends))  # one of those without an event asks again
         told = [await one for one in ends]
         await until(lambda: behind.left == len(behind.asked))
     assert {one["error"]["code"] for one in told} == {"engine_timeout"}

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import Any
 
 CHAT = "/v1/chat/completions"
-HURRY = 30.0  # seconds, after which a client is sure that it was forgotten
+HURRY = 60.0  # seconds, after which a client is sure that it was forgotten, on the busiest machine
 
 
 @dataclass
