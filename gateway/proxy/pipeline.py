@@ -42,7 +42,7 @@ class Work(Protocol[A]):
     service_tier: Raw | None
 
     def prepare(self, prepared: Prepared) -> Call | None:
-        """Take in what is known now; return the call that the answer is kept under, if the surface has such."""
+        """Take in what is known now; return the call, if the surface has such: the cache's key is made of it."""
         ...
 
     async def plan(self, prepared: Prepared) -> list[Candidate]:
@@ -64,7 +64,8 @@ class Work(Protocol[A]):
 async def serve(work: Work[A], context: RequestContext, client: Client, services: Services) -> None:
     """Lead a request through the steps. Raises PointsmanError; whoever opened the context tells the client."""
     prepared = prepare(work, context, services)
-    call = work.prepare(prepared)
+    prepared_call = work.prepare(prepared)
+    call = prepared_call if work.surface.cache is Applies.YES else None
     lookup = look_up(call, prepared.route, prepared.pin, context, services)
     if await answer_from_cache(lookup, call, context, client, services):
         return
@@ -101,7 +102,7 @@ def tier(service_tier: Raw | None, best: Tier) -> Tier:
 
 
 def _hedge_after(work: Work[A], prepared: Prepared, context: RequestContext) -> float:
-    hedges = context.streamed and work.surface.hedge is Applies.YES
+    hedges = context.streamed and work.surface.hedging is Applies.YES
     return prepared.route.settings.hedge_after if hedges else 0.0
 
 
