@@ -243,7 +243,7 @@ class Whole:
         )
 
     def _prompt_tokens(self) -> Iterator[tuple[int, str | None, float | None]]:
-        """Yield each prompt token's id, text (None: unknown) and logprob; vLLM has no first one and repairs text."""
+        """Yield each prompt token's id, text and logprob; the text is None for the first, and if vLLM repaired it."""
         mended = True
         beside = self._prompt.prompt_logprobs or []
         for token, likely in zip(self._prompt.prompt_token_ids or [], beside, strict=False):
