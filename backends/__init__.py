@@ -1,7 +1,7 @@
-"""The engines' dialects: pure translation between OpenAI's API and what each engine says on the wire (`CONTRACT.md`).
+"""The engines' dialects: pure translation between OpenAI's API and each engine's wire format (`CONTRACT.md`).
 
-Law: nothing here (`sim/` apart) waits, opens a socket, reads a clock or the environment, or imports more than
-the standard library and msgspec. Bytes in, events out (`tests/test_layering.py` holds it to that).
+Rule: nothing here (`sim/` apart) waits, opens a socket, reads a clock or the environment, or imports more than
+the standard library and msgspec. Bytes in, events out (`tests/test_layering.py` checks it).
 """
 
 from backends.base import Backend

@@ -1,8 +1,8 @@
-"""What the gateway and a dialect say to each other.
+"""The interface between the gateway and a dialect.
 
 A dialect (`backends.vllm`, `backends.tgi`, `backends.openai`) is pure: a Call becomes the bytes of one or
-several upstream requests, and an engine's bytes become OpenAI's answers or a BackendError. It never waits,
-reads no clock and draws nothing at random: ids and times come with the Call.
+several upstream requests, and an engine's bytes become OpenAI's answers or a BackendError. It does no I/O and uses
+neither a clock nor random numbers: ids and times come with the Call.
 """
 
 from collections.abc import Mapping, Sequence
@@ -18,7 +18,7 @@ Headers = Mapping[str, str]
 
 
 class Call(Struct, frozen=True, kw_only=True):
-    """One request of a client's, read and checked.
+    """One client request, parsed and validated.
 
     `body` holds every field as the client wrote it, those that `view` does not name too. Every answer carries `id`,
     `created` (Unix seconds) and `model` (the client's name for it). `legacy_functions`: the client used `functions`
@@ -37,28 +37,28 @@ class Call(Struct, frozen=True, kw_only=True):
 
     @property
     def stream(self) -> bool:
-        """Whether the client wants events."""
+        """Whether the client asked for a stream."""
         return self.view.stream is True
 
     @property
     def include_usage(self) -> bool:
-        """Whether the client wants a last chunk with the usage."""
+        """Whether the client asked for a last chunk with the usage."""
         options = self.view.stream_options
         return options is not None and options.include_usage is True
 
     @property
     def continuous_usage(self) -> bool:
-        """Whether the client wants the usage so far on every chunk (vLLM's `continuous_usage_stats`)."""
+        """Whether the client asked for the usage so far in every chunk (vLLM's `continuous_usage_stats`)."""
         options = self.view.stream_options
         return options is not None and options.continuous_usage_stats is True
 
 
 class Continuation(Struct, frozen=True, kw_only=True):
-    """What earlier requests for the same answer have come to: an answer may take several.
+    """The state after earlier upstream requests for the same answer; one answer may take several requests.
 
-    `held` is the end of the text that may be the beginning of a stop string. Once `ended`, only the prompt's tokens
-    are still to be counted, of an answer or, if `cut`, of a tool call without an end. `attempt` counts what was tried
-    again.
+    `text` and `tokens` were generated so far; `held` is the end of the text, which may be the beginning of a stop
+    string. If `ended`, the answer is complete and the request only counts the prompt's tokens; if also `cut`, the
+    answer is a tool call that the token limit cut off. `attempt` is the number of retries so far.
     """
 
     text: str = ""
@@ -73,9 +73,9 @@ class Continuation(Struct, frozen=True, kw_only=True):
 class UpstreamRequest(Struct, frozen=True, kw_only=True):
     """One HTTP POST to an engine.
 
-    `choices` are the indexes of the client's choices that the answer stands for; empty where the engine
-    numbers them itself. `prompt` is the place of the prompt it answers, where the client sent several.
-    `adapted` names the parameters that were mapped or emulated on the way.
+    `choices` are the indexes of the client's choices that the answer is for; empty if the engine numbers them
+    itself. `prompt` is the index of the prompt it answers. `adapted` names the parameters that were mapped or
+    emulated. `continuation` is what earlier requests for the same answer returned.
     """
 
     path: str
@@ -90,19 +90,19 @@ class UpstreamRequest(Struct, frozen=True, kw_only=True):
 class Cause(Enum):
     """Why an engine did not answer as asked. The gateway turns it into a status (`gateway.http.errors`)."""
 
-    INVALID = auto()  # the client asked for what cannot be
+    INVALID = auto()  # the request is invalid
     CONTEXT = auto()  # the prompt does not fit the model's context
     NOT_SERVED = auto()  # the engine does not serve that model or path
-    OVERLOADED = auto()  # the engine has no room now
+    OVERLOADED = auto()  # the engine takes no more requests now
     LIMITED = auto()  # an upstream's own rate limit
-    FAILED = auto()  # the engine tried and failed
-    MODEL_OUTPUT_INVALID = auto()  # the engine is well, and what its model wrote is not what was asked for
+    FAILED = auto()  # the engine failed while it worked on the request
+    MODEL_OUTPUT_INVALID = auto()  # the engine is healthy, but its model's output is not usable
     UPSTREAM_AUTH = auto()  # the engine does not accept the gateway's credentials
-    PROTOCOL_ERROR = auto()  # what came is not this engine's protocol
+    PROTOCOL_ERROR = auto()  # the answer does not follow this engine's protocol
 
 
 class BackendError(Exception):
-    """An engine's failure, in words that a client may read. `param` names the field of the request at fault."""
+    """An engine's failure. `message` may be shown to clients; `param` names the request field at fault."""
 
     def __init__(self, cause: Cause, message: str, param: str | None = None) -> None:
         super().__init__(message)
@@ -112,15 +112,16 @@ class BackendError(Exception):
 
 
 class FollowUp(Struct, frozen=True):
-    """The engine's answer is no answer yet: send this request, too, and take its answer instead."""
+    """The answer is not complete: send this request too, and use its answer instead."""
 
     request: UpstreamRequest
 
 
 class ServedModel(Struct, frozen=True):
-    """A model that an engine says it serves.
+    """A model that an engine reports.
 
-    Its name for people, what a request must call it, the context length in tokens, and whether it takes images.
+    `name` is for display, `model` is what a request must send; `max_model_len` is the context length in tokens, and
+    `supports_vision` whether the model takes images.
     """
 
     name: str
@@ -130,33 +131,33 @@ class ServedModel(Struct, frozen=True):
 
 
 class Completion(Struct):
-    """A whole answer, chat or legacy, and the engine's fields that no type names."""
+    """A complete answer, chat or legacy, and `extra`: the engine's fields that no type names."""
 
     answer: Answer[Any]
     extra: dict[str, Any] = {}
 
 
 Event = Answer[Any] | dict[str, Any]
-"""A chunk for the client, complete with its head; a dict where the engine sent fields that no type names."""
+"""A chunk for the client, with id, time and model name set; a dict if the engine sent fields that no type names."""
 
 
 class Decoder(Protocol):
     """Reads one engine's stream for one request. After each `feed`, look at the attributes.
 
-    The usage never comes as an event, but for what `continuous_usage_stats` asks for: whoever writes the
-    client's stream ends it with the usage, as several engine streams may make one.
+    The usage is never an event of its own (`continuous_usage_stats` puts it into the chunks): the caller writes it at
+    the end of the client's stream, as several engine streams may make one.
     """
 
     usage: Usage | None
-    finished: bool  # the stream has said all it had to, and said so
-    failure: BackendError | FollowUp | Completion | None  # nothing that follows is of use
+    finished: bool  # the stream is complete
+    failure: BackendError | FollowUp | Completion | None  # if set, ignore the rest of the stream
 
     def feed(self, data: bytes) -> Sequence[Event]:
-        """Take one read of the engine's body, cut anywhere; return the chunks for the client."""
+        """Take the bytes of one read, split anywhere; return the chunks for the client."""
         ...
 
     def end(self) -> None:
-        """The engine's body has ended: if it had not finished, set `failure`."""
+        """Call this at the end of the engine's body: sets `failure` if the stream was not complete."""
         ...
 
 
@@ -164,8 +165,8 @@ class Backend(Protocol):
     """An engine's dialect."""
 
     name: str
-    label: str  # what people call the engine
-    passthrough_paths: frozenset[str]  # paths that it takes as they are, beside OpenAI's chat and completions
+    label: str  # the engine's name for display
+    passthrough_paths: frozenset[str]  # paths forwarded unchanged, besides chat and completions
     facts_path: str
     health_path: str  # the engine's own check; empty if it has none
     load: LoadReader
@@ -175,26 +176,26 @@ class Backend(Protocol):
         ...
 
     def unsupported(self, call: Call, supports_vision: bool = False) -> str | None:
-        """Return the first parameter of the call that this engine has no way to honour, or None.
+        """Return the name of the first parameter of the call that this engine cannot honour, or None.
 
-        `supports_vision` is whether the model takes images, where the engine does not say so itself.
+        `supports_vision`: whether the model takes images.
         """
         ...
 
     def encode(self, call: Call, model: str) -> list[UpstreamRequest]:
-        """Return what to send, for the engine's own name of the model. Raises BackendError (INVALID)."""
+        """Return the requests to send; `model` is the engine's own name of it. Raises BackendError (INVALID)."""
         ...
 
     def decode(self, call: Call, request: UpstreamRequest, headers: Headers, body: bytes) -> Completion | FollowUp:
-        """Read a whole answer of status 200. Raises BackendError."""
+        """Read the body of a complete answer with status 200. Raises BackendError."""
         ...
 
     def decoder(self, call: Call, request: UpstreamRequest) -> Decoder:
-        """Return a reader for the stream that answers the request."""
+        """Return a decoder for the stream that answers the request."""
         ...
 
     def failure(
         self, call: Call | None, request: UpstreamRequest | None, status: int, headers: Headers, body: bytes
     ) -> BackendError | FollowUp | Completion:
-        """Read an answer whose status is not 200. Some are answers all the same."""
+        """Read a response whose status is not 200. Some of TGI's errors lead to a FollowUp or a Completion."""
         ...

@@ -1,9 +1,8 @@
-"""Reads an engine's JSON as one of OpenAI's types without losing the fields that no type names.
+"""Reads an engine's JSON as one of OpenAI's types and keeps the fields that no type names.
 
-An engine's event nearly always holds only known fields: then it is one decode into a Struct. Otherwise the
-rest is set aside, and laid over what is written for the client: nulls are dropped, everything else passes
-(vLLM's own parameters bring such fields). Three never pass: `stop_reason`, `routed_experts` and
-`system_fingerprint` tell one engine from another.
+Nearly every event holds only known fields and is decoded into a Struct in one step. Otherwise the unknown fields are
+kept apart and merged into the answer for the client (some of vLLM's own parameters add such fields). Nulls are
+dropped, and so are `stop_reason`, `routed_experts` and `system_fingerprint`, which would reveal the engine.
 """
 
 from typing import Any, Generic, TypeVar
@@ -19,13 +18,13 @@ T = TypeVar("T", bound=Struct)
 
 
 class Shape:
-    """The names that a Struct type knows, and the Shape of those that hold Structs themselves."""
+    """The field names of a Struct type, each with the Shape of its own Struct type, if it has one."""
 
     def __init__(self, kind: msgspec.inspect.StructType) -> None:
         self.names = {field.encode_name: _shape(field.type) for field in kind.fields}
 
     def split(self, value: dict[str, Any]) -> dict[str, Any]:
-        """Take out of `value` what has no name here; return it, nested as it was."""
+        """Remove the unknown fields from `value`; return them, nested as they were."""
         extra: dict[str, Any] = {}
         for name in list(value):
             if name not in self.names:
@@ -59,7 +58,7 @@ def _shape(kind: msgspec.inspect.Type) -> Shape | None:
 class ExtrasReader(Generic[T]):
     """Reads JSON as `kind`, a Struct type that forbids unknown fields.
 
-    `decode` is the fast road, for JSON that holds nothing else; `read` takes any.
+    `decode` is fast and raises if there are unknown fields; `read` accepts them.
     """
 
     def __init__(self, kind: type[T]) -> None:
@@ -70,7 +69,7 @@ class ExtrasReader(Generic[T]):
         self._shape = Shape(described)
 
     def read(self, data: bytes) -> tuple[T, dict[str, Any]]:
-        """Return the typed view and the fields beside it. Raises msgspec.DecodeError if it is not of the kind."""
+        """Return the Struct and the unknown fields. Raises msgspec.DecodeError if the JSON is not of the kind."""
         try:
             return self.decode(data), {}
         except msgspec.ValidationError:
@@ -82,7 +81,7 @@ class ExtrasReader(Generic[T]):
 
 
 def merge_extra(below: Struct, extra: dict[str, Any]) -> dict[str, Any]:
-    """Return `below` as a dict with the extra fields put back where they were."""
+    """Return `below` as a dict, with the extra fields back in their places."""
     value: dict[str, Any] = msgspec.to_builtins(below)
     _lay(value, extra)
     return value
@@ -102,10 +101,10 @@ def _lay(value: dict[str, Any], extra: dict[str, Any]) -> None:
 
 
 def is_set(value: object) -> bool:
-    """Whether a field that may be UNSET or None holds something."""
+    """Whether a field's value is neither UNSET nor None."""
     return value is not None and not isinstance(value, UnsetType)
 
 
 def with_extra(completion: Completion) -> Event:
-    """Return a whole answer with its engine's fields that no type names."""
+    """Return a complete answer with its extra fields merged in."""
     return merge_extra(completion.answer, completion.extra) if completion.extra else completion.answer

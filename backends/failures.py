@@ -1,4 +1,4 @@
-"""An engine's failures in the words and causes that all dialects share (CONTRACT.md 5)."""
+"""Engine failures: the causes and messages that all dialects share (CONTRACT.md 5)."""
 
 import msgspec
 
@@ -6,13 +6,13 @@ from backends import problem
 from backends.base import BackendError, Call, Cause
 from backends.schema import ChatRequest
 
-NOT_THE_PROTOCOL = "The engine answered with something that is not its protocol."
+NOT_THE_PROTOCOL = "The engine's answer does not follow its protocol."
 FAILED = "The engine failed while it generated the answer."
 CUT = "The engine closed the stream before the answer was complete."
 
 
 def event_failure(payload: bytes, call: Call) -> BackendError:
-    """Read an event that is no chunk: an engine's error, or nonsense."""
+    """Return the failure for a stream event that is not a chunk: the engine's error, or PROTOCOL_ERROR."""
     try:
         value = msgspec.json.decode(payload)
     except problem.UNREADABLE:
@@ -25,7 +25,7 @@ def event_failure(payload: bytes, call: Call) -> BackendError:
 
 
 def classify(status: int, found: problem.Problem, call: Call | None) -> BackendError:
-    """Turn a status and what the body says into the cause."""
+    """Return the failure for an HTTP status and the problem that the body names."""
     if status in (400, 413, 422):
         if problem.CONTEXT.search(found.message):
             return BackendError(Cause.CONTEXT, too_long(problem.context_length(found.message)), prompt_param(call))
@@ -42,14 +42,14 @@ def classify(status: int, found: problem.Problem, call: Call | None) -> BackendE
 
 
 def too_long(context: int | None) -> str:
-    """Return what a client is told of a prompt that does not fit, whichever engine found it out.
+    """Return the message for a prompt that does not fit; it is the same for all engines. `context`: length in tokens.
 
-    The words are those that clients look for: "maximum context length", "prompt is too long".
+    It contains the words that clients search for: "maximum context length" and "prompt is too long".
     """
     length = "" if context is None else f" is {context} tokens"
     return f"This model's maximum context length{length or ' is exceeded'}: the prompt is too long."
 
 
 def prompt_param(call: Call | None) -> str:
-    """Return the name of the field that holds the prompt."""
+    """Return the name of the request field that holds the prompt."""
     return "messages" if call is None or isinstance(call.view, ChatRequest) else "prompt"

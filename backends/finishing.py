@@ -1,4 +1,4 @@
-"""An engine's answer made the gateway's: its head, how its choices ended, its tool calls, its usage; and `n` of one."""
+"""Normalizes an engine's answer: envelope, finish reasons, tool calls and usage; and copies one choice `n` times."""
 
 import hashlib
 from typing import Any
@@ -10,11 +10,11 @@ from backends.base import BackendError, Call, Cause
 from backends.failures import FAILED
 from backends.schema import Answer, ChatChoice, ChatRequest, ChunkChoice, ToolCall, Usage
 
-BROKEN = frozenset({"abort", "error"})  # reasons to finish that are failures
+BROKEN = frozenset({"abort", "error"})  # finish reasons that mean a failure
 
 
 def greedy_copies(call: Call) -> tuple[int, ...]:
-    """Return the indexes of all choices if the `n` of each prompt are one answer repeated; else nothing."""
+    """Return the indexes of all choices if sampling is greedy, so that `n` choices are copies of one; else ()."""
     view = call.view
     n = view.n or 1
     prompts = 1 if isinstance(view, ChatRequest) else len(view.prompts)
@@ -22,7 +22,7 @@ def greedy_copies(call: Call) -> tuple[int, ...]:
 
 
 def copies(choice: Any, n: int, call: Call) -> list[Any]:
-    """Return a prompt's only choice as the `n` that were asked for; their tool calls have ids of their own."""
+    """Return `n` copies of a prompt's only choice, each with its own index and tool call ids."""
     repeated = repeat(choice, tuple(range(choice.index * n, choice.index * n + n)))
     name = "message" if isinstance(choice, ChatChoice) else "delta"
     said: Any = getattr(choice, name, None)
@@ -38,7 +38,7 @@ def _own(tool: ToolCall, call: Call, index: int, place: int) -> ToolCall:
 
 
 def set_envelope(answer: Answer[Any], call: Call, kind: str) -> None:
-    """Give an answer the gateway's head, and take out what names the engine."""
+    """Set the gateway's id, object, time and model name, and remove the system fingerprint."""
     answer.id = call.id
     answer.object = kind
     answer.created = call.created
@@ -50,7 +50,7 @@ FINISH = {"repetition": "stop", "": None, "eos_token": "stop", "stop_sequence": 
 
 
 def normalize_choice(choice: Any) -> None:
-    """Bring a choice's end into OpenAI's words. Raises BackendError if the engine gave up."""
+    """Map a choice's finish reason to OpenAI's. Raises BackendError (FAILED) if it means a failure."""
     if choice.finish_reason in BROKEN:
         raise BackendError(Cause.FAILED, FAILED)
     reason: str | None = choice.finish_reason or None
@@ -61,7 +61,7 @@ def normalize_choice(choice: Any) -> None:
 
 
 def sort_top_logprobs(choice: Any, call: Call) -> None:
-    """Order each token's likeliest, and leave as many as were asked for."""
+    """Sort each token's `top_logprobs`, the most likely first, and keep as many as the client asked for."""
     most = getattr(call.view, "top_logprobs", None)
     if not most or not isinstance(choice.logprobs, dict):
         return
@@ -73,13 +73,13 @@ def sort_top_logprobs(choice: Any, call: Call) -> None:
 
 
 def _logprob(token: Any) -> float:
-    """Return a token's log probability; one without any is the least likely."""
+    """Return a token's log probability; minus infinity if it has none."""
     value: Any = token.get("logprob") if isinstance(token, dict) else None
     return value if isinstance(value, int | float) else float("-inf")
 
 
 def normalize_message(message: Any, call: Call, index: int) -> None:
-    """Write `refusal` out, and give tool calls ids of the gateway's."""
+    """Set `refusal` to null if it is absent, and give the tool calls the gateway's ids."""
     if message.refusal is UNSET:
         message.refusal = None
     if message.tool_calls or message.content is UNSET:
@@ -93,7 +93,7 @@ def normalize_message(message: Any, call: Call, index: int) -> None:
 
 
 def normalize_tool_delta(choice: ChunkChoice, call: Call) -> None:
-    """The first piece of a call has id, type, name and empty arguments; later ones arguments alone."""
+    """Normalize a chunk's tool calls: the first piece of one has id, type, name and arguments, later ones arguments."""
     for tool in choice.delta.tool_calls or ():
         if tool.id is not None:
             normalize_tool(tool, call, choice.index, tool.index or 0)
@@ -101,23 +101,23 @@ def normalize_tool_delta(choice: ChunkChoice, call: Call) -> None:
 
 
 def normalize_tool(tool: ToolCall, call: Call, index: int, place: int) -> None:
-    """Give a tool call its id, which is the same whether it is streamed or whole."""
+    """Set a tool call's id and type; the id is the same for a stream and a complete answer."""
     tool.id = tool_id(call, index, place)
     tool.type = "function"
 
 
 def tool_id(call: Call, index: int, place: int) -> str:
-    """Return `call_` and 24 characters that only this call of this answer has."""
+    """Return `call_` and 24 hexadecimal digits, a hash of the answer's id, the choice's index and the call's place."""
     return "call_" + hashlib.blake2b(f"{call.id}/{index}/{place}".encode(), digest_size=12).hexdigest()
 
 
 def repeat(choice: Any, indexes: tuple[int, ...]) -> list[Any]:
-    """Return the same choice under each of the indexes."""
+    """Return one copy of the choice for each index."""
     return [msgspec.structs.replace(choice, index=index) for index in indexes]
 
 
 def trim(usage: Usage, call: Call) -> None:
-    """Leave out of the usage's details what the engine does not know; an echo alone has generated nothing."""
+    """Remove null counts from the usage's details; for an echo alone (`max_tokens` 0), set completion tokens to 0."""
     if call.view.limit == 0:
         usage.completion_tokens, usage.total_tokens = 0, usage.prompt_tokens
     for name in ("prompt_tokens_details", "completion_tokens_details"):
@@ -126,6 +126,6 @@ def trim(usage: Usage, call: Call) -> None:
 
 
 def multiply(usage: Usage, times: int) -> Usage:
-    """Return the usage of one prompt answered several times over."""
+    """Return the usage with the generated tokens multiplied by `times`."""
     written = usage.completion_tokens * times
     return msgspec.structs.replace(usage, completion_tokens=written, total_tokens=usage.prompt_tokens + written)

@@ -1,7 +1,7 @@
-"""`functions` and `function_call`, OpenAI's older words for tools (API reference, deprecated fields).
+"""`functions` and `function_call`, the deprecated form of tools (OpenAI API reference, deprecated fields).
 
-Neither engine knows them any more: they become tools on the way in, and a call becomes `function_call` on the way
-out. At most one function is called, as it always was.
+Neither engine supports them any more: a request's functions become tools, and an answer's tool call becomes
+`function_call`. At most one function is called, as OpenAI defines it.
 """
 
 from collections.abc import Sequence
@@ -15,9 +15,9 @@ from backends.schema import Answer
 
 
 def as_tools(body: dict[str, Raw]) -> dict[str, Raw]:
-    """Return the body of a chat with functions, their choice and their history in the words of tools.
+    """Return a chat's body with `functions` and `function_call` replaced by `tools` and `tool_choice`.
 
-    Raises msgspec.DecodeError and TypeError where the fields are not of their form.
+    Raises msgspec.DecodeError or TypeError if the fields are not of the right type.
     """
     changed = dict(body)
     functions = _read(changed.pop("functions"), list[dict[str, Any]])
@@ -31,7 +31,7 @@ def as_tools(body: dict[str, Raw]) -> dict[str, Raw]:
 
 
 def history(messages: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Return the messages with function calls and their results as tool calls and tool messages."""
+    """Return the messages with function calls and their results replaced by tool calls and tool messages."""
     written = []
     for place, message in enumerate(messages):
         call = message.get("function_call")
@@ -55,13 +55,13 @@ def _raw(value: Any) -> Raw:
 
 
 def answer(whole: Answer[Any]) -> None:
-    """Say a whole answer's tool calls as function calls."""
+    """Replace a complete answer's tool calls by `function_call`, in place."""
     for choice in whole.choices:
         _say(choice, choice.message)
 
 
 def events(chunks: Sequence[Event]) -> Sequence[Event]:
-    """Say the chunks' tool calls as function calls; chunks with unknown fields stay as they are."""
+    """Replace the chunks' tool calls by `function_call`, in place; chunks with unknown fields stay as they are."""
     for chunk in chunks:
         for choice in chunk.choices if isinstance(chunk, Answer) else ():
             _say(choice, choice.delta)

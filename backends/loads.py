@@ -1,8 +1,8 @@
-"""What an engine says of its own load in its metrics (CONTRACT.md 6), under one name for each engine.
+"""Reads an engine's load from its metrics (CONTRACT.md 6); all engines' figures have the same names here.
 
 Prometheus text, format 0.0.4: a line is `name{labels} value`. Only a few lines of thousands are of interest, so the
-text is searched for those. Replicas inside an engine have a label each: their values are added up, and the largest
-share counts.
+text is searched for those. If an engine has several replicas, each with its own label, their values are added up; of
+the KV cache's use, the maximum is taken.
 """
 
 import re
@@ -13,9 +13,9 @@ from msgspec import Struct
 
 
 class Load(Struct, frozen=True, kw_only=True):
-    """Requests that run and wait, the KV cache's share in use, tokens that the prefix cache was asked for and had.
+    """Running and waiting requests, used fraction of the KV cache (0 to 1), prefix cache queries and hits in tokens.
 
-    None is what the engine does not tell.
+    None: the engine does not report it.
     """
 
     running: float | None = None
@@ -26,7 +26,7 @@ class Load(Struct, frozen=True, kw_only=True):
 
 
 class LoadReader:
-    """Reads an engine's metrics; made of where they are, and the engine's name for each field of Load."""
+    """Reads an engine's metrics: `path` is where they are, `names` maps the fields of Load to the engine's metrics."""
 
     def __init__(self, path: str, names: Mapping[str, str]) -> None:
         self.path = path  # empty: the engine has none
@@ -35,7 +35,7 @@ class LoadReader:
         self._line = re.compile(rb"^(" + any_name + rb")(?:\{[^\n]*\})? ([0-9.eE+-]+)", re.MULTILINE)
 
     def read(self, body: bytes) -> Load:
-        """Return what the metrics say; what cannot be read is not there."""
+        """Return the load; a value that cannot be read is None."""
         found: dict[str, float] = {}
         for name, value in self._line.findall(body):
             try:

@@ -1,8 +1,8 @@
-"""OpenAI's own dialect, as any compatible engine speaks it; vLLM's is this one with differences.
+"""OpenAI's dialect, for any compatible engine; vLLM's dialect is derived from it.
 
-The client's body goes on as it came, but for the model's name, nulls, and the usage, which is always asked
-for: the account needs it, and the client is shown it only if it asked. Answers are read into OpenAI's types
-and written anew, with the gateway's own id, time and model name.
+The client's body is forwarded with three changes: the model's name, nulls are removed, and the usage is always
+requested, as the gateway counts tokens (a client that did not ask for it does not get it). Answers are read into
+OpenAI's types and written with the gateway's own id, time and model name.
 """
 
 from collections.abc import Iterator
@@ -58,7 +58,7 @@ _encode = msgspec.json.Encoder().encode
 
 
 def raw(value: Any) -> Raw:
-    """Write a value as the piece of JSON that a Call's body is made of."""
+    """Return a value as the raw JSON that a Call's body consists of."""
     return Raw(_encode(value))
 
 
@@ -94,11 +94,11 @@ class OpenAI:
         return [ServedModel(card.id, card.id, card.max_model_len) for card in cards]
 
     def unsupported(self, call: Call, supports_vision: bool = False) -> str | None:
-        """Return None: what this dialect cannot do, its engine says itself."""
+        """Return None: the engine itself refuses what it does not support."""
         return None
 
     def encode(self, call: Call, model: str) -> list[UpstreamRequest]:
-        """Return the client's body with the engine's name for the model; `n` greedy choices are asked for once."""
+        """Return one request: the client's body with the engine's model name; of greedy choices, one is requested."""
         view = call.view
         body = {name: value for name, value in call.body.items() if value != NULL}
         body["model"] = raw(model)
@@ -116,11 +116,11 @@ class OpenAI:
         ]
 
     def adapt(self, call: Call, body: dict[str, Raw]) -> list[str]:
-        """Change what this engine takes differently; return the names of the parameters changed."""
+        """Change the parameters that this engine takes differently, in place; return their names."""
         return []
 
     def decode(self, call: Call, request: UpstreamRequest, headers: Headers, body: bytes) -> Completion | FollowUp:
-        """Read a whole answer."""
+        """Read a complete answer. Raises BackendError."""
         chat = isinstance(call.view, ChatRequest)
         try:
             answer, extra = (WHOLE_CHAT if chat else WHOLE_TEXT).read(body)
@@ -145,13 +145,13 @@ class OpenAI:
         return Completion(answer, extra)
 
     def decoder(self, call: Call, request: UpstreamRequest) -> Decoder:
-        """Return a reader of chat or text chunks."""
+        """Return a decoder of chat or text chunks."""
         return StreamDecoder(call, request)
 
     def failure(
         self, call: Call | None, request: UpstreamRequest | None, status: int, headers: Headers, body: bytes
     ) -> BackendError | FollowUp | Completion:
-        """Read an answer whose status is not 200: none of these is an answer."""
+        """Return the failure for a response whose status is not 200."""
         return classify(status, problem.read(body), call)
 
 
@@ -161,7 +161,7 @@ CHAT_CHUNK = ExtrasReader(ChatChunk)
 
 
 class StreamDecoder:
-    """Reads a stream of OpenAI's chunks, chat or text."""
+    """Reads a stream of OpenAI chunks, chat or text; see `backends.base.Decoder`."""
 
     def __init__(self, call: Call, request: UpstreamRequest) -> None:
         self.usage: Usage | None = None
@@ -179,7 +179,7 @@ class StreamDecoder:
         self._ended: set[int] = set()  # choices whose finish reason has come
 
     def feed(self, data: bytes) -> list[Event]:
-        """Take one read; return the chunks that it completed."""
+        """Take the bytes of one read; return the chunks that they complete."""
         events: list[Event] = []
         try:
             payloads = self._events.feed(data)
@@ -194,7 +194,7 @@ class StreamDecoder:
                     events += self._repeated(chunk, {})
                 elif chunk.choices:
                     events.append(chunk)
-            except problem.UNREADABLE:  # no chunk, or one with fields that no type names
+            except problem.UNREADABLE:  # not a chunk, or one with fields that no type names
                 if payload == DONE:
                     self._done()
                     break
@@ -206,19 +206,19 @@ class StreamDecoder:
         return events
 
     def end(self) -> None:
-        """Say that the body has ended: without `[DONE]` it was cut."""
+        """Note the end of the body: sets `failure` if `[DONE]` was missing."""
         if not self.finished and self.failure is None:
             self.failure = BackendError(Cause.FAILED, CUT)
 
     def _done(self) -> None:
-        # An engine that dies can still say [DONE]; without a finish reason there was no answer.
+        # A failing engine may still send [DONE]: without a finish reason the answer is not complete.
         if self._ended and self._begun <= self._ended:
             self.finished = True
         else:
             self.failure = BackendError(Cause.FAILED, CUT)
 
     def _take_open(self, payload: bytes, events: list[Event]) -> bool:
-        """Take an event with fields that no type names; return whether it was a chunk at all."""
+        """Take an event with fields that no type names; return False, with `failure` set, if it is not a chunk."""
         try:
             chunk, extra = self._reader.read(payload)
             self._take(chunk)
@@ -237,7 +237,7 @@ class StreamDecoder:
         return True
 
     def _take(self, chunk: Answer[Any]) -> None:
-        """Note what the chunk says, and make it the gateway's."""
+        """Note the chunk's usage and finish reasons, and normalize it."""
         chunk.id, chunk.object, chunk.created, chunk.model = self._head
         chunk.system_fingerprint = None
         if chunk.usage is not None:
@@ -259,7 +259,7 @@ class StreamDecoder:
         chunk.usage = self.usage if self._call.continuous_usage else None
 
     def _repeated(self, chunk: Answer[Any], extra: dict[str, Any]) -> Iterator[Event]:
-        """Yield a greedy chunk once for each of the choices that share it, with the fields that no type names."""
+        """Yield a copy of a greedy chunk for each of the choices, with the extra fields."""
         beside = extra.get("choices") or [None] * len(chunk.choices)
         for choice, more in zip(chunk.choices, beside, strict=True):
             for one in copies(choice, self._copies, self._call):

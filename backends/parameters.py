@@ -1,8 +1,8 @@
-"""The one table of parameters: what becomes of each, on each engine.
+"""The table of parameters: how each is supported on each engine.
 
-Types and ranges stand beside the names in `backends.schema` (OpenAI API reference); a test holds the two together,
-and the README's table is made from both. `ways` is what a dialect asks before it accepts a call: a parameter that an
-engine has no way to honour is named, and the call goes to another engine or is refused; it is never dropped.
+Types and ranges are in `backends.schema` (OpenAI API reference); a test keeps the two consistent, and the README's
+table is made from both. A dialect consults the table before it accepts a call: a call with a parameter that the engine
+cannot honour goes to another engine or is refused; the parameter is never dropped.
 """
 
 from collections.abc import Iterator
@@ -15,19 +15,19 @@ from backends.schema import ChatRequest
 
 
 class Support(Enum):
-    """How a parameter comes to its effect."""
+    """How an engine supports a parameter."""
 
     SAME = "same"  # sent as it is
-    MAPPED = "mapped"  # said in the engine's words
+    MAPPED = "mapped"  # sent in the engine's own form
     EMULATED = "emulated"  # done by the gateway
     PARTLY = "partly"  # mapped or emulated for some values, unsupported for others
-    NEUTRAL = "neutral"  # changes no answer: taken, and sent where it breaks nothing
-    NONE = "unsupported"  # the engine has no way
-    REFUSED = "refused"  # on any engine
+    NEUTRAL = "neutral"  # does not change answers: accepted, and forwarded where it does no harm
+    NONE = "unsupported"  # the engine cannot do it
+    REFUSED = "refused"  # on every engine
 
 
 class Parameter(Struct, frozen=True):
-    """One row: the name, and the way on vLLM and on TGI. The note is for people."""
+    """One row: the name, and the support on vLLM and on TGI. The note is for the README."""
 
     name: str
     vllm: Support
@@ -170,14 +170,14 @@ TEXT: dict[str, Parameter] = {row.name: row for row in (*_TEXT, *_BOTH, *_NEUTRA
 
 
 def table(call: Call) -> dict[str, Parameter]:
-    """Return the table for a call's surface."""
+    """Return the table of a call's API: chat or completions."""
     return CHAT if isinstance(call.view, ChatRequest) else TEXT
 
 
 def unsupported_by_tgi(call: Call) -> Iterator[str]:
-    """Yield the fields that the table gives TGI no way for: those it does not know among them.
+    """Yield the names of the call's fields that TGI does not support, unknown fields included.
 
-    A null, a zero penalty and an empty bias ask for nothing.
+    A null, a zero penalty and an empty bias have no effect and are not counted.
     """
     known = table(call)
     for name, value in call.body.items():
@@ -190,7 +190,7 @@ _REFUSED = frozenset(row.name for row in (*CHAT.values(), *TEXT.values()) if row
 
 
 def refused(call: Call) -> Iterator[Parameter]:
-    """Yield the rows of fields that no engine is given."""
+    """Yield the rows of the call's fields that are refused on every engine."""
     for name in filter(_REFUSED.__contains__, call.body):  # in the client's order
         row = table(call).get(name)
         if row is not None and bytes(call.body[name]) != b"null":

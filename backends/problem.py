@@ -1,7 +1,7 @@
-"""Reads an engine's error body, whichever of its shapes it has (CONTRACT.md 5).
+"""Reads an engine's error body, in any of its forms (CONTRACT.md 5).
 
 vLLM has four (an OpenAI-like object, a string, FastAPI's `detail`, nothing), TGI three (its own object, plain
-text, nothing), and a proxy in between answers in HTML.
+text, nothing), and a proxy in between may answer with HTML.
 """
 
 import re
@@ -21,14 +21,14 @@ _SERDE = re.compile(
 _DUMPED = re.compile(r"'loc': '(?P<loc>[^']*)', 'msg': (?P<quote>['\"])(?P<msg>.*?)(?P=quote), ")
 
 UNREADABLE = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
-"""What reading an engine's JSON may raise."""
+"""The exceptions that decoding an engine's JSON may raise."""
 
 
 _LENGTH = re.compile(r"maximum context length is (\d+)")
 
 
 class Problem(Struct):
-    """What an error body says: its message, the parameter it blames, and the engine's name for the kind."""
+    """The content of an error body: message, parameter at fault, and the engine's name for the kind of error."""
 
     message: str = ""
     param: str | None = None
@@ -36,7 +36,7 @@ class Problem(Struct):
 
 
 def read(body: bytes) -> Problem:
-    """Read any error body. What cannot be read is an empty problem."""
+    """Read an error body of any form; return an empty Problem if it cannot be read."""
     try:
         value = msgspec.json.decode(body)
     except UNREADABLE:
@@ -45,7 +45,7 @@ def read(body: bytes) -> Problem:
 
 
 def read_value(value: Any) -> Problem:
-    """Read an error that is already JSON, such as an event of a stream."""
+    """Read an error from decoded JSON, such as a stream's event."""
     if not isinstance(value, dict):
         return Problem()
     error = value.get("error", value.get("detail", value))
@@ -58,7 +58,7 @@ def read_value(value: Any) -> Problem:
 
 
 def clean(message: str) -> str:
-    """Leave out what vLLM's messages say about its own code: pydantic's dumps, `(parameter=…)`."""
+    """Return the message without vLLM's internals: pydantic's dumps and `(parameter=…)`."""
     if _DUMP.match(message):
         first = _DUMPED.search(message)
         if not first:
@@ -69,7 +69,7 @@ def clean(message: str) -> str:
 
 
 def _path(param: object) -> str | None:
-    """Return the field at fault; the body as a whole, or a place in its bytes, is none."""
+    """Return the field at fault; None if it is the whole body or a position in it."""
     if not isinstance(param, str):
         return None
     name = param.removeprefix("body.").split(".", 1)[0]
@@ -77,7 +77,7 @@ def _path(param: object) -> str | None:
 
 
 def _plain(body: bytes) -> Problem:
-    """Read plain text: what TGI's reader of JSON says, less the place in a body that the client never saw."""
+    """Read a plain text error; of TGI's JSON errors, without the position in a body that the client never saw."""
     text = body[:500].decode(errors="replace").strip()
     if text.startswith("<"):
         return Problem()
@@ -86,6 +86,6 @@ def _plain(body: bytes) -> Problem:
 
 
 def context_length(message: str) -> int | None:
-    """Return the context's length, in tokens, where a message names it."""
+    """Return the context length, in tokens, that a message names; None if it names none."""
     named = _LENGTH.search(message)
     return int(named[1]) if named else None

@@ -1,15 +1,15 @@
-"""JSON Schemas with their references resolved (JSON Schema 2020-12, section 8.2): TGI does not follow them."""
+"""Resolves references in JSON Schemas (JSON Schema 2020-12, section 8.2), which TGI does not follow."""
 
 from itertools import count
 from typing import Any
 from urllib.parse import unquote
 
 MAX_DEPTH = 32
-MAX_VALUES = 20_000  # in what it comes to: a few references to a few references are soon very many
+MAX_VALUES = 20_000  # in the result: nested references grow exponentially
 
 
 class Unresolvable(ValueError):
-    """A reference leads nowhere, elsewhere, or back to itself."""
+    """A reference has no target, points outside the schema, or is recursive."""
 
 
 def resolved(schema: dict[str, Any]) -> dict[str, Any]:
@@ -26,7 +26,7 @@ class _Resolver:
 
     def resolve(self, value: Any, depth: int) -> Any:
         if depth > MAX_DEPTH or next(self._values) > MAX_VALUES:
-            raise Unresolvable("the schema refers to itself, or is too large")
+            raise Unresolvable("the schema is recursive or too large")
         if isinstance(value, list):
             return [self.resolve(item, depth + 1) for item in value]
         if not isinstance(value, dict):
@@ -48,5 +48,5 @@ def _named(reference: str, root: dict[str, Any]) -> dict[str, Any]:
             raise Unresolvable(f"{reference} is not in the schema")
         found = found[name]
     if not isinstance(found, dict):
-        raise Unresolvable(f"{reference} is no schema")
+        raise Unresolvable(f"{reference} is not a schema")
     return found

@@ -1,13 +1,12 @@
-"""OpenAI's wire types, as msgspec Structs: what a client may send and what it gets back.
+"""OpenAI's wire types, as msgspec Structs: requests and answers.
 
-Request types are views: they name what the gateway decides on and check its type and range
-(OpenAI API reference, "Create chat completion" and "Create completion"). Fields they do not name are not
-lost: a Call keeps the whole body beside its view.
+Request types are views: they name the fields that the gateway uses, and check their types and ranges
+(OpenAI API reference, "Create chat completion" and "Create completion"). Other fields are not lost: a Call keeps
+the whole body beside its view.
 
-Answer types are what every dialect's answer becomes. A field whose default is None is left out when it is
-None; a field without a default is always written, null or not, as OpenAI does. Fields that only vLLM has are
-named where they may pass (`token_ids`) or where they must be taken out (`stop_reason`): a field that no type
-names takes the slower road of `backends.extras`.
+Every dialect reads answers into the answer types. A field whose default is None is left out when it is None; a field
+without a default is always written, null or not, as OpenAI does. Fields that only vLLM has are named here if they
+are forwarded (`token_ids`) or removed (`stop_reason`); unnamed fields go through `backends.extras`, which is slower.
 """
 
 from typing import Annotated, Any, Generic, Literal, TypeVar
@@ -23,7 +22,7 @@ StopText = Annotated[str, Meta(min_length=1)]
 Stop = StopText | Annotated[list[StopText], Meta(max_length=4)]
 
 
-# --- what a client sends ----------------------------------------------------------------------------------
+# --- requests --------------------------------------------------------------------------------------------
 
 
 class StreamOptions(Struct):
@@ -34,7 +33,7 @@ class StreamOptions(Struct):
 
 
 class Part(Struct):
-    """One part of a message's content; of other kinds than these only the type is looked at."""
+    """One part of a message's content; of parts that are neither text nor image, only the type is read."""
 
     type: str
     text: str | None = None
@@ -49,7 +48,7 @@ class Function(Struct):
 
 
 class HistoryCall(Struct):
-    """A tool call that an assistant's message made."""
+    """A tool call in an assistant's message."""
 
     id: str
     function: Function
@@ -73,7 +72,7 @@ class Message(Struct):
 
 
 class ToolFunction(Struct):
-    """What a tool is called and which arguments it takes (a JSON schema)."""
+    """A tool's function: its name, and its parameters as a JSON schema."""
 
     name: Annotated[str, Meta(min_length=1)]
     description: str | None = None
@@ -124,7 +123,7 @@ class JsonSchema(Struct):
 
 
 class ResponseFormat(Struct):
-    """`response_format`: text, json_object or json_schema; `value` is TGI's own form of the same."""
+    """`response_format`: text, json_object or json_schema; `value` is set in TGI's own form."""
 
     type: str
     json_schema: JsonSchema | None = None
@@ -132,7 +131,7 @@ class ResponseFormat(Struct):
 
 
 class Request(Struct, kw_only=True):
-    """What chat completions and completions have in common."""
+    """The fields that chat completions and completions share."""
 
     model: str | None = None
     stream: bool | None = None
@@ -153,7 +152,7 @@ class Request(Struct, kw_only=True):
 
     @property
     def greedy(self) -> bool:
-        """Whether sampling is off: temperature 0, or a nucleus of nothing."""
+        """Whether sampling is off: `temperature` or `top_p` is 0."""
         return self.temperature == 0 or self.top_p == 0
 
 
@@ -174,7 +173,7 @@ class ChatRequest(Request, kw_only=True):
 
     @property
     def limit(self) -> int | None:
-        """The most tokens to generate; `max_completion_tokens` wins."""
+        """The maximum number of tokens to generate; `max_completion_tokens` takes precedence."""
         return self.max_completion_tokens or self.max_tokens
 
     @property
@@ -189,7 +188,7 @@ class ChatRequest(Request, kw_only=True):
 
 
 class CompletionRequest(Request, kw_only=True):
-    """The body of `POST /v1/completions`. A prompt is a text, texts, token ids or lists of them."""
+    """The body of `POST /v1/completions`. `prompt` is a string, strings, token ids, or a list of token id lists."""
 
     prompt: Any
     max_tokens: Annotated[int, Meta(ge=0)] | None = None
@@ -201,26 +200,26 @@ class CompletionRequest(Request, kw_only=True):
 
     @property
     def limit(self) -> int:
-        """The most tokens to generate: 16 if the client does not say."""
+        """The maximum number of tokens to generate; 16 if the client sets none."""
         return 16 if self.max_tokens is None else self.max_tokens
 
     @property
     def prompts(self) -> list[Any]:
-        """The prompts; a list of token ids is one prompt."""
+        """The prompts as a list; a list of token ids is one prompt."""
         if isinstance(self.prompt, list) and self.prompt and not isinstance(self.prompt[0], int):
             return self.prompt
         return [self.prompt]
 
 
-# --- what a client gets -----------------------------------------------------------------------------------
+# --- answers ---------------------------------------------------------------------------------------------
 
 
 class Wire(Struct, omit_defaults=True, forbid_unknown_fields=True, kw_only=True, gc=False):
-    """The way all answer types are read and written: see this file's opening. None can be part of a cycle."""
+    """Base of all answer types: see the module's docstring. They hold no reference cycles, so `gc` is off."""
 
 
 class Usage(Wire, kw_only=True):
-    """Tokens read and written; the details only where the engine gives them."""
+    """Token counts; the details are set only if the engine reports them."""
 
     prompt_tokens: int
     completion_tokens: int = -1
@@ -237,7 +236,7 @@ class CalledFunction(Wire, kw_only=True):
 
 
 class ToolCall(Wire, kw_only=True):
-    """A tool call of an answer, or in a delta a piece of one: then with its index."""
+    """A tool call of an answer; in a delta, a piece of one, with its index."""
 
     index: int | None = None
     id: str | None = None
@@ -246,7 +245,7 @@ class ToolCall(Wire, kw_only=True):
 
 
 class Delta(Wire, kw_only=True):
-    """What a chunk adds to the message."""
+    """The part of a message that a chunk adds."""
 
     role: str | None = None
     content: str | None = None
@@ -269,7 +268,7 @@ class ChunkChoice(Wire, kw_only=True):
 
 
 class AnswerMessage(Wire, kw_only=True):
-    """The message of a whole answer."""
+    """The message of a complete answer."""
 
     role: str
     content: str | UnsetType | None = UNSET
@@ -283,7 +282,7 @@ class AnswerMessage(Wire, kw_only=True):
 
 
 class ChatChoice(Wire, kw_only=True):
-    """A choice of a whole chat answer."""
+    """A choice of a complete chat answer."""
 
     index: int
     message: AnswerMessage
@@ -295,7 +294,7 @@ class ChatChoice(Wire, kw_only=True):
 
 
 class TextChoice(Wire, kw_only=True):
-    """A choice of a legacy completion, whole or in a chunk."""
+    """A choice of a legacy completion, complete or in a chunk."""
 
     index: int
     text: str
@@ -312,7 +311,7 @@ Choice = TypeVar("Choice", ChunkChoice, ChatChoice, TextChoice)
 
 
 class Answer(Wire, Generic[Choice], kw_only=True):
-    """A whole answer or one chunk of a stream, and what vLLM adds to either."""
+    """A complete answer or one chunk of a stream, with the fields that vLLM adds to both."""
 
     id: str = ""
     object: str = ""
@@ -332,4 +331,4 @@ class Answer(Wire, Generic[Choice], kw_only=True):
 
 ChatChunk = Answer[ChunkChoice]
 ChatAnswer = Answer[ChatChoice]
-TextAnswer = Answer[TextChoice]  # whole and in chunks: the two have one shape
+TextAnswer = Answer[TextChoice]  # complete answers and chunks have the same fields

@@ -1,7 +1,7 @@
-"""Server-sent events (WHATWG HTML, section 9.2): bytes in any split to payloads, and payloads to bytes.
+"""Server-sent events (WHATWG HTML, section 9.2): bytes, split anywhere, to payloads, and payloads to bytes.
 
-Of the protocol's fields only `data` matters to the engines' chat streams; comments (TGI's and vLLM's
-keep-alives) are dropped. An event that never ends is refused, so that an engine gone mad cannot fill memory.
+Only the field `data` is used; comments (the engines' keep-alives) are dropped. An event larger than LIMIT bytes is
+refused, so that a faulty engine cannot fill the memory.
 """
 
 from collections.abc import Iterable
@@ -17,23 +17,22 @@ class EventTooLarge(ValueError):
 class EventReader:
     """Splits a byte stream into the payloads of its events.
 
-    `feed` takes the bytes of one read, however they cut the stream (inside a line, inside a character), and
-    returns the payloads that are whole by then, in order. A payload of several `data` lines comes joined by
-    line feeds.
+    `feed` takes the bytes of one read, which may end inside a line or a character, and returns the payloads that
+    are complete by then, in order. Several `data` lines of one event are joined by line feeds.
     """
 
     def __init__(self) -> None:
-        self._pieces: list[bytes] = []  # of an event that has not ended; joined only when it may have
+        self._pieces: list[bytes] = []  # of an incomplete event; joined only once it may be complete
         self._size = 0
         self._after_cr = False  # the last read ended in a CR: if the next begins with an LF, the two are one line end
 
     def feed(self, data: bytes) -> list[bytes]:
-        """Take one read; return the payloads of the events that it completed."""
+        """Take the bytes of one read; return the payloads of the events that they complete. Raises EventTooLarge."""
         if b"\r" in data or self._after_cr:
             data = self._fold(data)
         if not self._pieces and data.startswith(b"data: ") and data.endswith(b"\n\n"):
             payloads = data[6:-2].split(b"\n\ndata: ")
-            if data.count(b"\n") == 2 * len(payloads):  # nothing but events of one line, as nearly always
+            if data.count(b"\n") == 2 * len(payloads):  # only events of one line, the usual case
                 return payloads
         if self._pieces:
             seam = self._pieces[-1][-1:] + data
@@ -50,11 +49,11 @@ class EventReader:
 
     @property
     def partial(self) -> bool:
-        """Whether an event has begun and not ended: at the end of a stream, that it was cut."""
+        """Whether an event is incomplete; at the end of a stream: whether the stream was cut off."""
         return any(piece.strip() for piece in self._pieces)
 
     def _fold(self, data: bytes) -> bytes:
-        """Make CRLF and CR line ends LF. No payload is hurt: JSON has none of them raw."""
+        """Return the data with CRLF and CR replaced by LF. Payloads are not changed: JSON has no raw CR."""
         if not data:
             return data
         if self._after_cr:
@@ -84,10 +83,10 @@ def _value(line: bytes) -> bytes:
 
 
 def event(payload: bytes) -> bytes:
-    """Write one event."""
+    """Return one event as bytes."""
     return b"data: " + payload + b"\n\n"
 
 
 def events(payloads: Iterable[bytes]) -> bytes:
-    """Write several events as one piece."""
+    """Return several events as bytes."""
     return b"".join([event(payload) for payload in payloads])

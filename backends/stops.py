@@ -1,14 +1,14 @@
-"""Stop strings, found in text that comes in pieces (OpenAI API reference, `stop`).
+"""Finds stop strings in text that arrives in pieces (OpenAI API reference, `stop`).
 
-An engine may notice a stop late, or leave its text in the answer; the client must see neither. So text is
-held back as long as it could be the beginning of a stop.
+An engine may detect a stop string late, or leave it in the answer; the client must not see it. So text is held back
+as long as it may be the beginning of a stop string.
 """
 
 from collections.abc import Sequence
 
 
 class StopScanner:
-    """Passes text on up to the first stop string. `held` is the text that may be the beginning of one."""
+    """Returns text up to the first stop string. `held` is text held back: it may be the beginning of one."""
 
     def __init__(self, stops: Sequence[str], held: str = "") -> None:
         self._stops = stops
@@ -16,13 +16,13 @@ class StopScanner:
         self.stopped = False
 
     def feed(self, text: str) -> str:
-        """Take a piece; return the text that is certain to be before any stop."""
+        """Take a piece; return the text that is certainly before any stop string."""
         if self.stopped:
             return ""
         text = self.held + text
         found = _first(text, self._stops)
         begun = len(text) - max((_overlap(text, stop) for stop in self._stops), default=0)
-        if found is not None and found <= begun:  # else an earlier stop may yet become whole
+        if found is not None and found <= begun:  # else an earlier stop string may still be completed
             self.stopped = True
             self.held = ""
             return text[:found]
@@ -30,7 +30,7 @@ class StopScanner:
         return text[:begun]
 
     def end(self) -> str:
-        """No more text comes: return what was held back, up to a stop in it."""
+        """End the text: return what was held back, up to the first stop string in it."""
         held, self.held = self.held, ""
         found = _first(held, self._stops)
         self.stopped = self.stopped or found is not None
@@ -38,7 +38,7 @@ class StopScanner:
 
 
 def _first(text: str, stops: Sequence[str]) -> int | None:
-    """Return where the first stop in the text begins."""
+    """Return the index where the first stop string in the text begins, or None."""
     return min((place for stop in stops if (place := text.find(stop)) >= 0), default=None)
 
 
@@ -51,7 +51,7 @@ def _overlap(text: str, stop: str) -> int:
 
 
 def cut(text: str, stops: Sequence[str]) -> tuple[str, bool]:
-    """Return the text before the first stop, and whether there was one."""
+    """Return the text before the first stop string, and whether there was one."""
     scanner = StopScanner(stops)
     before = scanner.feed(text) + scanner.end()
     return before, scanner.stopped

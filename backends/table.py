@@ -1,4 +1,4 @@
-"""The table of parameters as the README shows it: `python -m backends.table` prints it, and a test compares."""
+"""The README's table of parameters: `python -m backends.table` prints it, and a test compares the two."""
 
 import sys
 from itertools import groupby
@@ -11,7 +11,7 @@ from backends.schema import ChatRequest, CompletionRequest
 
 
 def as_markdown() -> str:
-    """Return the table, a row a parameter; those that nothing is to be said of share a row."""
+    """Return the table in Markdown, one row per parameter; plain rows with the same support are joined into one."""
     rows = ["| parameter | on | type and range | vLLM | TGI | how |", "| --- | --- | --- | --- | --- | --- |"]
     every = {**{name: CHAT[name] for name in CHAT}, **{name: TEXT[name] for name in TEXT if name not in CHAT}}
     ranges = _ranges(CompletionRequest) | _ranges(ChatRequest)
@@ -39,7 +39,7 @@ def _on(name: str) -> str:
 
 
 def _is_shared(row: Parameter) -> bool:
-    """Whether a row is one of many that say the same."""
+    """Whether a row is joined with others of the same support."""
     return row.vllm is Support.NEUTRAL or row.name.startswith("guided_") or _is_plain_extension(row)
 
 
@@ -58,7 +58,7 @@ def _ranges(view: type[msgspec.Struct]) -> dict[str, str]:
 
 
 def _words(schema: dict[str, Any]) -> str:
-    """Return a JSON schema in a word or two."""
+    """Return a short description of a JSON schema."""
     options = [one for one in schema.get("anyOf", [schema]) if one.get("type") != "null"]
     return " or ".join(filter(None, map(_word, options)))
 

@@ -9,7 +9,7 @@ from backends.openai import OpenAI, raw
 from backends.schema import ChatRequest
 from backends.tgi.grammars import for_vllm
 
-MAX_LOGPROBS = 20  # what a vLLM gives unless it was started with --max-logprobs
+MAX_LOGPROBS = 20  # vLLM's default for --max-logprobs
 CONTINUES = {"continue_final_message", "add_generation_prompt"}
 
 
@@ -44,10 +44,10 @@ class VLLM(OpenAI):
     )
 
     def adapt(self, call: Call, body: dict[str, Raw]) -> list[str]:
-        """Say what vLLM takes in other words, and what it would do otherwise than TGI or OpenAI."""
+        """Change the parameters that vLLM takes in another form or would treat differently; return their names."""
         adapted = []
         view = call.view
-        if view.top_p == 0:  # which vLLM refuses, and means greedy
+        if view.top_p == 0:  # vLLM refuses 0, which means greedy
             del body["top_p"]
             body["temperature"] = raw(0)
             adapted.append("top_p")
@@ -67,10 +67,10 @@ def _adapt_chat(call: Call, view: ChatRequest, body: dict[str, Raw]) -> list[str
     if view.response_format and view.response_format.value is not None:  # TGI's form
         del body["response_format"]
         name, value = for_vllm(view.response_format)
-        body[name] = raw(msgspec.json.decode(body[name]) | value if name in body else value)  # two: vLLM refuses that
+        body[name] = raw(msgspec.json.decode(body[name]) | value if name in body else value)  # vLLM refuses two
         adapted.append("response_format")
     if view.top_logprobs and view.top_logprobs < MAX_LOGPROBS and not view.greedy:
-        # The sampled token takes the first place: one more is asked for, so that the likeliest are all there.
+        # The sampled token takes the first place: request one more, so that all of the most likely are there.
         body["top_logprobs"] = raw(view.top_logprobs + 1)
         adapted.append("top_logprobs")
     if call.with_tgi_peer and view.messages[-1].role == "assistant" and not body.keys() & CONTINUES:

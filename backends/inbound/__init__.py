@@ -1,1 +1,1 @@
-"""What clients of other APIs than OpenAI's say to us, a folder each."""
+"""The APIs other than OpenAI's that the gateway serves, one folder each."""

@@ -1,9 +1,9 @@
-"""TGI's dialect (CONTRACT.md 0 to 5): nothing of the client's body is forwarded, all of it is built.
+"""TGI's dialect (CONTRACT.md 0 to 5): the client's body is not forwarded; a new one is built.
 
 Chats go to `/v1/chat/completions`, one request for each choice, as TGI ignores `n`. Legacy completions go to
-TGI's own `/generate`, one request for each prompt and choice: TGI's `/v1/completions` has no logprobs, leaks the
-end of sequence and answers out of order. A chat with tools is always asked for whole, as TGI streams tool
-calls broken. What TGI has no way to do is named by `unsupported`, never dropped.
+TGI's own `/generate`, one request for each prompt and choice: TGI's `/v1/completions` has no logprobs, includes the
+end-of-sequence token and answers out of order. A chat with tools is never streamed from TGI, whose streamed tool
+calls are malformed. A parameter that TGI cannot honour is named by `unsupported`, never dropped.
 """
 
 from collections.abc import Iterator
@@ -37,7 +37,7 @@ LINK = "![](http"
 
 
 class Info(Struct):
-    """What `GET /info` says, as far as it is used."""
+    """The fields of `GET /info` that are used."""
 
     model_id: str
     max_total_tokens: int
@@ -55,7 +55,7 @@ class TGI:
     load = LoadReader("/metrics", {"running": "tgi_batch_current_size", "waiting": "tgi_queue_size"})
 
     def served(self, body: bytes) -> list[ServedModel]:
-        """Read `GET /info`: one model, which a request calls `tgi`, as other names would ask for an adapter."""
+        """Read `GET /info`: one model. Requests call it `tgi`, as another name would select an adapter."""
         try:
             info = msgspec.json.decode(body, type=Info)
         except problem.UNREADABLE as error:
@@ -63,17 +63,17 @@ class TGI:
         return [ServedModel(info.model_id, "tgi", info.max_total_tokens, info.model_pipeline_tag == SEES)]
 
     def unsupported(self, call: Call, supports_vision: bool = False) -> str | None:
-        """Return the first parameter that TGI would drop, or could not be given."""
+        """Return the name of the first parameter that TGI would drop or cannot take, or None."""
         return next(_unsupported(call, supports_vision), None)
 
     def encode(self, call: Call, model: str) -> list[UpstreamRequest]:
-        """Return one request for each choice of each prompt; greedy choices of a prompt are asked for once."""
+        """Return one request for each choice of each prompt; one for all choices of a prompt if sampling is greedy."""
         if isinstance(call.view, ChatRequest):
             return chat_requests(call, call.view, model)
         return text_requests(call, call.view)
 
     def decode(self, call: Call, request: UpstreamRequest, headers: Headers, body: bytes) -> Completion | FollowUp:
-        """Read a whole answer."""
+        """Read a complete answer. Raises BackendError."""
         try:
             if request.continuation.ended:
                 return counted(call, request, prompt_tokens(headers, body))
@@ -84,7 +84,7 @@ class TGI:
             raise BackendError(Cause.PROTOCOL_ERROR, NOT_THE_PROTOCOL) from error
 
     def decoder(self, call: Call, request: UpstreamRequest) -> Decoder:
-        """Return a reader of chat chunks or of `/generate_stream`'s events."""
+        """Return a decoder of chat chunks or of `/generate_stream`'s events."""
         if isinstance(call.view, ChatRequest):
             return ChatDecoder(call, call.view, request)
         return GenerateDecoder(call, call.view, request)
@@ -92,7 +92,7 @@ class TGI:
     def failure(
         self, call: Call | None, request: UpstreamRequest | None, status: int, headers: Headers, body: bytes
     ) -> BackendError | FollowUp | Completion:
-        """Read an answer whose status is not 200."""
+        """Read a response whose status is not 200."""
         return by_status(call, request, status, body)
 
 
@@ -125,7 +125,7 @@ def _unsupported_chat(view: ChatRequest, supports_vision: bool) -> Iterator[str]
 
 
 def _readable(message: Message, supports_vision: bool) -> bool:
-    """Whether TGI can be given a message's content. One with vision fetches every image that a text links to."""
+    """Whether TGI can take a message's content. With vision it would fetch every image that a text links to."""
     parts = message.content if isinstance(message.content, list) else [Part("text", message.content)]
     kinds = ("text", "image_url") if supports_vision else ("text",)
     return all(part.type in kinds and not (supports_vision and LINK in (part.text or "")) for part in parts)

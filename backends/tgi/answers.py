@@ -1,6 +1,6 @@
-"""What TGI answers whole, read into OpenAI's types (CONTRACT.md 3.1, 3.5, 3.6).
+"""TGI's complete answers, read into OpenAI's types (CONTRACT.md 3.1, 3.5, 3.6).
 
-A stop string's text, which TGI leaves in, is cut; its reasons for finishing get OpenAI's names.
+Stop strings, which TGI leaves in the text, are cut off; finish reasons are mapped to OpenAI's.
 """
 
 from typing import Any
@@ -32,7 +32,7 @@ from backends.tgi.wire import TGIToolCall, read_chat, read_generated
 def chat_completion(
     call: Call, view: ChatRequest, request: UpstreamRequest, headers: Headers, body: bytes
 ) -> Completion | FollowUp:
-    """Read a whole chat answer. Raises msgspec.DecodeError and IndexError if it is none."""
+    """Read a complete chat answer. Raises msgspec.DecodeError or IndexError if it is not one."""
     answer = read_chat(body)
     given = answer.choices[0]
     usage = usage_of(answer.usage.prompt_tokens, answer.usage.completion_tokens)
@@ -44,10 +44,10 @@ def chat_completion(
         message.tool_calls = [_tool_call(tool) for tool in given.message.tool_calls]
         finish = "stop" if isinstance(view.tool_choice, NamedTool) else "tool_calls"
     elif view.offers_tools:
-        # `no_tool`: the text is of a second generation, the counts beside it of the first. The header is right.
+        # `no_tool`: the text is from a second generation, the usage from the first. The header has the right count.
         usage, finish = _second_generation(view, usage, headers)
         logprobs = None
-        if in_pieces(call) and usage.completion_tokens >= PIECE:  # there is more to it than TGI gives at a time
+        if in_pieces(call) and usage.completion_tokens >= PIECE:  # the answer is longer than one piece
             return FollowUp(without_tools(call, request, Continuation()))
     text, stopped = cut(message.content or "", view.stops)
     if stopped:
@@ -83,7 +83,7 @@ def _tool_call(tool: TGIToolCall) -> ToolCall:
 
 
 def cut_tool_call(call: Call, request: UpstreamRequest) -> Completion:
-    """Return the answer to a tool call that `max_tokens` cut; the partial call is not shown."""
+    """Return the answer for a tool call that `max_tokens` cut off; the partial call is not shown."""
     message = AnswerMessage(role="assistant", content=None, refusal=None)
     return Completion(Answer(choices=_chat_choices(call, request, message, "length", None)))
 
@@ -91,7 +91,7 @@ def cut_tool_call(call: Call, request: UpstreamRequest) -> Completion:
 def text_completion(
     call: Call, view: CompletionRequest, request: UpstreamRequest, headers: Headers, body: bytes
 ) -> Completion:
-    """Read `/generate`'s answer. Raises msgspec.DecodeError if it is none."""
+    """Read the answer of `/generate`. Raises msgspec.DecodeError or ValueError if it is not one."""
     given = read_generated(body)
     finish = FINISH.get(given.details.finish_reason, given.details.finish_reason)
     text, stopped = cut(given.generated_text, view.stops)
@@ -116,7 +116,7 @@ def text_completion(
 
 
 def context_full(call: Call, request: UpstreamRequest) -> Completion:
-    """Return the end of an answer in pieces that has filled the context."""
+    """Return the end of an answer in pieces whose text has filled the context."""
     continuation = request.continuation
     scanner = StopScanner(call.view.stops, continuation.held)
     text = scanner.end()
@@ -131,7 +131,7 @@ def context_full(call: Call, request: UpstreamRequest) -> Completion:
 
 
 def counted(call: Call | None, request: UpstreamRequest, read: int | None) -> Completion:
-    """Return what is left of an answer that had ended, now that its prompt's tokens have been counted."""
+    """Return the rest of an answer that has ended: its usage, with `read` prompt tokens (None: not known)."""
     usage = None if read is None else multiply(usage_of(read, request.continuation.tokens), len(request.choices))
     if call is None or not isinstance(call.view, ChatRequest) or not request.continuation.cut:
         return Completion(Answer(choices=[], usage=usage))
@@ -142,7 +142,7 @@ def counted(call: Call | None, request: UpstreamRequest, read: int | None) -> Co
 
 
 def prompt_tokens(headers: Headers, body: bytes) -> int:
-    """Return how many tokens the prompt had, by either kind of whole answer."""
+    """Return the number of prompt tokens that a complete answer, chat or `/generate`, reports."""
     header = headers.get("x-prompt-tokens")
     return int(header) if header else read_chat(body).usage.prompt_tokens
 

@@ -1,4 +1,4 @@
-"""Log probabilities and counts in OpenAI's forms, from TGI's."""
+"""TGI's log probabilities and token counts in OpenAI's form."""
 
 from typing import Any
 
@@ -8,7 +8,7 @@ from backends.tgi.wire import ChatLogprobs, Token
 
 
 def chat_logprobs(given: ChatLogprobs, view: ChatRequest) -> dict[str, Any]:
-    """Add the bytes, and cut the likeliest to as many as were asked for: on ties TGI sends more."""
+    """Return a chat's `logprobs`, with each token's bytes and at most `top_logprobs` entries; TGI may send more."""
     most = view.top_logprobs or 0
     return {
         "content": [
@@ -27,7 +27,7 @@ def chat_logprobs(given: ChatLogprobs, view: ChatRequest) -> dict[str, Any]:
 
 
 class TextLogprobs:
-    """Builds the legacy `logprobs` object; offsets count the characters of the text so far."""
+    """Builds the legacy `logprobs` object of at most `most` entries a token; offsets count characters of the text."""
 
     def __init__(self, most: int, offset: int = 0) -> None:
         self._most = most
@@ -42,7 +42,7 @@ class TextLogprobs:
         self._offsets: list[int] = []
 
     def add(self, token: Token, tops: list[Token]) -> None:
-        """Add one generated token and the likeliest ones beside it; the token itself is always among them."""
+        """Add one generated token and its most likely alternatives; the token itself is always among them."""
         self._tokens.append(token.text)
         self._values.append(token.logprob)
         likely = {top.text: top.logprob for top in tops[: self._most]}
@@ -52,7 +52,7 @@ class TextLogprobs:
         self._offset += len(token.text)
 
     def render(self) -> dict[str, Any]:
-        """Return the object."""
+        """Return the `logprobs` object."""
         return {
             "text_offset": self._offsets,
             "token_logprobs": self._values,
@@ -62,10 +62,10 @@ class TextLogprobs:
 
 
 def usage_of(read: int, written: int) -> Usage:
-    """Return the usage of so many tokens read and written."""
+    """Return the usage of `read` prompt tokens and `written` generated tokens."""
     return Usage(prompt_tokens=read, completion_tokens=written, total_tokens=read + written)
 
 
 def prompt_text(view: CompletionRequest, request: UpstreamRequest) -> str:
-    """Return the prompt that a request stands for."""
+    """Return the text of the prompt that a request is for."""
     return str(view.prompts[request.prompt])

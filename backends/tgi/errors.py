@@ -1,7 +1,7 @@
-"""TGI's errors, sorted by what they say (CONTRACT.md 2.3, 4.4, 5).
+"""TGI's errors, classified by their messages (CONTRACT.md 2.3, 4.4, 5).
 
-In a stream TGI's status is 200 and its code always 422; so it is the words that tell. Some of its errors are no
-failures: a prompt that leaves less room than was asked for, a tool call that came to nothing.
+In a stream TGI's status is 200 and its code always 422, so only the message tells. Some of its errors are not
+failures: less context left than `max_tokens` asks for, or no tool call where none was required.
 """
 
 import re
@@ -16,8 +16,8 @@ from backends.tgi import pieces
 from backends.tgi.answers import context_full, counted
 from backends.tgi.requests import MAX_CHOICES
 
-FRUITLESS = "The model did not write a tool call that can be read."
-MAX_ATTEMPTS = 2  # beside the first, at a tool call that must be made
+FRUITLESS = "The model did not write a valid tool call."
+MAX_ATTEMPTS = 2  # retries of a tool call that is required
 
 _encode = msgspec.json.Encoder().encode
 _ROOM = re.compile(r"tokens \+ `max_new_tokens` must be <= (\d+)\. Given: (\d+)")
@@ -38,7 +38,7 @@ _BY_STATUS = {
 def failed(
     call: Call | None, request: UpstreamRequest | None, found: problem.Problem
 ) -> BackendError | FollowUp | Completion:
-    """Sort an error by what it says: in a stream TGI's status is 200, and its code always 422."""
+    """Return what an error means, by its kind and message: a failure, a request to send next, or an answer."""
     message = found.message.removeprefix("Input validation error: ")
     kind = found.kind or _kind(found.message)
     if kind in _CAUSES:
@@ -53,7 +53,7 @@ def failed(
 
 
 def _invalid(call: Call, message: str, param: str | None) -> BackendError:
-    """Blame the client's field where the message begins with TGI's name of it."""
+    """Return the error, with OpenAI's name of the field if the message begins with TGI's name of it."""
     if param is None and (blamed := _BLAMED.match(message)):
         theirs = blamed[1] or blamed[2]
         param = _ours(call).get(theirs, theirs)
@@ -62,9 +62,9 @@ def _invalid(call: Call, message: str, param: str | None) -> BackendError:
 
 
 def _ours(call: Call) -> dict[str, str]:
-    """Return OpenAI's names of what TGI calls differently."""
-    sort_top_logprobs = "top_logprobs" if isinstance(call.view, ChatRequest) else "logprobs"
-    names = {"max_new_tokens": "max_tokens", "top_n_tokens": sort_top_logprobs, "grammar": "response_format"}
+    """Return OpenAI's names of the fields that TGI calls differently."""
+    top = "top_logprobs" if isinstance(call.view, ChatRequest) else "logprobs"
+    names = {"max_new_tokens": "max_tokens", "top_n_tokens": top, "grammar": "response_format"}
     return names | {"inputs": prompt_param(call)}
 
 
@@ -77,7 +77,7 @@ def _kind(message: str) -> str:
 
 
 def _too_long(call: Call, request: UpstreamRequest, context: int, prompt: int) -> BackendError | FollowUp | Completion:
-    """Cap what is to be generated at what the context has left, as vLLM does by itself."""
+    """Handle a request beyond the context: limit its tokens to what the context has left, as vLLM does by itself."""
     limit = call.view.limit
     if prompt >= context and request.continuation.tokens:
         return context_full(call, request)
@@ -95,16 +95,16 @@ def _too_long(call: Call, request: UpstreamRequest, context: int, prompt: int) -
 
 
 def _tool_error(call: Call, request: UpstreamRequest, message: str) -> BackendError | FollowUp | Completion:
-    """Read what became of a tool call that TGI could not parse (CONTRACT.md 3.5)."""
+    """Handle a tool call that TGI could not parse (CONTRACT.md 3.5)."""
     attempt = request.continuation.attempt + 1
     body = msgspec.json.decode(request.body)
-    if "EOF while parsing" in message:  # cut by the limit; TGI counts nothing then
+    if "EOF while parsing" in message:  # cut off by the limit; TGI reports no counts then
         return FollowUp(pieces.counting(request, body.get("max_tokens", 0), cut=True))
     if "missing field `function`" not in message:
         return BackendError(Cause.INVALID, message.removeprefix("Tool error: "), "tools")
     if body.get("tool_choice") == "auto":  # `{ }`: the model chose to call none
         return FollowUp(pieces.without_tools(call, request, Continuation(attempt=attempt)))
-    if call.view.greedy or attempt > MAX_ATTEMPTS:  # greedy, the same again would come to the same
+    if call.view.greedy or attempt > MAX_ATTEMPTS:  # greedy: a retry would give the same
         return BackendError(Cause.MODEL_OUTPUT_INVALID, FRUITLESS)
     if "seed" in body:
         body["seed"] += MAX_CHOICES
@@ -114,7 +114,7 @@ def _tool_error(call: Call, request: UpstreamRequest, message: str) -> BackendEr
 def by_status(
     call: Call | None, request: UpstreamRequest | None, status: int, body: bytes
 ) -> BackendError | FollowUp | Completion:
-    """Sort an answer whose status is not 200."""
+    """Return what a response with a status other than 200 means, by its status and then its body."""
     if status in (401, 403):
         return BackendError(Cause.UPSTREAM_AUTH, "The engine refused the gateway's credentials.")
     if status in (404, 405):

@@ -1,7 +1,7 @@
-"""Structured output in TGI's words (CONTRACT.md 2.1 "response_format", 2.4).
+"""Structured output in TGI's form (CONTRACT.md 2.1 "response_format", 2.4).
 
 TGI takes a JSON schema whose root has `properties`, or a regular expression. It does not follow references, so they
-are resolved; any JSON object at all is a regular expression of bounded depth.
+are resolved. "Any JSON object" becomes a regular expression of bounded depth.
 """
 
 import re
@@ -14,11 +14,11 @@ from backends.schema import ResponseFormat
 
 Grammar = dict[str, Any]
 
-JSON_DEPTH = 1  # of objects in the object: each level makes the expression, and its compilation, four times larger
+JSON_DEPTH = 1  # of nested objects: each level makes the expression, and its compilation, four times larger
 
 
 def of_format(wanted: ResponseFormat) -> Grammar | None:
-    """Return TGI's form of a response format; None where it has none. TGI's own forms go as they are."""
+    """Return TGI's grammar for a response format, None if there is none. TGI's own forms are not changed."""
     if wanted.value is not None:
         return {"type": wanted.type, "value": wanted.value}
     if wanted.type == "json_object":
@@ -30,7 +30,7 @@ def of_format(wanted: ResponseFormat) -> Grammar | None:
 
 
 def of_outputs(wanted: dict[str, Any]) -> Grammar | None:
-    """Return TGI's form of vLLM's `structured_outputs`; None where it has none."""
+    """Return TGI's grammar for vLLM's `structured_outputs`, None if there is none."""
     given = {name: value for name, value in wanted.items() if value is not None}
     match given:
         case {"regex": str(expression), **rest} if not rest:
@@ -44,7 +44,7 @@ def of_outputs(wanted: dict[str, Any]) -> Grammar | None:
 
 
 def for_vllm(wanted: ResponseFormat) -> tuple[str, dict[str, Any]]:
-    """Return the field and the value that say one of TGI's forms to vLLM."""
+    """Return vLLM's field, and its value, for a response format in one of TGI's own forms."""
     if wanted.type == "regex":
         return "structured_outputs", {"regex": wanted.value}
     value = _parsed(wanted.value)
@@ -54,7 +54,7 @@ def for_vllm(wanted: ResponseFormat) -> tuple[str, dict[str, Any]]:
 
 
 def json_object(depth: int) -> str:
-    """Return a regular expression for a JSON object that holds objects and arrays to this depth."""
+    """Return a regular expression for JSON objects with nested objects and arrays up to this depth."""
     text = r'"([^"\\\x00-\x1F\x7F-\x9F]|\\["\\])*"'
     number = r"((-)?(0|[1-9][0-9]*))(\.[0-9]+)?([eE][+-][0-9]+)?"
 
@@ -73,7 +73,7 @@ def json_object(depth: int) -> str:
 
 
 def _schema(schema: Any) -> dict[str, Any] | None:
-    """Return a schema that TGI can take, or None."""
+    """Return the schema with its references resolved, or None if TGI cannot take it."""
     if not isinstance(schema, dict):
         return None
     try:

@@ -1,8 +1,8 @@
-"""An answer of TGI's over several requests (CONTRACT.md 2.1 "max_tokens", "stop").
+"""One answer from several requests to TGI (CONTRACT.md 2.1 "max_tokens", "stop").
 
-TGI generates 1,024 tokens at a time, and what it makes of more is wrong: too much, or too little. So the gateway
-asks for pieces, each continuing the text so far. And TGI misses a stop string that ends inside a token: the gateway
-sees it, ends the engine's work, and has still to learn how many tokens the prompt had.
+TGI generates at most 1,024 tokens in one go; if more are requested, it generates too many or too few. So the gateway
+requests pieces, each of which continues the text so far. TGI also misses a stop string that ends inside a token: the
+gateway then closes the stream, and needs another request to learn the number of prompt tokens.
 """
 
 from typing import Any
@@ -19,24 +19,24 @@ _encode = msgspec.json.Encoder().encode
 
 
 def first(limit: int | None) -> int | None:
-    """Return how many tokens the first request asks for; None: as many as there is room for."""
+    """Return the number of tokens to request next if `limit` are left; None: as many as the context has room for."""
     return None if limit is None else max(1, min(limit, PIECE))
 
 
 def in_pieces(call: Call) -> bool:
-    """Whether an answer may need more than one piece. A grammar could not be continued."""
+    """Whether an answer may need more than one piece; never with a grammar, which could not be continued."""
     limit = call.view.limit
     return not _bound(call) and (limit is None or limit > PIECE)
 
 
 def _bound(call: Call) -> bool:
-    """Whether a grammar says what may be written."""
+    """Whether a grammar constrains the output."""
     wanted = call.view.response_format if isinstance(call.view, ChatRequest) else None
     return bool(call.view.structured_outputs) or (wanted is not None and wanted.type != "text")
 
 
 def following(request: UpstreamRequest, limit: int | None, piece: str, continuation: Continuation) -> UpstreamRequest:
-    """Return the request that continues `request`, whose text was `piece`; `continuation` is all there is by now."""
+    """Return the request that follows `request`, whose text was `piece`; `continuation` is the state after it."""
     body: dict[str, Any] = msgspec.json.decode(request.body)
     room = first(None if limit is None else limit - continuation.tokens)
     if "inputs" in body:
@@ -53,7 +53,7 @@ def following(request: UpstreamRequest, limit: int | None, piece: str, continuat
 
 
 def without_tools(call: Call, request: UpstreamRequest, continuation: Continuation) -> UpstreamRequest:
-    """Return a request for the text that a model writes which calls none of its tools; TGI has no logprobs of it."""
+    """Return the request without its tools, for the text if no tool is called; TGI has no logprobs for it."""
     body: dict[str, Any] = msgspec.json.decode(request.body)
     for name in ("tools", "tool_choice", "logprobs", "top_logprobs"):
         body.pop(name, None)
@@ -64,9 +64,9 @@ def without_tools(call: Call, request: UpstreamRequest, continuation: Continuati
 
 
 def counting(request: UpstreamRequest, tokens: int, cut: bool = False) -> UpstreamRequest:
-    """Return a request whose answer tells how many tokens the prompt has; `tokens` have been generated.
+    """Return a request whose answer reports the number of prompt tokens, when `tokens` have been generated.
 
-    `cut`: they were a tool call that the limit cut.
+    `cut`: they were a tool call that the limit cut off.
     """
     body: dict[str, Any] = msgspec.json.decode(request.body)
     path = request.path

@@ -1,4 +1,4 @@
-"""Calls in TGI's words: the bodies of `/v1/chat/completions` and of `/generate` (CONTRACT.md 2)."""
+"""Builds TGI's requests: the bodies of `/v1/chat/completions` and of `/generate` (CONTRACT.md 2)."""
 
 from collections.abc import Iterator
 from itertools import groupby
@@ -48,7 +48,7 @@ def chat_requests(call: Call, view: ChatRequest, model: str) -> list[UpstreamReq
 
 
 def _streams(call: Call, adapted: list[str]) -> bool:
-    """Whether to ask for a stream: also where the gateway has to end it, or to go on after it."""
+    """Whether to request a stream: also if the gateway may have to stop it early or to continue it."""
     if pieces.in_pieces(call) and call.view.limit is not None:
         adapted.append("max_tokens")
     return call.stream or bool(call.view.stops) or pieces.in_pieces(call)
@@ -103,7 +103,7 @@ def _fan_out(
 
 
 def _sampling(call: Call) -> dict[str, Any]:
-    """Return temperature and nucleus; TGI refuses a `top_p` of 1, which is the same as none."""
+    """Return `temperature` and `top_p`; TGI refuses a `top_p` of 1, which is the same as none."""
     settings: dict[str, Any] = {}
     view = call.view
     if view.temperature is not None:
@@ -114,7 +114,7 @@ def _sampling(call: Call) -> dict[str, Any]:
 
 
 def _message(message: Message) -> dict[str, Any]:
-    """TGI drops tool calls beside a content, and would write an argument string into JSON a second time."""
+    """Return a message in TGI's form: no content beside tool calls, and their arguments as objects, not strings."""
     written: dict[str, Any] = {"role": message.role}
     if message.name is not None:
         written["name"] = message.name
@@ -133,7 +133,7 @@ def _message(message: Message) -> dict[str, Any]:
 
 
 def _content(message: Message) -> str | list[dict[str, Any]]:
-    """Return a text; beside images, parts, with texts that follow each other joined as in one."""
+    """Return the content as one text; if there are images, as parts, with adjacent texts joined."""
     if not isinstance(message.content, list) or all(part.type == "text" for part in message.content):
         return message.text
     written: list[dict[str, Any]] = []
@@ -162,7 +162,7 @@ def _tool(tool: Tool) -> dict[str, Any]:
 
 
 def parameters_of(tool: Tool) -> dict[str, Any] | None:
-    """Return a tool's schema without references, which TGI would not follow; None if they lead nowhere."""
+    """Return a tool's schema with its references resolved, as TGI does not follow them; None if that fails."""
     try:
         return {"type": "object", "properties": {}} | resolved(tool.function.parameters or {})
     except Unresolvable:
@@ -177,7 +177,7 @@ def _tool_choice(view: ChatRequest) -> Any:
 
 
 def _grammars(view: ChatRequest | CompletionRequest) -> Iterator[tuple[str, grammars.Grammar]]:
-    """Yield the field that asks for structured output, if one does, and TGI's grammar for it."""
+    """Yield the name of each field that asks for structured output, with TGI's grammar for it."""
     if isinstance(view, ChatRequest) and view.response_format:
         grammar = grammars.of_format(view.response_format)
         if grammar:

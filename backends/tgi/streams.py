@@ -1,4 +1,4 @@
-"""What TGI streams, read into OpenAI's chunks (CONTRACT.md 4): chats, and `/generate_stream`."""
+"""TGI's streams, read into OpenAI's chunks (CONTRACT.md 4): chats and `/generate_stream`."""
 
 from typing import Any
 
@@ -16,12 +16,12 @@ from backends.tgi.errors import failed
 from backends.tgi.pieces import counting, following, in_pieces
 from backends.tgi.wire import GenerateEvent, TGIChunkChoice, read_chunk, read_generate_event
 
-SORTED = ("Input validation error", "Model is overloaded", "Template error", "Tool error")  # the rest are failures
+SORTED = ("Input validation error", "Model is overloaded", "Template error", "Tool error")  # all others are FAILED
 Failure = BackendError | FollowUp | Completion | None
 
 
 class _Stream:
-    """What the two kinds of stream have in common: events, the end, errors, copies of a greedy choice."""
+    """The common part of both decoders: events, the end of the stream, errors, copies of a greedy choice."""
 
     def __init__(self, call: Call, request: UpstreamRequest, stops: list[str], kind: str) -> None:
         self.usage: Usage | None = None
@@ -34,12 +34,14 @@ class _Stream:
         self._scanner = StopScanner(stops, self._continuation.held) if stops else None
         self._kind = kind
         self._tokens = 0  # of this request; those of earlier ones are in `continuation`
-        self._piece: list[str] | None = [] if in_pieces(call) else None  # what may have to be continued
-        self._full = False  # this piece is at its end, and another has to follow
-        self._ended = False  # the client has its finish reason
+        self._piece: list[str] | None = (
+            [] if in_pieces(call) else None
+        )  # the text of this piece, if it may have to be continued
+        self._full = False  # this piece is complete, and another has to follow
+        self._ended = False  # the finish reason has been sent
 
     def feed(self, data: bytes) -> list[Event]:
-        """Take one read; return the chunks that it completed."""
+        """Take the bytes of one read; return the chunks that they complete."""
         events: list[Event] = []
         try:
             for payload in self._events.feed(data):
@@ -53,7 +55,7 @@ class _Stream:
         return events
 
     def end(self) -> None:
-        """Say that the body has ended."""
+        """Note the end of the body: sets `failure` if the stream was not complete."""
         if not self.finished and self.failure is None:
             self.failure = BackendError(Cause.FAILED, CUT)
 
@@ -72,14 +74,14 @@ class _Stream:
         return failed(self._call, self._request, found)
 
     def _text(self, given: str, finish: str | None) -> tuple[str, str | None]:
-        """Return the text before any stop, and the finish reason if this is where the answer ends."""
+        """Return the text before any stop string, and the finish reason if the answer ends here."""
         self._tokens += 1
         text = given
         if self._piece is not None:
             self._piece.append(given)
             limit = self._call.view.limit
             more = limit is None or self._continuation.tokens + self._tokens < limit
-            self._full = finish == "length" and more and any(self._piece)  # without text it would be asked for for ever
+            self._full = finish == "length" and more and any(self._piece)  # an empty piece would be requested for ever
             finish = None if self._full else finish
         if self._scanner is not None:
             text = self._scanner.feed(text)
@@ -91,7 +93,7 @@ class _Stream:
         return text, finish
 
     def _end_early(self) -> None:
-        """End the engine's work at a stop that it has not seen; ask for the prompt's count, unless it is known."""
+        """End the stream at a stop string that TGI missed; request the number of prompt tokens unless it is known."""
         tokens = self._continuation.tokens + self._tokens
         if self._continuation.prompt_tokens:
             usage = multiply(usage_of(self._continuation.prompt_tokens, tokens), len(self._request.choices))
@@ -100,7 +102,7 @@ class _Stream:
             self.failure = FollowUp(counting(self._request, tokens))
 
     def _finish(self, read: int, written: int) -> None:
-        """Note the counts of a request that has come to its end, and whether another has to follow."""
+        """Set the usage of a complete answer, or the request for the next piece."""
         continuation = self._continuation
         read = continuation.prompt_tokens or read
         tokens = continuation.tokens + written
@@ -157,7 +159,7 @@ class ChatDecoder(_Stream):
 
 
 class GenerateDecoder(_Stream):
-    """Reads `/generate_stream`. It has no `[DONE]`: the event with the whole text is the last."""
+    """Reads `/generate_stream`. It has no `[DONE]`: the last event is the one with the details."""
 
     def __init__(self, call: Call, view: CompletionRequest, request: UpstreamRequest) -> None:
         super().__init__(call, request, view.stops if view.limit else [], "text_completion")

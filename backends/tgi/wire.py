@@ -7,14 +7,14 @@ from msgspec import Struct
 
 
 class TopToken(Struct):
-    """A likely token and its log probability (natural)."""
+    """One of the most likely tokens, and its natural log probability."""
 
     token: str
     logprob: float | None
 
 
 class ChatToken(Struct):
-    """A generated token, its log probability and the likeliest ones."""
+    """A generated token, its log probability and its most likely alternatives."""
 
     token: str
     logprob: float | None
@@ -41,14 +41,14 @@ class TGIToolCall(Struct):
 
 
 class TGIMessage(Struct):
-    """The message of a whole answer, or the delta of a chunk."""
+    """The message of a complete answer, or the delta of a chunk."""
 
     content: str | None = None
     tool_calls: list[TGIToolCall] | None = None
 
 
 class TGIChoice(Struct):
-    """A choice of a whole chat answer."""
+    """A choice of a complete chat answer."""
 
     message: TGIMessage
     finish_reason: str | None
@@ -56,14 +56,14 @@ class TGIChoice(Struct):
 
 
 class TGIUsage(Struct):
-    """What was read and written, in tokens."""
+    """Token counts."""
 
     prompt_tokens: int
     completion_tokens: int
 
 
 class TGIChat(Struct):
-    """A whole chat answer."""
+    """A complete chat answer."""
 
     choices: list[TGIChoice]
     usage: TGIUsage
@@ -93,7 +93,7 @@ class Token(Struct):
 
 
 class Details(Struct):
-    """How `/generate` came to its end. `input_length` is given in streams alone."""
+    """The `details` of `/generate`. `input_length`, the number of prompt tokens, is sent only in streams."""
 
     finish_reason: str
     generated_tokens: int
@@ -110,7 +110,7 @@ class Generated(Struct):
 
 
 class GenerateEvent(Struct):
-    """One event of `/generate_stream`; the last has the text and the details."""
+    """One event of `/generate_stream`; the last has the complete text and the details."""
 
     token: Token
     top_tokens: list[Token] = []

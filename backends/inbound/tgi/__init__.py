@@ -1,1 +1,1 @@
-"""TGI's own API as its clients speak it, and how it is said to a vLLM."""
+"""TGI's own API for clients, and its translation to vLLM's."""

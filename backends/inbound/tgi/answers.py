@@ -1,8 +1,8 @@
-"""vLLM's completions as TGI's answers: whole, and event by event (CONTRACT.md 3.2, 3.6, 4.3).
+"""vLLM's completions as TGI's answers, complete and streamed (CONTRACT.md 3.2, 3.6, 4.3).
 
-vLLM names tokens either by text or by id. By text it says what TGI says, and the ids are beside it; but the likeliest
-tokens come without ids then, so that for `top_n_tokens` all come by id. Their texts are asked for: `unnamed` says
-which, and whoever calls passes what it knows as `names`.
+In vLLM's logprobs, tokens are named either by text or by id. By text they match TGI's, and the ids are in another
+field; but the most likely tokens have no ids then, so for `top_n_tokens` all are requested by id. The caller has to
+look up their texts: `unnamed` returns the ids, and the known texts are passed as `names`.
 """
 
 import re
@@ -32,12 +32,12 @@ from backends.inbound.tgi.wire import (
 from backends.schema import Usage
 from backends.sse import DONE, EventReader, EventTooLarge, events
 
-NO_IDS = "The engine does not say which tokens it wrote (vLLM's return_token_ids)."
+NO_IDS = "The engine does not report its token ids (vLLM's return_token_ids)."
 BY_ID = "token_id:"
-IMPOSSIBLE = -9999.0  # vLLM's word for minus infinity, which TGI writes as null
+IMPOSSIBLE = -9999.0  # vLLM's value for minus infinity, which TGI writes as null
 BROKEN_CHARACTER = "\ufffd"
 
-# vLLM does not say which of the likeliest tokens are special; a generated one shows by its text's absence.
+# vLLM does not report which of the most likely tokens are special; a generated one is, if its text is missing.
 SPECIAL = re.compile(r"<\|.*\|>|<\uff5c.*\uff5c>|</?s>|<(unk|pad|bos|eos|mask|start_of_turn|end_of_turn)>|\[/?INST\]")
 
 Names = Mapping[int, str]
@@ -49,7 +49,7 @@ _chunk = msgspec.json.Decoder(VllmCompletion).decode
 
 
 class Step(Struct):
-    """One generated token; its name is None where its text has to be asked for, `top` are the likeliest, best first."""
+    """One generated token. `name` is its text, None if it must be looked up; `top` are the most likely, best first."""
 
     id: int
     name: str | None
@@ -58,7 +58,7 @@ class Step(Struct):
 
 
 class Piece(Struct):
-    """What one choice adds: its text, the tokens it is made of, and why it ended, if it did."""
+    """The content of one choice: its text, its tokens, and TGI's finish reason, None if it has not ended."""
 
     text: str
     steps: list[Step]
@@ -66,7 +66,7 @@ class Piece(Struct):
 
 
 def piece(choice: Choice, asked: TgiRequest) -> Piece:
-    """Read a choice, whole or of a chunk. Raises BackendError if vLLM gave up, or left out what was asked for."""
+    """Read a choice, of a complete answer or a chunk. Raises BackendError if vLLM failed or left out the token ids."""
     ids, beside = choice.token_ids or [], choice.logprobs
     if choice.finish_reason in BROKEN:
         raise BackendError(Cause.FAILED, FAILED)
@@ -83,7 +83,7 @@ def piece(choice: Choice, asked: TgiRequest) -> Piece:
 
 
 def _top(likely: dict[str, float] | None, asked: TgiRequest) -> list[tuple[int, float]]:
-    """Return the likeliest tokens: vLLM puts the drawn one among them, whether or not it belongs there."""
+    """Return the most likely tokens: vLLM always adds the sampled one, which may not belong there."""
     most = asked.parameters.top_n_tokens
     if not most or not likely:
         return []
@@ -103,7 +103,7 @@ def _finish(choice: Choice, asked: TgiRequest) -> str | None:
 
 
 def unnamed(pieces: Iterable[Piece], names: Names) -> set[int]:
-    """Return the tokens whose texts are wanted and not known."""
+    """Return the ids of the tokens whose texts are needed and not in `names`."""
     wanted = {
         token
         for one in pieces
@@ -114,17 +114,17 @@ def unnamed(pieces: Iterable[Piece], names: Names) -> set[int]:
 
 
 class Splitter:
-    """Gives each token of an answer its share of the text, as TGI does.
+    """Splits an answer's text into the texts of its tokens, as TGI does.
 
-    A token inside a character has none, the one that completes it has all of it; a special token is not in the
-    text. The names tell where each ends; some tokenizers leave a leading blank out of them.
+    A token that ends inside a character has an empty text, and the token that completes the character has all of it; a
+    special token is not in the text. The names show where each token ends; some tokenizers omit a leading space.
     """
 
     def __init__(self) -> None:
         self._broken = False  # the last token ended inside a character
 
     def split(self, one: Piece, names: Names) -> list[GenerateToken]:
-        """Return the tokens of the next piece."""
+        """Return the tokens of the next piece, with their texts."""
         made: list[GenerateToken] = []
         rest = one.text
         for step in one.steps:
@@ -140,7 +140,7 @@ class Splitter:
         return made
 
     def _take(self, made: list[GenerateToken], name: str, rest: str) -> str:
-        """Give the last token its text; return what is left."""
+        """Set the last token's text; return the rest."""
         token = made[-1]
         before, found, after = rest.partition(name)
         if found and (not before or self._broken):
@@ -149,7 +149,7 @@ class Splitter:
             token.text, rest = before + name, after
         elif rest.startswith(f" {name}"):
             token.text, rest = f" {name}", rest[len(name) + 1 :]
-        elif rest and name.startswith(rest):  # cut behind a stop text
+        elif rest and name.startswith(rest):  # cut off after a stop string
             token.text, rest = rest, ""
         else:
             token.text, token.special = name, True
@@ -158,7 +158,7 @@ class Splitter:
 
 
 def top_tokens(step: Step, names: Names) -> list[GenerateToken]:
-    """Return the likeliest tokens at one place."""
+    """Return the most likely tokens of one step."""
     return [
         GenerateToken(
             token, names.get(token, ""), value if value > IMPOSSIBLE else None, is_special(names.get(token, ""))
@@ -172,14 +172,14 @@ def is_special(name: str) -> bool:
     return SPECIAL.fullmatch(name) is not None
 
 
-# --- whole answers --------------------------------------------------------------------------------------------
+# --- complete answers------------------------------------------------------------------------------------------
 
 
 class Whole:
-    """A whole answer of vLLM's, which may have come as a stream."""
+    """A complete answer of vLLM's, which may have been sent as a stream."""
 
     def __init__(self, asked: TgiRequest, seed: int, body: bytes) -> None:
-        """Read it. Raises BackendError."""
+        """Read the body. Raises BackendError."""
         self._asked = asked
         self._seed = seed
         chunks = _chunks(body) if body.startswith(b"data:") else [decoded(body, VllmCompletion)]
@@ -200,14 +200,14 @@ class Whole:
             raise BackendError(Cause.FAILED, CUT)
 
     def unnamed(self, names: Names) -> set[int]:
-        """Return the tokens whose texts are wanted and not known."""
+        """Return the ids of the tokens whose texts are needed and not in `names`."""
         pieces = [one for several in self._sequences.values() for one in several]
         return unnamed(pieces, names) | ({token for token, by, _ in self._prompt_tokens() if by is None} - names.keys())
 
     def render(self, names: Names) -> tuple[bytes, int]:
-        """Return TGI's answer, and how many tokens it counts: the best sequence's."""
+        """Return the body of TGI's answer, and the number of tokens it reports: the best sequence's."""
         sequences = [self._sequence(index, names) for index in sorted(self._sequences)]
-        if len(sequences) < self._asked.sequences:  # greedy: TGI would draw the same again and again
+        if len(sequences) < self._asked.sequences:  # greedy: TGI's sequences would be equal
             sequences *= self._asked.sequences
         best = max(range(len(sequences)), key=lambda place: _mean_logprob(sequences[place]))
         first = sequences.pop(best)
@@ -243,7 +243,7 @@ class Whole:
         )
 
     def _prompt_tokens(self) -> Iterator[tuple[int, str | None, float | None]]:
-        """Yield id, text if it is known, and logprob: vLLM leaves out the first, and mends broken characters."""
+        """Yield each prompt token's id, text and logprob; the text is None for the first, and if vLLM repaired it."""
         mended = True
         beside = self._prompt.prompt_logprobs or []
         for token, likely in zip(self._prompt.prompt_token_ids or [], beside, strict=False):
@@ -267,7 +267,7 @@ def _mean_logprob(sequence: Sequence) -> float:
 
 
 def _at_the_end(finish: str | None, written: int, asked: TgiRequest) -> str:
-    """TGI looks at the limit before it looks at what the last token is."""
+    """Return the finish reason; TGI checks the limit before it looks at the last token."""
     limit = asked.parameters.max_new_tokens
     return "length" if finish is None or (limit is not None and written >= limit) else finish
 
@@ -276,18 +276,18 @@ def _at_the_end(finish: str | None, written: int, asked: TgiRequest) -> str:
 
 
 class StreamReader:
-    """Reads vLLM's stream. After each `feed`, look at the attributes."""
+    """Reads vLLM's stream. After each `feed`, check the attributes."""
 
     def __init__(self, asked: TgiRequest) -> None:
         self.prompt_tokens = 0
-        self.finished = False  # all has been said
+        self.finished = False  # the stream is complete
         self.failure: BackendError | None = None
         self._asked = asked
         self._events = EventReader()
-        self._ended = False  # the last token has come
+        self._ended = False  # the finish reason has come
 
     def feed(self, data: bytes) -> list[Piece]:
-        """Take one read, cut anywhere; return the pieces that it completed."""
+        """Take the bytes of one read, split anywhere; return the pieces that they complete."""
         pieces: list[Piece] = []
         try:
             for payload in self._events.feed(data):
@@ -303,7 +303,7 @@ class StreamReader:
         return pieces
 
     def end(self) -> None:
-        """Say that the body has ended: without its last token the answer was cut, `[DONE]` or not."""
+        """Note the end of the body: sets `failure` if no finish reason came, `[DONE]` or not."""
         if not self._ended and self.failure is None:
             self.failure = BackendError(Cause.FAILED, CUT)
         self.finished = self.failure is None
@@ -328,7 +328,7 @@ def _read_chunk(payload: bytes) -> VllmCompletion:
 
 
 def _event_failure(payload: bytes) -> BackendError:
-    """Read an event that is no chunk: vLLM's error, or nonsense."""
+    """Return the failure for an event that is not a chunk: vLLM's error, or PROTOCOL_ERROR."""
     try:
         value = msgspec.json.decode(payload)
     except problem.UNREADABLE:
@@ -341,7 +341,7 @@ def _event_failure(payload: bytes) -> BackendError:
 
 
 class StreamWriter:
-    """Writes TGI's events: one for each token, the last with the text."""
+    """Writes TGI's events: one for each token, the last with the complete text."""
 
     def __init__(self, asked: TgiRequest, seed: int) -> None:
         self.written = 0
@@ -351,12 +351,12 @@ class StreamWriter:
         self._splitter = Splitter()
 
     def write(self, pieces: list[Piece], names: Names, prompt_tokens: int) -> bytes:
-        """Return the events for some pieces."""
+        """Return the events of the pieces, as bytes. `prompt_tokens` is reported in the last one."""
         payloads: list[bytes] = []
         for one in pieces:
             self._text += one.text
             made = self._splitter.split(one, names)
-            if one.finish and not made:  # it has never been seen that vLLM ends without a token; TGI's event has one
+            if one.finish and not made:  # not seen so far; TGI's last event has a token
                 made, one.steps = [GenerateToken(0, "", None, special=True)], [Step(0, "", None, [])]
             for place, (token, step) in enumerate(zip(made, one.steps, strict=True)):
                 self.written += 1

@@ -1,4 +1,4 @@
-"""TGI's own stream, on its way from a TGI to the client: looked at for what there is to count, and passed."""
+"""TGI's own stream, forwarded from a TGI to the client: read only to count tokens and to detect errors."""
 
 from typing import Any
 
@@ -14,22 +14,22 @@ _NOT_LAST = b'"generated_text":null'
 
 
 class DetailsFilter:
-    """Counts the tokens of one stream. `hidden` is whether the client did not ask for the details."""
+    """Counts the tokens of one stream. `hidden`: the client did not ask for details, so they are removed."""
 
     def __init__(self, hidden: bool) -> None:
-        self.ended = False  # the text, or an error, has come
+        self.ended = False  # the last event, or an error, has come
         self.usage: Usage | None = None
-        self.failure: BackendError | None = None  # that the stream ended in
+        self.failure: BackendError | None = None  # the error that ended the stream
         self._hidden = hidden
         self.written = 0
 
     def take(self, payload: bytes) -> bytes:
-        """Take an event; return it as it is for the client.
+        """Take one event's payload; return it for the client.
 
-        Raises BackendError if it is none of TGI's, or a failure before anything else: another engine may do better.
+        Raises BackendError if it is not one of TGI's, or if the first event is a failure: another engine may be tried.
         """
         self.written += 1
-        if _NOT_LAST in payload:  # quotes inside a text are escaped: this is no text
+        if _NOT_LAST in payload:  # cannot be inside a text, where quotes are escaped
             return payload
         try:
             said = msgspec.json.decode(payload, type=dict[str, Any])
@@ -59,5 +59,5 @@ def _count(details: dict[str, Any], name: str, otherwise: int) -> int:
 
 
 def usage(read: int, written: int) -> Usage:
-    """Return the usage of tokens read and written."""
+    """Return the usage of `read` prompt tokens and `written` generated tokens."""
     return Usage(prompt_tokens=read, completion_tokens=written, total_tokens=read + written)

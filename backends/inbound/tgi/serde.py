@@ -1,8 +1,8 @@
-"""What TGI says of a body that it cannot read: serde's words, with the path, the line and the column.
+"""TGI's error messages for a body that it cannot read: serde's text, with path, line and column.
 
-Only read when the fast reading of `wire` has failed. A body that is no JSON is a 400, JSON of other
-types a 422; both are plain text (CONTRACT.md 5 "bad type", "malformed JSON"). What comes behind the JSON
-value is not looked at, as TGI does not.
+Used only after decoding with the types of `wire` has failed. A body that is not JSON is a 400, JSON of the wrong types
+a 422; both are plain text (CONTRACT.md 5 "bad type", "malformed JSON"). Text after the JSON value is ignored, as TGI
+does.
 """
 
 import json
@@ -22,7 +22,7 @@ _WORDS = {"t": ("true", True), "f": ("false", False), "n": ("null", None)}
 
 
 class Rejected(Exception):
-    """A body that TGI does not read; the text is what it says, as text/plain."""
+    """A body that TGI refuses: the HTTP status, and the error message as plain text."""
 
     def __init__(self, status: int, text: str) -> None:
         super().__init__(text)
@@ -31,7 +31,7 @@ class Rejected(Exception):
 
 
 class Fault(Exception):
-    """What is wrong, in which field (a path), and after how many characters."""
+    """An error in the body: the field's path, the message, and the position in characters."""
 
     def __init__(self, path: str, words: str, place: int) -> None:
         super().__init__(f"{path}: {words}" if path else words)
@@ -39,7 +39,7 @@ class Fault(Exception):
 
 
 class Node(Struct):
-    """A value, where it starts and ends, and what is in it: fields with the place where the name ends, or items."""
+    """A JSON value with its start and end; its fields, each with the position where the name ends, or its items."""
 
     value: Any
     start: int
@@ -52,7 +52,7 @@ Check = Callable[[str, Node], None]
 
 
 def read(body: bytes, check: Check) -> Any:
-    """Return the body's value if it passes the check. Raises Rejected."""
+    """Return the body's JSON value if it passes the check. Raises Rejected."""
     try:
         text = body.decode()
     except UnicodeDecodeError as error:
@@ -85,7 +85,7 @@ def _line_and_column(before: bytes) -> str:
 
 
 def syntax_fault(text: str) -> str | None:
-    """Return serde's words for what keeps a text from being JSON, with the place; or None if it is JSON."""
+    """Return serde's message, with line and column, if a text is not JSON; else None."""
     try:
         scan(text)
     except Fault as fault:
@@ -93,11 +93,11 @@ def syntax_fault(text: str) -> str | None:
     return None
 
 
-# --- JSON, with places ----------------------------------------------------------------------------------------
+# --- JSON, with positions --------------------------------------------------------------------------------------
 
 
 def scan(text: str) -> Node:
-    """Read the JSON value that the text begins with. Raises Fault."""
+    """Read the JSON value at the beginning of the text. Raises Fault."""
     return _value(text, 0, "", 0)
 
 
@@ -174,7 +174,7 @@ def _expected(text: str, at: int, wanted: str, what: str) -> tuple[str, int]:
 
 
 def _string(text: str, at: int, path: str) -> int:
-    """Return where the string ends."""
+    """Return the position where the string ends."""
     found = _STRING.match(text, at)
     end = found.end() if found else at
     match text[end : end + 1]:
@@ -226,7 +226,7 @@ def _skip(text: str, at: int) -> int:
 
 
 def _below(path: str, name: str) -> str:
-    """serde follows the names that the request's types have, which are two deep."""
+    """Return the path of a field: serde's paths are at most two names deep, as the request's types are."""
     if not path:
         return name
     return f"{path}.{name}" if path == "parameters" else path
@@ -236,7 +236,7 @@ def _below(path: str, name: str) -> str:
 
 
 def plain(expected: str, *kinds: type) -> Check:
-    """Return the check that a value is of one of these kinds."""
+    """Return a check that a value is of one of these types."""
 
     def check(path: str, node: Node) -> None:
         if type(node.value) not in kinds:
@@ -246,7 +246,7 @@ def plain(expected: str, *kinds: type) -> Check:
 
 
 def integer(expected: str, low: int, high: int) -> Check:
-    """Return the check that a value is a whole number in a range."""
+    """Return a check that a value is an integer from `low` to `high`."""
 
     def check(path: str, node: Node) -> None:
         if type(node.value) is not int:
@@ -258,7 +258,7 @@ def integer(expected: str, low: int, high: int) -> Check:
 
 
 def option(inner: Check) -> Check:
-    """Return the check that takes null besides."""
+    """Return a check that also accepts null."""
 
     def check(path: str, node: Node) -> None:
         if node.value is not None:
@@ -268,7 +268,7 @@ def option(inner: Check) -> Check:
 
 
 def several(inner: Check) -> Check:
-    """Return the check of each item of a list."""
+    """Return a check of a list's items."""
 
     def check(path: str, node: Node) -> None:
         if not isinstance(node.value, list):
@@ -280,10 +280,10 @@ def several(inner: Check) -> Check:
 
 
 def struct(name: str, fields: dict[str, Check], *required: str) -> Check:
-    """Return the check of an object: its fields in the order in which they come; others are ignored."""
+    """Return a check of an object's fields, in the order in which they are sent; unknown fields are ignored."""
 
     def check(path: str, node: Node) -> None:
-        if isinstance(node.value, list):  # serde would read it by position; nobody sends that
+        if isinstance(node.value, list):  # serde could read it by position; not supported here
             raise Fault(
                 path, f"invalid length {len(node.items)}, expected {name} with {len(fields)} elements", node.end
             )
@@ -304,7 +304,7 @@ def struct(name: str, fields: dict[str, Check], *required: str) -> Check:
 
 
 def tagged(name: str, kinds: dict[str, Check]) -> Check:
-    """Return the check of an object whose `type` says what its `value` is."""
+    """Return a check of an object whose `type` selects the check of its `value`."""
 
     def check(path: str, node: Node) -> None:
         if not isinstance(node.value, dict):
@@ -324,7 +324,7 @@ def tagged(name: str, kinds: dict[str, Check]) -> Check:
 
 
 def anything(path: str, node: Node) -> None:
-    """Take whatever it is."""
+    """Accept any value."""
 
 
 def _type(path: str, node: Node, expected: str) -> Fault:
@@ -333,7 +333,7 @@ def _type(path: str, node: Node, expected: str) -> Fault:
 
 
 def _words(value: Any) -> str:
-    """Return a value in serde's words."""
+    """Return a value as serde's messages name it."""
     match value:
         case bool():
             return f"boolean `{str(value).lower()}`"

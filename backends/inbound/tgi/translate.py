@@ -1,9 +1,9 @@
-"""TGI's own API in front of vLLM: a request of TGI's becomes a completion of vLLM's, and its answer becomes TGI's.
+"""TGI's own API in front of vLLM: a TGI request becomes a vLLM completion request.
 
-Where the two disagree TGI is right, as its clients must not notice (CONTRACT.md 2.1 "TGI native", 2.3, 3.2,
-3.6, 4.4): its ranges and error texts, its idea of when to sample, a request that does not fit is refused instead
-of cut, the stop text stays in the answer, each token is an event of its own. What vLLM has no way to do is refused
-by name. The step from a client's bytes to `TgiRequest` serves a TGI behind as well.
+Where the two engines differ, TGI's behaviour applies (CONTRACT.md 2.1 "TGI native", 2.3, 3.2, 3.6, 4.4): its ranges
+and error messages, its rule for when to sample; a request beyond the context is refused instead of cut off, the stop
+string stays in the answer, and each token is an event of its own. A parameter that vLLM cannot honour is refused by
+name. `read`, from a client's bytes to `TgiRequest`, is also used when the engine is a TGI.
 """
 
 import re
@@ -14,7 +14,7 @@ import msgspec
 from backends import problem
 from backends.base import BackendError, Cause, UpstreamRequest
 from backends.failures import NOT_THE_PROTOCOL
-from backends.inbound.tgi import serde as native_serde
+from backends.inbound.tgi import serde
 from backends.inbound.tgi.wire import (
     COMPAT,
     GENERATE,
@@ -32,15 +32,15 @@ WHOLE = "/generate"
 STREAM = "/generate_stream"
 COMPAT_PATH = "/"
 
-# TGI's own defaults, and what `GET /info` says of a vLLM.
+# TGI's own defaults, which `GET /info` reports for a vLLM.
 MAX_SEQUENCES = 2
 MAX_STOPS = 4
 MAX_TOP_TOKENS = 5
-PIECE = 1024  # TGI looks whether this many tokens fit, even if more are asked for
-MAX_SPECIAL = 16  # tokens that a tokenizer may add to a prompt
+PIECE = 1024  # TGI checks whether this many tokens fit, even if more are requested
+MAX_SPECIAL = 16  # special tokens that a tokenizer may add to a prompt
 HOTTEST = 2.0  # vLLM's limit; TGI has none
 
-# Of TGI's parameters, those that mean something else on vLLM, or that it does not know by itself.
+# Of TGI's parameters, those that have another meaning on vLLM, or that vLLM does not know.
 EMULATED = ("best_of", "decoder_input_details", "grammar", "stop", "top_n_tokens", "truncate")
 
 T = TypeVar("T")
@@ -54,29 +54,29 @@ _compat = msgspec.json.Decoder(CompatGenerate).decode
 
 
 def read(path: str, body: bytes) -> TgiRequest:
-    """Read a request as TGI does. Raises native_serde.Rejected, with TGI's words."""
+    """Read a request as TGI does. Raises serde.Rejected, with TGI's message."""
     decode, kind, check = (_compat, CompatGenerate, COMPAT) if path == COMPAT_PATH else (_generate, Generate, GENERATE)
     try:
         given = decode(body)
     except (*problem.UNREADABLE, ValueError):
-        given = msgspec.convert(native_serde.read(body, check), kind)
+        given = msgspec.convert(serde.read(body, check), kind)
     compat = isinstance(given, CompatGenerate)
     stream = given.stream if isinstance(given, CompatGenerate) else path == STREAM
     return TgiRequest(given.inputs, given.parameters, stream, compat)
 
 
 def with_details(body: bytes) -> bytes:
-    """Return a request that was read, and now asks for details: they hold what there is to count."""
+    """Return a valid request's body with `details` switched on: they hold the token counts."""
     try:
         value = msgspec.json.decode(body)
-    except msgspec.DecodeError:  # something comes behind the JSON value
-        value = native_serde.scan(body.decode()).value
+    except msgspec.DecodeError:  # there is text after the JSON value
+        value = serde.scan(body.decode()).value
     value.setdefault("parameters", {"do_sample": True})["details"] = True
     return _encode(value)
 
 
 def refusal(asked: TgiRequest) -> str | None:
-    """Return what TGI has against a request, in its words and in its order; or what vLLM cannot do; or None."""
+    """Return why a request is refused, or None: TGI's own messages in TGI's order, then what vLLM cannot do."""
     return _unstreamable(asked) or _out_of_range(asked) or _bad_grammar(asked.parameters.grammar) or _not_vllm(asked)
 
 
@@ -126,7 +126,7 @@ def _bad_grammar(grammar: Grammar | None) -> str | None:
     if grammar.type == "json_schema":
         schema = schema["schema"]
     elif isinstance(schema, str):
-        if fault := native_serde.syntax_fault(schema):
+        if fault := serde.syntax_fault(schema):
             return f"grammar is not valid: {fault}"
         schema = _schema(grammar)
     elif not isinstance(schema, dict):
@@ -150,7 +150,7 @@ def _not_vllm(asked: TgiRequest) -> str | None:
 
 
 def may_not_fit(asked: TgiRequest, context: int) -> bool:
-    """Whether the prompt has to be counted: it has not more tokens than bytes, and those that are added to it."""
+    """Whether the prompt's tokens have to be counted: it may not fit, by an upper bound of one token per byte."""
     most, truncate = len(asked.inputs.encode()) + MAX_SPECIAL, asked.parameters.truncate
     if truncate is not None:
         if not 0 < truncate < context:
@@ -160,7 +160,7 @@ def may_not_fit(asked: TgiRequest, context: int) -> bool:
 
 
 def too_long(asked: TgiRequest, context: int, count: int) -> str | None:
-    """Return what TGI has against a prompt of so many tokens, or None."""
+    """Return TGI's message if a prompt of `count` tokens does not fit into `context` tokens, else None."""
     truncate = asked.parameters.truncate
     if truncate is not None:
         if not 0 < truncate < context:
@@ -180,7 +180,7 @@ def too_long(asked: TgiRequest, context: int, count: int) -> str | None:
 
 
 def encode(asked: TgiRequest, model: str, context: int, seed: int) -> UpstreamRequest:
-    """Return the completion to ask vLLM for. `seed` counts only where something is drawn."""
+    """Return the completion request for vLLM. `context` is in tokens; `seed` is used only when sampling."""
     said = asked.parameters
     limit = min(asked.limit or context, context)
     body: dict[str, Any] = {"model": model, "prompt": asked.inputs, "max_tokens": limit} | _settings(asked, seed)
@@ -192,7 +192,7 @@ def encode(asked: TgiRequest, model: str, context: int, seed: int) -> UpstreamRe
         body["structured_outputs"] = _constraint(said.grammar)
     if asked.stream or asked.details or asked.sequences > 1:
         top = said.top_n_tokens or 0
-        # By text, the likeliest tokens could not be told apart, nor be given their ids.
+        # By text, the most likely tokens could not be told apart, and their ids would be unknown.
         body |= {"logprobs": top, "return_token_ids": True, "return_tokens_as_token_ids": top > 0}
     if said.decoder_input_details:
         body["prompt_logprobs"] = 0
@@ -203,12 +203,12 @@ def encode(asked: TgiRequest, model: str, context: int, seed: int) -> UpstreamRe
 
 
 def by_pieces(asked: TgiRequest) -> bool:
-    """Whether a whole answer is asked for as a stream: where tokens come by id, only pieces show whose a text is."""
+    """Whether to stream from vLLM for a complete answer: with tokens by id, only chunks show each token's text."""
     return bool(asked.parameters.top_n_tokens) and not asked.parameters.decoder_input_details
 
 
 def _settings(asked: TgiRequest, seed: int) -> dict[str, Any]:
-    """Return how to choose tokens. All is said, lest the model's own `generation_config` speak (CONTRACT.md 0)."""
+    """Return the sampling parameters, all set, lest the model's `generation_config` apply (CONTRACT.md 0)."""
     said = asked.parameters
     settings: dict[str, Any] = {
         "repetition_penalty": 1.0 if said.repetition_penalty is None else said.repetition_penalty,
@@ -227,7 +227,7 @@ def _settings(asked: TgiRequest, seed: int) -> dict[str, Any]:
 
 
 def masked(seed: int) -> int:
-    """Return a seed of TGI's 64 bits as one of vLLM's 63."""
+    """Return TGI's 64-bit seed reduced to vLLM's 63 bits."""
     return seed & 0x7FFF_FFFF_FFFF_FFFF
 
 
@@ -238,24 +238,24 @@ def _constraint(grammar: Grammar) -> dict[str, Any]:
 
 
 def _schema(grammar: Grammar) -> Any:
-    """Return the JSON schema, which may be written as a text or have a name."""
+    """Return the JSON schema of a grammar, whose value may be a string or a schema with a name."""
     if grammar.type == "json_schema":
         return grammar.value["schema"]
     return msgspec.json.decode(grammar.value) if isinstance(grammar.value, str) else grammar.value
 
 
 def count_request(asked: TgiRequest, model: str) -> UpstreamRequest:
-    """Return the request that counts the prompt's tokens."""
+    """Return the vLLM request that counts the prompt's tokens."""
     return UpstreamRequest(path="/tokenize", body=_encode({"model": model, "prompt": asked.inputs}), stream=False)
 
 
 def counted(body: bytes) -> Tokenized:
-    """Read the count and the context's length. Raises BackendError."""
+    """Read the number of tokens and the context length. Raises BackendError."""
     return decoded(body, Tokenized)
 
 
 def name_request(token: int, model: str) -> UpstreamRequest:
-    """Return the request for the text of one token."""
+    """Return the vLLM request for the text of one token."""
     return UpstreamRequest(path="/detokenize", body=_encode({"model": model, "tokens": [token]}), stream=False)
 
 
@@ -265,7 +265,7 @@ def named(body: bytes) -> str:
 
 
 def decoded(body: bytes, kind: type[T]) -> T:
-    """Read an answer of vLLM's. Raises BackendError if it is something else."""
+    """Read one of vLLM's answers. Raises BackendError (PROTOCOL_ERROR) if it is not of the type."""
     try:
         return msgspec.json.decode(body, type=kind)
     except problem.UNREADABLE as error:
@@ -299,7 +299,7 @@ _OURS = {
 
 
 def in_tgis_names(message: str) -> str:
-    """Return vLLM's words with the names that the client knows."""
+    """Return vLLM's message with TGI's parameter names."""
     return _THEIRS.sub(lambda found: _OURS[found[1]], message)
 
 

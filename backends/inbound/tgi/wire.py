@@ -1,9 +1,8 @@
-"""The wire types of TGI's own API (`/generate`, `/generate_stream`, `/`), and of the completions that stand in for it.
+"""The wire types of TGI's own API (`/generate`, `/generate_stream`, `/`), and of vLLM's completions.
 
-What a client sends is read as TGI's router reads it: types are strict, unknown fields are ignored, `parameters`
-that are there but do not say `do_sample` mean greedy, absent ones mean sampling (CONTRACT.md 2.1, 3.6).
-What a client gets is written with TGI's fields in TGI's order. The last types are of vLLM's completions, as far as
-they are needed.
+Requests are read as TGI's router reads them: types are strict, unknown fields are ignored; `parameters` without
+`do_sample` mean greedy, no `parameters` at all mean sampling (CONTRACT.md 2.1, 3.6). Answers have TGI's fields in
+TGI's order. Of vLLM's completions, only the fields that are used are named.
 """
 
 from typing import Annotated, Any, Literal
@@ -18,7 +17,7 @@ I32 = Annotated[int, Meta(ge=-(2**31), le=2**31 - 1)]
 MAX_U64 = 2**64 - 1
 
 
-# --- what a client sends ----------------------------------------------------------------------------------
+# --- requests --------------------------------------------------------------------------------------------
 
 
 class Grammar(Struct, frozen=True):
@@ -74,13 +73,13 @@ class Generate(Struct, frozen=True):
 
 
 class CompatGenerate(Generate, frozen=True):
-    """The body of `POST /`, where `stream` switches."""
+    """The body of `POST /`, where `stream` selects a stream."""
 
     stream: bool = False
 
 
 class TgiRequest(Struct, frozen=True):
-    """A request, read; `compat` is the path `/`, whose answers have the prompt before the text, in an array."""
+    """A parsed request. `compat`: it came to `/`, whose answers are arrays, with the prompt before the text."""
 
     inputs: str
     parameters: Parameters
@@ -89,30 +88,30 @@ class TgiRequest(Struct, frozen=True):
 
     @property
     def full_text(self) -> bool:
-        """Whether the prompt goes before the text."""
+        """Whether the answer's text begins with the prompt."""
         wanted = self.parameters.return_full_text
         return self.compat if wanted is None else wanted
 
     @property
     def sequences(self) -> int:
-        """How many answers are drawn, for the best to be taken; 0 means 1, as in TGI."""
+        """The number of sequences to sample, of which the best is returned; 0 means 1, as in TGI."""
         return max(self.parameters.best_of or 1, 1)
 
     @property
     def greedy(self) -> bool:
-        """Whether nothing is drawn: a temperature of 1 alone does not make TGI's server sample."""
+        """Whether sampling is off: a temperature of 1 alone does not make TGI's server sample."""
         said = self.parameters
         warped = said.temperature not in (None, 1.0) or said.top_k is not None or said.top_p is not None
         return not (said.do_sample or warped or said.typical_p is not None)
 
     @property
     def details(self) -> bool:
-        """Whether a whole answer has details."""
+        """Whether a complete answer has details."""
         return self.parameters.details or self.parameters.decoder_input_details
 
     @property
     def limit(self) -> int | None:
-        """The most tokens to generate; an empty stop sequence ends the answer after the first."""
+        """The maximum number of tokens to generate; an empty stop sequence ends the answer after the first token."""
         return 1 if "" in self.parameters.stop else self.parameters.max_new_tokens
 
 
@@ -156,11 +155,11 @@ COMPAT = serde.struct(
 )
 
 
-# --- what a client gets -----------------------------------------------------------------------------------
+# --- answers ---------------------------------------------------------------------------------------------
 
 
 class GenerateToken(Struct):
-    """A generated token, or a likely one beside it."""
+    """A generated token, or one of its most likely alternatives."""
 
     id: int
     text: str
@@ -169,7 +168,7 @@ class GenerateToken(Struct):
 
 
 class PrefillToken(Struct):
-    """A token of the prompt; nothing comes before the first, which has no logprob."""
+    """A token of the prompt; the first has no logprob."""
 
     id: int
     text: str
@@ -177,7 +176,7 @@ class PrefillToken(Struct):
 
 
 class Sequence(Struct, omit_defaults=True):
-    """One of the answers that were not the best."""
+    """A sequence of `best_of` that was not the best."""
 
     generated_text: str
     finish_reason: str
@@ -189,7 +188,7 @@ class Sequence(Struct, omit_defaults=True):
 
 
 class GenerateDetails(Struct, omit_defaults=True):
-    """How a whole answer came about."""
+    """The `details` of a complete answer."""
 
     finish_reason: str
     generated_tokens: int
@@ -201,14 +200,14 @@ class GenerateDetails(Struct, omit_defaults=True):
 
 
 class GenerateAnswer(Struct, omit_defaults=True):
-    """A whole answer."""
+    """A complete answer."""
 
     generated_text: str
     details: GenerateDetails | None = None
 
 
 class StreamDetails(Struct):
-    """How a stream came about."""
+    """The `details` of a stream's last event."""
 
     finish_reason: str
     generated_tokens: int
@@ -217,7 +216,7 @@ class StreamDetails(Struct):
 
 
 class StreamEvent(Struct):
-    """An event of a stream; the last has the text, and the details if they were asked for."""
+    """An event of a stream; the last has the complete text, and the details if they were requested."""
 
     index: int
     token: GenerateToken
@@ -226,7 +225,7 @@ class StreamEvent(Struct):
 
 
 class TopStreamEvent(Struct):
-    """An event with the likeliest tokens."""
+    """An event with the most likely tokens."""
 
     index: int
     token: GenerateToken
@@ -236,7 +235,7 @@ class TopStreamEvent(Struct):
 
 
 class TgiInfo(Struct, kw_only=True):
-    """What `GET /info` says (CONTRACT.md 1)."""
+    """The answer of `GET /info` (CONTRACT.md 1)."""
 
     model_id: str
     model_sha: str | None = None
@@ -258,7 +257,7 @@ class TgiInfo(Struct, kw_only=True):
 
 
 class Logprobs(Struct):
-    """The legacy `logprobs`: token by token its text (or `token_id:N`), its value, the likeliest beside it."""
+    """The legacy `logprobs`: for each token its text (or `token_id:N`), logprob and most likely alternatives."""
 
     tokens: list[str] = []
     token_logprobs: list[float | None] = []
@@ -266,14 +265,14 @@ class Logprobs(Struct):
 
 
 class PromptLogprob(Struct):
-    """A token of the prompt."""
+    """A prompt token's log probability and text."""
 
     logprob: float | None
     decoded_token: str | None = None
 
 
 class Choice(Struct):
-    """A choice, whole or in a chunk."""
+    """A choice, of a complete answer or a chunk."""
 
     text: str
     index: int = 0
@@ -286,14 +285,14 @@ class Choice(Struct):
 
 
 class CompletionCounts(Struct):
-    """The usage."""
+    """The usage: token counts."""
 
     prompt_tokens: int
     completion_tokens: int = 0
 
 
 class VllmCompletion(Struct):
-    """A whole answer or a chunk."""
+    """A complete answer or a chunk."""
 
     choices: list[Choice]
     usage: CompletionCounts | None = None
