@@ -62,7 +62,7 @@ _CHAT = (
     Parameter("max_tokens", Way.SAME, Way.EMULATED, "TGI: in pieces of 1,024, capped by the context"),
     Parameter("max_completion_tokens", Way.SAME, Way.EMULATED, "as `max_tokens`, over which it wins"),
     Parameter("logprobs", Way.SAME, Way.MAPPED, "TGI: bytes are added; null beside tools"),
-    Parameter("top_logprobs", Way.MAPPED, Way.MAPPED, "the sort_top_logprobs, in order"),
+    Parameter("top_logprobs", Way.MAPPED, Way.MAPPED, "the likeliest, in order"),
     Parameter("response_format", Way.MAPPED, Way.PARTLY, "TGI: a schema needs `properties`; not beside tools"),
     Parameter("tools", Way.MAPPED, Way.EMULATED, "TGI: asked for whole, references resolved; one call at most"),
     Parameter("tool_choice", Way.MAPPED, Way.EMULATED, "`none` leaves the tools out on both"),

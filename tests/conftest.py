@@ -16,6 +16,7 @@ PROCESSES = (
     "gateway/test_doctor.py",
     "gateway/test_drain.py",
     "gateway/test_limits.py",
+    "gateway/test_redis_client.py",
     "gateway/test_reload.py",
     "gateway/test_workers.py",
 )

@@ -1,7 +1,8 @@
-"""The house's two laws (see `gateway/__init__.py` and `backends/__init__.py`), held to by reading the imports."""
+"""The laws of the house (see `gateway/__init__.py` and `backends/__init__.py`), checked by reading the imports."""
 
 import ast
 import sys
+from collections.abc import Iterable
 from pathlib import Path
 
 import pytest
@@ -9,35 +10,54 @@ import pytest
 ROOT = Path(__file__).parent.parent
 DIALECTS = sorted(path for path in (ROOT / "backends").rglob("*.py") if "sim" not in path.relative_to(ROOT).parts)
 GATEWAY = sorted((ROOT / "gateway").rglob("*.py"))
+BACKENDS = sorted((ROOT / "backends").rglob("*.py"))
+COMMANDS = ROOT / "gateway" / "cli"
+MAIN = ROOT / "gateway" / "__main__.py"
 IMPURE = {"asyncio", "os", "socket", "time", "random", "secrets", "datetime", "threading", "subprocess", "ssl"}
 OUTSIDE = {
     "aiohttp": {"gateway/upstream/connection.py", "gateway/upstream/aiohttp_internals.py"},
     "prometheus_client": {"gateway/observe/instruments.py", "gateway/observe/gauges.py", "gateway/observe/metrics.py"},
     "structlog": {"gateway/observe/logs.py"},
-    "redis": {"gateway/redis/connect.py", "gateway/cache/redis.py", "gateway/access/limits/redis.py"},
-    "limits": {"gateway/access/limits/redis.py", "gateway/access/limits/scripts.py"},
+    "redis": {"gateway/redis/connect.py"},
+    "limits": {"gateway/access/limits/scripts.py"},
     "opentelemetry": {
         "gateway/observe/otel_internals.py",
         "gateway/observe/trace_export.py",
         "gateway/observe/trace_spans.py",
         "gateway/observe/trace_wire.py",
     },
-    "uvicorn": {"gateway/server/run.py", "gateway/server/uvicorn_internals.py", "gateway/__main__.py"},
-    "os": {"gateway/__main__.py"},
+    "uvicorn": {"gateway/server/run.py", "gateway/server/uvicorn_internals.py", "gateway/cli/sim.py"},
+    "os": {"gateway/cli/settings.py", "gateway/cli/serve.py"},
     "subprocess": {"gateway/cli/demo.py"},
     "httpx": {"gateway/cli/demo.py", "gateway/cli/doctor/ask.py"},
 }
 
 
-def imported(path: Path) -> set[str]:
-    """Return the top-level names of all modules that a file imports, wherever it does."""
+def modules(nodes: Iterable[ast.AST]) -> set[str]:
+    """Return the full names of what import statements import: `from a import b` is a and a.b."""
     names: set[str] = set()
-    for node in ast.walk(ast.parse(path.read_text())):
+    for node in nodes:
         if isinstance(node, ast.Import):
-            names |= {alias.name.split(".")[0] for alias in node.names}
+            names |= {alias.name for alias in node.names}
         elif isinstance(node, ast.ImportFrom):
-            names.add((node.module or "").split(".")[0])
+            assert node.level == 0, "a relative import"
+            names |= {f"{node.module}", *(f"{node.module}.{alias.name}" for alias in node.names)}
     return names
+
+
+def all_modules(path: Path) -> set[str]:
+    """Return the full names of all modules that a file imports, at its top or in a function."""
+    return modules(ast.walk(ast.parse(path.read_text())))
+
+
+def imported(path: Path) -> set[str]:
+    """Return the top-level names of all modules that a file imports, at its top or in a function."""
+    return {name.partition(".")[0] for name in all_modules(path)}
+
+
+def inside(names: set[str], package: str) -> set[str]:
+    """Return those names that are a package or inside it."""
+    return {name for name in names if f"{name}.".startswith(f"{package}.")}
 
 
 @pytest.mark.parametrize("path", DIALECTS, ids=lambda path: path.name)
@@ -61,6 +81,30 @@ def test_the_outside_world_lives_in_few_named_files(path: Path) -> None:
 
 @pytest.mark.parametrize("path", GATEWAY, ids=lambda path: str(path.relative_to(ROOT)))
 def test_the_gateway_does_not_import_the_simulators(path: Path) -> None:
-    if path.name in ("__main__.py", "demo.py"):
-        return  # the commands that run them
-    assert "backends.sim" not in path.read_text()
+    if path != COMMANDS / "sim.py":  # the command that runs them
+        assert inside(all_modules(path), "backends.sim") == set()
+
+
+@pytest.mark.parametrize("path", GATEWAY, ids=lambda path: str(path.relative_to(ROOT)))
+def test_nothing_but_the_command_line_imports_the_commands(path: Path) -> None:
+    if path != MAIN and COMMANDS not in path.parents:
+        assert inside(all_modules(path), "gateway.cli") == set()
+
+
+@pytest.mark.parametrize("path", BACKENDS, ids=lambda path: str(path.relative_to(ROOT)))
+def test_backends_do_not_import_the_gateway(path: Path) -> None:
+    assert inside(all_modules(path), "gateway") == set()
+
+
+def test_the_command_line_imports_a_command_only_when_it_runs() -> None:
+    at_the_top = modules(ast.parse(MAIN.read_text()).body)
+    ours = inside(at_the_top, "gateway")
+    assert {name.partition(".")[0] for name in at_the_top - ours} - sys.stdlib_module_names == {"click"}
+    assert ours == {"gateway.cli.group", "gateway.cli.group.CommandGroup"}
+
+
+def test_serving_imports_no_other_command() -> None:
+    assert inside(all_modules(COMMANDS / "serve.py"), "gateway.cli") == {
+        "gateway.cli.settings",
+        "gateway.cli.settings.checked_config",
+    }

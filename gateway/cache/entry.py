@@ -1,7 +1,7 @@
 """An answer as it is kept: JSON without its head, so that a hit is the new request's head and a copy of bytes.
 
 The whole answer is one JSON object; the chunks of a stream are one a line. An answer is kept in the form it came in,
-a stream in both; where the other form would lose something (`forms`), a request for it is a miss.
+a stream in both; where the other form would lose something (`backends.convert`), a request for it is a miss.
 """
 
 from collections.abc import Sequence
@@ -11,9 +11,9 @@ import msgspec
 from msgspec import Struct
 
 from backends.base import Call, Completion, Event
+from backends.convert import chunks_of, finished, whole_of
 from backends.extras import ExtrasReader, merge_extra
 from backends.schema import Answer, ChatAnswer, ChatChunk, ChatRequest, TextAnswer, Usage
-from gateway.cache.forms import chunks_of, finished, whole_of
 
 HEAD = ("id", "object", "created", "model")
 DONE = b"data: [DONE]\n\n"

@@ -1,7 +1,7 @@
 """Across gateways: of those that miss the same answer at the same time, one asks the engine, the others wait a little.
 
 A lease is a key in Redis that only one can set, and that goes by itself (Redis documentation, "Distributed Locks with
-Redis", a single instance). It saves work and guards nothing: who waits too long, or finds Redis away, asks as well.
+Redis", a single instance). It saves work and guards nothing: who waits too long, or finds Redis down, asks as well.
 """
 
 import asyncio
@@ -13,7 +13,8 @@ from gateway.cache.entry import CachedAnswer
 from gateway.cache.names import LEASE
 
 if TYPE_CHECKING:
-    from gateway.cache.redis import Redis
+    from gateway.cache.redis import RedisTier
+    from gateway.redis.connect import Connection
 
 SECONDS = 5.0  # that a lease lasts, and that the others wait
 POLLS = (0.01, 0.02, 0.04, 0.08, 0.16)  # seconds between two looks; then the last, again and again
@@ -29,35 +30,36 @@ Look = Callable[[], Awaitable[CachedAnswer | None]]
 class Lease:
     """Our turn to ask the engine. Give it back when the answer is kept, or there will be none."""
 
-    def __init__(self, redis: "Redis", name: str, token: str) -> None:
+    def __init__(self, redis: "RedisTier", name: str, token: str) -> None:
         self.name = name
         self.token = token
         self._redis = redis
 
     def release(self) -> None:
         """Give it back, if it is still ours; behind the answer, which may wait to be written."""
-        self._redis.later(lambda client: client.eval(RELEASE, 1, self.name, self.token))
+        self._redis.enqueue(lambda redis: redis.eval(RELEASE, 1, self.name, self.token))
 
 
 class Leases:
     """Gives the leases of one gateway. `token` draws a text that nobody else draws; `clock` is monotonic."""
 
     def __init__(
-        self, redis: "Redis", token: Callable[[], str], clock: Callable[[], float], seconds: float = SECONDS
+        self, redis: "RedisTier", token: Callable[[], str], clock: Callable[[], float], seconds: float = SECONDS
     ) -> None:
         self._redis = redis
         self._token = token
         self._clock = clock
         self._seconds = seconds
 
-    async def turn(self, name: str, look: Look, patience: float = SECONDS) -> Lease | CachedAnswer:
+    async def acquire_or_get(self, name: str, look: Look, max_wait: float = SECONDS) -> Lease | CachedAnswer:
         """Return a lease as soon as it is our turn to ask; or the answer that another gateway has come to meanwhile.
 
-        `look` looks the answer up where all gateways do. Nobody waits longer than a lease lasts, or than `patience`.
+        `look` looks the answer up where all gateways do. Nobody waits longer than a lease lasts, or than `max_wait`
+        seconds.
         """
         lease = Lease(self._redis, name + LEASE, self._token())
         try:
-            found = await self._settled(lease, look, min(patience, self._seconds))
+            found = await self._settled(lease, look, min(max_wait, self._seconds))
         except BaseException:
             lease.release()
             raise
@@ -66,12 +68,12 @@ class Leases:
         lease.release()
         return found
 
-    async def _settled(self, lease: Lease, look: Look, patience: float) -> CachedAnswer | None:
+    async def _settled(self, lease: Lease, look: Look, max_wait: float) -> CachedAnswer | None:
         """Return None as soon as it is our turn, or we have waited long enough; or the answer.
 
         Whoever gives a lease back has kept the answer before: so we look once more when we have it.
         """
-        until = self._clock() + patience
+        until = self._clock() + max_wait
         for pause in chain(POLLS, repeat(POLLS[-1])):
             held = await self._held(lease)
             if (found := await look()) or not held or self._clock() >= until:
@@ -80,8 +82,8 @@ class Leases:
         raise AssertionError("the pauses do not end")
 
     async def _held(self, lease: Lease) -> bool:
-        """Take the lease; return whether another holds it. While Redis is away nobody does."""
-        return await self._redis.call(self._take(lease)) is False
+        """Take the lease; return whether another holds it. While Redis is down nobody does."""
+        return await self._redis.ask(lambda redis: self._take(redis, lease)) is False
 
-    async def _take(self, lease: Lease) -> bool:
-        return bool(await self._redis.client.set(lease.name, lease.token, nx=True, px=int(self._seconds * 1000)))
+    async def _take(self, redis: "Connection", lease: Lease) -> bool:
+        return bool(await redis.set(lease.name, lease.token, nx=True, px=int(self._seconds * 1000)))

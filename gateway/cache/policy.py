@@ -70,7 +70,7 @@ class Cache:
         if entry is not None or self.leases is None:
             return entry
         name, patience = name_of(asked.model, asked.digest), STREAMS_WAIT if stream else WHOLE_ANSWERS_WAIT
-        return await self.leases.turn(name, lambda: self.store.shared(asked.digest, asked.model), patience)
+        return await self.leases.acquire_or_get(name, lambda: self.store.shared(asked.digest, asked.model), patience)
 
     def keep(self, asked: CacheLookup, call: Call, events: Sequence[Event], usage: Usage | None) -> None:
         """Keep a finished answer: the chunks of a stream, or the only one of a whole answer."""
@@ -104,8 +104,8 @@ def make(settings: CacheConfig, wall: Callable[[], float], clock: Callable[[], f
     if settings.store == "memory":
         return Cache(settings, Store(memory, None, wall), None, wall)
     from gateway.cache.lease import Leases  # noqa: PLC0415
-    from gateway.cache.redis import Redis  # noqa: PLC0415
+    from gateway.cache.redis import shared_cache  # noqa: PLC0415
 
-    redis = Redis(settings.url)
+    redis = shared_cache(settings.url)
     leases = Leases(redis, lambda: secrets.token_hex(8), clock)
     return Cache(settings, Store(memory, redis, wall), leases, wall)

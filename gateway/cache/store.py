@@ -13,7 +13,7 @@ from gateway.cache.names import name_of
 from gateway.cache.packed import UnreadableEntry, pack, unpack
 
 if TYPE_CHECKING:
-    from gateway.cache.redis import Redis
+    from gateway.cache.redis import RedisTier
 
 QUIET = 10.0  # seconds between two lines in the log about the same kind of fault
 
@@ -33,7 +33,7 @@ class Store:
     `faults` counts what could not be used: corrupt, version, oversize, poisoned (kept under another's key), clock.
     """
 
-    def __init__(self, memory: MemoryTier, redis: "Redis | None", wall: Callable[[], float]) -> None:
+    def __init__(self, memory: MemoryTier, redis: "RedisTier | None", wall: Callable[[], float]) -> None:
         self.memory = memory
         self.redis = redis
         self.faults: Counter[str] = Counter()
@@ -99,7 +99,7 @@ class Store:
             self._fault(error.fault, label.digest)
 
     async def purge(self, model: str | None = None) -> int:
-        """Forget everything, or one model's answers; return how many Redis held. Raises what redis-py raises."""
+        """Forget everything, or one model's answers; return how many Redis held. Raises REDIS_ERRORS."""
         self.memory.purge(model, self._wall())
         return 0 if self.redis is None else await self.redis.purge(model)
 

@@ -1,1 +1,1 @@
-"""The commands, a file or a folder each; `gateway.__main__` reads their arguments. No server imports them."""
+"""The commands, a file or a folder each. `gateway.__main__` reads their arguments; nothing else imports them."""

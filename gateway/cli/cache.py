@@ -1,87 +1,66 @@
-"""`pointsman cache stats` and `pointsman cache purge`: what the gateways share in Redis.
+"""`pointsman cache stats` and `pointsman cache purge`: the answers that gateways share in Redis.
 
-Each returns its exit status: 0 done, 2 wrong usage, 3 Redis could not be asked. What is asked for goes to stdout.
+Each prints its result on stdout. Raises CommandFailed: wrong usage, or Redis does not answer.
 """
 
 import asyncio
-import sys
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import TypeVar
 
-from gateway import config
-from gateway.cache.redis import FAILED, Redis
-from gateway.redis.url import shown, where
-
-WRONG = 2
-AWAY = 3
+from gateway.cache.redis import RedisTier, shared_cache
+from gateway.cli.exit_status import CommandFailed, ExitStatus
+from gateway.cli.settings import written_config
+from gateway.redis.connect import REDIS_ERRORS
+from gateway.redis.url import parse_redis_url, redacted
 
 T = TypeVar("T")
 
 
-class Failed(Exception):
-    """A command ends here, with its exit status and a line for each thing to say."""
-
-    def __init__(self, status: int, *lines: str) -> None:
-        super().__init__(*lines)
-        self.status = status
-        self.lines = lines
+def stats(config_file: str | None, url: str | None) -> None:
+    """Print a table of the models: how many answers each has in the cache, and their bytes."""
+    print(_table(_asked(locate(config_file, url), lambda redis: redis.stats())))
 
 
-def stats(settings: str | None, url: str | None) -> int:
-    """Print a table of the models: how many answers are kept of each, and their bytes."""
-    return _status(lambda: _table(_asked(locate(settings, url), lambda redis: redis.stats())))
+def purge(config_file: str | None, url: str | None, model: str | None) -> None:
+    """Delete the cached answers of one model, or of all.
 
-
-def purge(settings: str | None, url: str | None, model: str | None) -> int:
-    """Delete what is kept of a model, or everything.
-
-    What a running gateway holds in its own memory stays there until its time is over.
+    A running gateway keeps what it has in its own memory until that expires.
     """
-
-    def said() -> str:
-        count = _asked(locate(settings, url), lambda redis: redis.purge(model))
-        whose = f"of {model}" if model else "of all models"
-        return f"{count:,} {'answer' if count == 1 else 'answers'} {whose} deleted."
-
-    return _status(said)
+    count = _asked(locate(config_file, url), lambda redis: redis.purge(model))
+    whose = f"of {model}" if model else "of all models"
+    print(f"{count:,} {'answer' if count == 1 else 'answers'} {whose} deleted.")
 
 
-def locate(settings: str | None, url: str | None) -> str:
-    """Return the URL of the Redis: the one given, or the configuration's. Raises Failed."""
+def locate(config_file: str | None, url: str | None) -> str:
+    """Return the URL of the Redis: `url`, or the one in the file. Raises CommandFailed."""
     if url:
         return _checked(url, "--url")
-    if not settings:
-        raise Failed(WRONG, "expected --config FILE or --url URL, to know where the answers are kept")
-    faults: list[str] = []
-    try:
-        cache = config.read(Path(settings).read_text(), faults).cache
-    except config.ConfigError as error:
-        raise Failed(WRONG, *(f"{settings}: {fault}" for fault in error.faults)) from error
-    except (OSError, UnicodeDecodeError) as error:
-        raise Failed(WRONG, f"{settings}: {error}") from error
-    if not faults and cache.store != "redis":
-        faults = [f'cache.store: "{cache.store}" keeps nothing in Redis; what a gateway has in memory ends with it']
-    if faults:
-        raise Failed(WRONG, *(f"{settings}: {fault}" for fault in faults))
-    return _checked(cache.url, f"{settings}: cache.url")
+    if not config_file:
+        raise CommandFailed(ExitStatus.USAGE, "expected --config FILE or --url URL, to find the Redis of the cache")
+    cache = written_config(Path(config_file)).cache
+    if cache.store != "redis":
+        fault = f'cache.store: "{cache.store}" keeps nothing in Redis; expected "redis"'
+        raise CommandFailed(ExitStatus.USAGE, f"{config_file}: {fault}")
+    return _checked(cache.url, f"{config_file}: cache.url")
 
 
 def _checked(url: str, place: str) -> str:
     try:
-        where(url)
+        parse_redis_url(url)
     except ValueError as error:
-        raise Failed(WRONG, f"{place}: {error}") from error
+        raise CommandFailed(ExitStatus.USAGE, f"{place}: {error}") from error
     return url
 
 
-def _asked(url: str, question: Callable[[Redis], Awaitable[T]]) -> T:
+def _asked(url: str, question: Callable[[RedisTier], Awaitable[T]]) -> T:
     async def ask() -> T:
-        redis = Redis(url)
+        redis = shared_cache(url)
         try:
             return await question(redis)
-        except FAILED as error:
-            raise Failed(AWAY, f"Redis at {shown(url)} cannot be asked: {error or 'no answer in time'}") from error
+        except REDIS_ERRORS as error:
+            why = f"Redis at {redacted(url)} cannot be asked: {str(error) or 'no answer in time'}"
+            raise CommandFailed(ExitStatus.UNREACHABLE, why) from error
         finally:
             await redis.close()
 
@@ -95,13 +74,3 @@ def _table(found: dict[str, tuple[int, int]]) -> str:
     lines = [f"{'model':<{width}}  {'answers':>9}  {'bytes':>13}"]
     lines += [f"{model:<{width}}  {entries:>9,}  {size:>13,}" for model, (entries, size) in sorted(found.items())]
     return "\n".join(lines)
-
-
-def _status(command: Callable[[], str]) -> int:
-    try:
-        print(command())
-    except Failed as failed:
-        for line in failed.lines:
-            print(f"pointsman: {line}", file=sys.stderr)
-        return failed.status
-    return 0

@@ -21,6 +21,8 @@ import httpx
 from rich.console import Console
 from rich.table import Table
 
+from gateway.cli.exit_status import CommandFailed, ExitStatus
+
 MODEL = "demo-model"
 STARTED_WITHIN = 30.0
 PAUSE = 0.4
@@ -75,8 +77,8 @@ class DemoTally:
             self.firsts[seen.engine].append(seen.first)
 
 
-def run(port: int, once: bool) -> int:
-    """Run the demo; return the exit status."""
+def run(port: int, once: bool) -> None:
+    """Run the demo until Ctrl-C, or one round of it. Raises CommandFailed if the gateway does not answer."""
     console = Console()
     console.print("[bold]Pointsman demo.[/] The two engines behind the gateway are [bold]SIMULATED[/]: no model runs.")
     with ExitStack() as stack:
@@ -88,8 +90,7 @@ def run(port: int, once: bool) -> int:
         base = f"http://127.0.0.1:{front}"
         client = stack.enter_context(httpx.Client(base_url=base, timeout=60, trust_env=False))
         if not wait_ready(client):
-            console.print("[red]The gateway did not get ready.[/]")
-            return 1
+            raise CommandFailed(ExitStatus.FAILED, f"the gateway was not ready within {STARTED_WITHIN:g} s")
         console.print(
             f"The gateway is on {base}/v1, model [bold]{MODEL}[/]: point an OpenAI SDK or curl at it.\n", soft_wrap=True
         )
@@ -101,11 +102,12 @@ def run(port: int, once: bool) -> int:
                     break
         except KeyboardInterrupt:
             console.print()
+        except httpx.HTTPError as error:
+            raise CommandFailed(ExitStatus.FAILED, f"the gateway stopped answering: {error}") from error
         console.print(summary(tally))
         console.print(
             "Both engines were simulated; against your own: pointsman serve --vllm URL --tgi URL", soft_wrap=True
         )
-    return 0
 
 
 def play(client: httpx.Client, number: int, console: Console, tally: DemoTally) -> None:

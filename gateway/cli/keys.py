@@ -1,6 +1,7 @@
-"""What `pointsman keys create`, `list` and `revoke` do. Each returns its exit status: 0 done, 1 failed, 2 wrong usage.
+"""`pointsman keys create`, `list` and `revoke`.
 
-What is asked for goes to stdout alone, a key too, so that it can be piped; all else is said on stderr.
+Each prints its result alone on stdout, a key too, so that it can be piped; everything else goes to stderr. Each raises
+CommandFailed: wrong usage, or the file of the keys cannot be read or written.
 """
 
 import sys
@@ -17,115 +18,106 @@ from gateway import config
 from gateway.access.keys.file import editing, load
 from gateway.access.keys.table import Key
 from gateway.access.keys.text import digest, fresh, id_of
+from gateway.cli.exit_status import CommandFailed, ExitStatus, reason
 from gateway.cli.keys_table import document, state, table
+from gateway.cli.settings import written_config
 from gateway.config.reader import read_table
 
 DEFAULT = "keys.toml"
 WIDTH = 120
 
 
-class Failed(Exception):
-    """A command ends here, with its exit status and a line for each thing to say."""
-
-    def __init__(self, status: int, *lines: str) -> None:
-        super().__init__(*lines)
-        self.status = status
-        self.lines = lines
-
-
 def create(
-    file: str | None, settings: str | None, given: dict[str, Any], now: float, token_bytes: Callable[[int], bytes]
-) -> int:
-    """Make a key with the `given` fields of a Key, print it, and keep its hash; `now` is in Unix seconds."""
-    return _status(lambda: _create(locate(file, settings), given, now, token_bytes))
+    file: str | None,
+    config_file: str | None,
+    options: dict[str, Any],
+    now: float,
+    token_bytes: Callable[[int], bytes],
+) -> None:
+    """Make a key, print it, and keep its hash.
 
-
-def show(file: str | None, settings: str | None, as_json: bool, now: float) -> int:
-    """Print the keys of a file, as they stand at a time in Unix seconds."""
-    return _status(lambda: _show(locate(file, settings), as_json, now))
-
-
-def revoke(file: str | None, settings: str | None, who: str, now: float) -> int:
-    """Revoke the key with an id or a name; `now` is in Unix seconds."""
-    return _status(lambda: _revoke(locate(file, settings), who, now))
-
-
-def locate(file: str | None, settings: str | None) -> Path:
-    """Return the file of the keys: the one named, or the configuration's, or the one in the working directory."""
-    if file or not settings:
-        return Path(file or DEFAULT)
-    faults: list[str] = []
-    try:
-        named = config.read(Path(settings).read_text(), faults).auth.keys_file
-    except config.ConfigError as error:
-        named, faults = "", error.faults
-    except (OSError, UnicodeDecodeError) as error:
-        named, faults = "", [str(error)]
-    if not named and not faults:
-        faults = [f'auth.keys_file: required, to know where the keys are, such as "{DEFAULT}"']
-    if faults:
-        raise Failed(2, *(f"{settings}: {fault}" for fault in faults))
-    return Path(settings).parent / named
-
-
-def expiry(text: str, now: float) -> datetime:
-    """Return when a key expires: after a duration such as "30d", or at a date or time (UTC, if it says nothing else).
-
-    Raises Failed if it is neither, or is over.
+    `options` are fields of a Key; None is one that is not set. `now` is in Unix seconds.
     """
-    try:
-        seconds = None if text.isdigit() else config.duration(text)
-        ends = _moment(now) + timedelta(seconds=seconds) if seconds else datetime.fromisoformat(text)
-    except (ValueError, OverflowError):
-        raise Failed(
-            2, f"--expires: expected a duration such as 30d, or a date such as 2027-01-01, got {text}"
-        ) from None
-    ends = ends if ends.tzinfo else ends.replace(tzinfo=UTC)
-    if ends.timestamp() <= now:
-        raise Failed(2, f"--expires: {text} is over")
-    return ends
-
-
-def _create(path: Path, given: dict[str, Any], now: float, token_bytes: Callable[[int], bytes]) -> None:
+    path = locate(file, config_file)
     text = fresh(token_bytes)
-    fields = {name: value for name, value in given.items() if value is not None}
-    if "expires" in fields:
-        fields["expires"] = expiry(fields["expires"], now)
-    fields |= {"id": id_of(text), "hash": f"sha256:{digest(text).hex()}", "created": _moment(now)}
-    faults: list[str] = []
-    key = read_table(fields, Key, "", faults)
-    assert isinstance(key, Key)
-    if faults:
-        raise Failed(2, *(f"--{fault}" for fault in faults))
-    with _kept(path), editing(path) as keys:
+    key = _key(text, options, now)
+    with _faults_named(path), editing(path) as keys:
         if any(other.name == key.name and not other.revoked for other in keys):
-            raise Failed(1, f"{path}: there is a key named {key.name}; revoke it first, or choose another name")
+            fault = f"there is a key named {key.name}; revoke it first, or choose another name"
+            raise CommandFailed(ExitStatus.FAILED, f"{path}: {fault}")
         keys.append(key)
-    _say(f"Made the key {key.id} ({key.name}) in {path}. This is the only time that it is shown:")
+    _note(f"Made the key {key.id} ({key.name}) in {path}. It is shown only this once:")
     print(text, flush=True)
 
 
-def _show(path: Path, as_json: bool, now: float) -> None:
+def show(file: str | None, config_file: str | None, as_json: bool, now: float) -> None:
+    """Print the keys of a file, with their states at a time in Unix seconds."""
+    path = locate(file, config_file)
     _expect(path)
-    with _kept(path):
+    with _faults_named(path):
         keys = load(path)
     if as_json:
         print(msgspec.json.format(msgspec.json.encode(document(keys, now))).decode())
     elif keys:
         Console(width=None if sys.stdout.isatty() else WIDTH).print(table(keys, now))
     else:
-        _say(f"There are no keys in {path}.")
+        _note(f"There are no keys in {path}.")
 
 
-def _revoke(path: Path, who: str, now: float) -> None:
+def revoke(file: str | None, config_file: str | None, id_or_name: str, now: float) -> None:
+    """Revoke the key with an id or a name; `now` is in Unix seconds."""
+    path = locate(file, config_file)
     _expect(path)
-    with _kept(path), editing(path) as keys:
-        key = _find(keys, who)
+    with _faults_named(path), editing(path) as keys:
+        key = _find(keys, id_or_name)
         if key is None:
             known = [f"  {key.id}  {key.name}  ({state(key, now)})" for key in keys] or ["  none"]
-            raise Failed(1, f"{path}: there is no key with the id or the name {who}. There are:", *known)
+            fault = f"there is no key with the id or the name {id_or_name}. The keys are:"
+            raise CommandFailed(ExitStatus.FAILED, f"{path}: {fault}", *known)
         keys[keys.index(key)] = msgspec.structs.replace(key, revoked=key.revoked or _moment(now))
-    _say(f"Revoked the key {key.id} ({key.name}). A running gateway refuses it within seconds.")
+    _note(f"Revoked the key {key.id} ({key.name}). A running gateway refuses it within seconds.")
+
+
+def locate(file: str | None, config_file: str | None) -> Path:
+    """Return the file of the keys: `file`, or what the configuration names, or keys.toml. Raises CommandFailed."""
+    if file or not config_file:
+        return Path(file or DEFAULT)
+    keys_file = written_config(Path(config_file)).auth.keys_file
+    if not keys_file:
+        fault = f'auth.keys_file: required, to find the keys, such as "{DEFAULT}"'
+        raise CommandFailed(ExitStatus.USAGE, f"{config_file}: {fault}")
+    return Path(config_file).parent / keys_file
+
+
+def expiry(text: str, now: float) -> datetime:
+    """Return when a key expires: after a duration such as "30d", or at a date or time, UTC if it names no zone.
+
+    `now` is in Unix seconds. Raises CommandFailed if the text is neither, or is in the past.
+    """
+    try:
+        seconds = None if text.isdigit() else config.duration(text)
+        expires = _moment(now) + timedelta(seconds=seconds) if seconds else datetime.fromisoformat(text)
+    except (ValueError, OverflowError):
+        expected = f"expected a duration such as 30d, or a date such as 2027-01-01, got {text!r}"
+        raise CommandFailed(ExitStatus.USAGE, f"--expires: {expected}") from None
+    expires = expires if expires.tzinfo else expires.replace(tzinfo=UTC)
+    if expires.timestamp() <= now:
+        raise CommandFailed(ExitStatus.USAGE, f"--expires: {text} is in the past")
+    return expires
+
+
+def _key(text: str, options: dict[str, Any], now: float) -> Key:
+    """Return the Key to keep of a new key's text. Raises CommandFailed with every fault of the options."""
+    fields = {name: value for name, value in options.items() if value is not None}
+    if "expires" in fields:
+        fields["expires"] = expiry(fields["expires"], now)
+    fields |= {"id": id_of(text), "hash": f"sha256:{digest(text).hex()}", "created": _moment(now)}
+    faults: list[str] = []
+    key = read_table(fields, Key, "", faults)
+    if faults:
+        raise CommandFailed(ExitStatus.USAGE, *(f"--{fault}" for fault in faults))
+    assert isinstance(key, Key)
+    return key
 
 
 def _find(keys: list[Key], who: str) -> Key | None:
@@ -141,29 +133,19 @@ def _moment(now: float) -> datetime:
 
 def _expect(path: Path) -> None:
     if not path.exists():
-        raise Failed(1, f"{path}: there is no such file; pointsman keys create makes it")
+        raise CommandFailed(ExitStatus.FAILED, f"{path}: no such file; pointsman keys create makes it")
 
 
 @contextmanager
-def _kept(path: Path) -> Iterator[None]:
-    """Say what is wrong with the file of the keys with its name."""
+def _faults_named(path: Path) -> Iterator[None]:
+    """Turn what is wrong with the file of the keys into lines that begin with its name."""
     try:
         yield
     except config.ConfigError as error:
-        raise Failed(1, *(f"{path}: {fault}" for fault in error.faults)) from error
+        raise CommandFailed(ExitStatus.FAILED, *(f"{path}: {fault}" for fault in error.faults)) from error
     except (OSError, UnicodeDecodeError) as error:
-        raise Failed(1, f"{path}: {error}") from error
+        raise CommandFailed(ExitStatus.FAILED, f"{path}: {reason(error)}") from error
 
 
-def _status(command: Callable[[], None]) -> int:
-    try:
-        command()
-    except Failed as failed:
-        for line in failed.lines:
-            _say(f"pointsman: {line}")
-        return failed.status
-    return 0
-
-
-def _say(words: str) -> None:
-    print(words, file=sys.stderr)
+def _note(text: str) -> None:
+    print(text, file=sys.stderr)

@@ -9,7 +9,7 @@ import msgspec
 
 from backends import BACKENDS
 from gateway.config.tables import CacheConfig, Config, DeploymentConfig, ModelConfig, TelemetryConfig, duration, size
-from gateway.redis.url import where
+from gateway.redis.url import parse_redis_url
 
 
 def check(config: Config, environ: Mapping[str, str], faults: list[str]) -> Config:
@@ -24,6 +24,7 @@ def check(config: Config, environ: Mapping[str, str], faults: list[str]) -> Conf
             "or say --allow-anonymous (auth.allow_anonymous = true) if anybody may ask"
         )
     _check_cache(config.cache, faults)
+    _redis_url(config.limits.url, "limits.url", faults)
     _check_telemetry(config.telemetry, faults)
     taken: dict[str, str] = {}
     models = [_check_model(model, f"models[{i}]", taken, environ, faults) for i, model in enumerate(config.models)]
@@ -47,10 +48,14 @@ def _check_cache(cache: CacheConfig, faults: list[str]) -> None:
     _duration(cache.ttl, "cache.ttl", faults)
     if not size(cache.max_bytes):
         faults.append(f'cache.max_bytes: expected a size such as "256MiB", got "{cache.max_bytes}"')
+    _redis_url(cache.url, "cache.url", faults)
+
+
+def _redis_url(url: str, path: str, faults: list[str]) -> None:
     try:
-        where(cache.url)
-    except ValueError as error:
-        faults.append(f"cache.url: {error}")
+        parse_redis_url(url)
+    except ValueError as error:  # it does not quote the URL, which may hold a password
+        faults.append(f"{path}: {error}")
 
 
 def _duration(text: str, path: str, faults: list[str]) -> None:

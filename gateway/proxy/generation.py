@@ -2,7 +2,7 @@
 
 Whole answers come back as a Completion. Streams come back as a Source, which is read batch by batch: the chunks
 of one read from the engine. A stream may take several requests (TGI's pieces of 1,024 tokens), and a request that
-was not streamed is a source too (TGI's tools: `backends.merge` makes chunks of the whole answer), as a streamed one
+was not streamed is a source too (TGI's tools: `backends.convert` makes chunks of the whole answer), as a streamed one
 can be a whole answer (TGI's stop strings).
 """
 
@@ -12,8 +12,9 @@ from typing import Any, TypeVar
 
 from backends import functions
 from backends.base import BackendError, Call, Cause, Completion, Decoder, Event, FollowUp, UpstreamRequest
+from backends.choices import merged
+from backends.convert import as_chunks, assembled
 from backends.extras import with_extra
-from backends.merge import as_chunks, assembled, merged
 from backends.schema import Usage
 from gateway.http.context import NEVER, Attempt, RequestContext
 from gateway.http.errors import PointsmanError, from_backend

@@ -6,7 +6,7 @@ from typing import Protocol
 
 from backends import functions
 from backends.base import Event, UpstreamRequest
-from backends.merge import merged_usage
+from backends.choices import merged_usage
 from backends.schema import Usage
 
 

@@ -9,8 +9,8 @@ import pytest
 
 from backends import BACKENDS, functions
 from backends.base import Call, Completion
+from backends.convert import as_chunks
 from backends.extras import merge_extra
-from backends.merge import as_chunks
 from gateway.http.errors import InvalidRequest
 from gateway.proxy import parse
 from tests.support.dialects import HI, events, heard, plain, whole

@@ -12,7 +12,7 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from backends.base import BackendError, Call, Cause, Completion, FollowUp, UpstreamRequest
-from backends.merge import as_chunks, assembled
+from backends.convert import as_chunks, assembled
 from backends.schema import Usage
 from backends.stops import StopScanner
 from backends.tgi import TGI

@@ -14,7 +14,7 @@ from typing import Any
 from gateway import config
 from gateway.access.limits import Limiter
 from gateway.access.limits.memory import InMemoryLimiter
-from gateway.access.limits.redis import Redis
+from gateway.access.limits.redis import RedisLimiter
 from gateway.http.context import RequestContext
 from gateway.observe.logs import RequestLog
 from tests.faults.totals import totals
@@ -115,8 +115,8 @@ class Scenario:
 def _places(limiter: Limiter) -> int:
     if isinstance(limiter, InMemoryLimiter):
         return sum(counts.in_flight for counts in limiter._counts.values())
-    assert isinstance(limiter, Redis)
-    return sum(map(len, limiter._leases.values()))
+    assert isinstance(limiter, RedisLimiter)
+    return sum(map(len, limiter.permits.values()))
 
 
 def _of_the_test(task: asyncio.Task[Any]) -> bool:

@@ -12,7 +12,7 @@ from typing import Any, Literal
 
 import pytest
 
-from gateway.access.limits import redis as in_redis
+from gateway.access.limits.redis import RedisLimiter
 from gateway.config.tables import LimitsConfig
 from tests.faults.scenario import Scenario, assert_clean, scenario
 from tests.support import redis_servers
@@ -70,14 +70,15 @@ async def under_load(here: Scenario, play: Callable[[Load], Awaitable[None]]) ->
 @pytest.mark.parametrize(("when_down", "meanwhile"), [("open", 200), ("closed", 503)])
 @pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGSTOP], ids=["killed", "hung"])
 async def test_redis_goes_and_comes_back_under_load(
-    when_down: Literal["open", "closed"], meanwhile: int, how: signal.Signals, monkeypatch: pytest.MonkeyPatch
+    when_down: Literal["open", "closed"], meanwhile: int, how: signal.Signals
 ) -> None:
-    monkeypatch.setattr(in_redis, "DEADLINE", DEADLINE)
     with redis_servers.single() as server:
         limits = LimitsConfig(store="redis", url=server.url, when_down=when_down)
         async with engine(answers()) as behind, scenario(configured(behind.url, limits=limits)) as here:
             here.front.services.keyring = ring(changed(**BOUNDED))
             limiter = here.front.services.limiter
+            assert isinstance(limiter, RedisLimiter)
+            limiter.client.deadline = DEADLINE
 
             async def play(load: Load) -> None:
                 assert await load.act(lambda: limiter.up) == {200}

@@ -52,12 +52,15 @@ def test_a_fault_is_said_with_its_place_and_without_any_password(cache: str, mod
         "redis://cache",
         "rediss://me:secret@cache:6380/2",
         "unix:///run/redis.sock?db=1",
+        "redis+unix:///run/redis.sock?db=1",
         "redis+sentinel://a:26379,b,c/answers/3",
         "redis+cluster://[::1]:7000,b:7001",
     ],
 )
-def test_every_form_of_a_redis_is_taken(url: str) -> None:
-    assert faults(f'store = "redis"\nurl = "{url}"\nttl = "1h"\nmax_bytes = "1GiB"', 'cache_ttl = "5s"') == []
+def test_every_form_of_a_redis_is_taken_for_the_cache_and_for_limits_alike(url: str) -> None:
+    limits = f'[limits]\nstore = "redis"\nurl = "{url}"'
+    cache = f'store = "redis"\nurl = "{url}"\nttl = "1h"\nmax_bytes = "1GiB"\n{limits}'
+    assert faults(cache, 'cache_ttl = "5s"') == []
 
 
 def test_workers_that_share_no_redis_are_said_to_keep_their_own() -> None:
@@ -70,5 +73,5 @@ def test_workers_that_share_no_redis_are_said_to_keep_their_own() -> None:
 
 
 def test_reading_the_configuration_does_not_import_redis() -> None:
-    code = "import sys, gateway.services; print('redis' in sys.modules or 'moka_py' in sys.modules)"
-    assert run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout == "False\n"
+    code = "import sys, gateway.services; print({'redis', 'limits', 'moka_py'} & set(sys.modules))"
+    assert run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout == "set()\n"

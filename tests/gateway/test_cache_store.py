@@ -19,7 +19,7 @@ from gateway.cache.entry import CachedAnswer, Label
 from gateway.cache.lease import Lease, Leases
 from gateway.cache.memory import MemoryTier
 from gateway.cache.names import name_of
-from gateway.cache.redis import Redis
+from gateway.cache.redis import RedisTier, shared_cache
 from gateway.cache.store import Store
 from tests.support import redis_servers
 from tests.support.harness import until
@@ -48,7 +48,7 @@ class Gateway:
     """What one gateway has of the cache, with a clock that a test sets."""
 
     store: Store
-    redis: Redis
+    redis: RedisTier
     now: float = NOW
 
     async def settled(self) -> None:
@@ -58,7 +58,8 @@ class Gateway:
 
 @asynccontextmanager
 async def gateway(server: Server) -> AsyncIterator[Gateway]:
-    redis = Redis(server.url, deadline=0.5)
+    redis = shared_cache(server.url)
+    redis.client.deadline = 0.5  # which no busy machine misses
     made = Gateway(Store(MemoryTier(1_000_000), redis, lambda: made.now), redis)
     await made.store.open()
     try:
@@ -135,7 +136,7 @@ async def test_a_bad_value_is_a_miss_that_is_counted_and_logged_once(
 ) -> None:
     value, kind = FAULTS[name]
     async with gateway(server) as one:
-        await one.redis.client.set(NAME, value)
+        await one.redis.client.redis.set(NAME, value)
         for _ in range(3):
             assert await one.store.get(KEY, "m") is None
         assert one.store.faults == {kind: 3}
@@ -147,7 +148,7 @@ async def test_a_bad_value_is_a_miss_that_is_counted_and_logged_once(
 
 async def test_a_bad_value_is_written_over_by_the_next_answer(server: Server) -> None:
     async with gateway(server) as one, gateway(server) as other:
-        await one.redis.client.set(NAME, b"rubbish")
+        await one.redis.client.redis.set(NAME, b"rubbish")
         one.store.put(ENTRY)
         await one.settled()
         assert await other.store.get(KEY, "m") == ENTRY
@@ -202,7 +203,7 @@ def leases(of: Gateway, number: int, seconds: float = 5.0) -> Leases:
 
 async def answered(of: Gateway, whose: Leases, asked: list[int], slow: float = 0.1, keeps: bool = True) -> CachedAnswer:
     """Answer as a gateway does: from another's answer if there is one, else by the engine."""
-    turn = await whose.turn(NAME, lambda: of.store.shared(KEY, "m"))
+    turn = await whose.acquire_or_get(NAME, lambda: of.store.shared(KEY, "m"))
     if isinstance(turn, CachedAnswer):
         return turn
     try:
@@ -223,7 +224,7 @@ async def test_of_several_gateways_one_asks(server: Server) -> None:
         assert found == [ENTRY] * 3
         assert len(asked) == 1
         await one.settled()
-        assert await one.redis.client.exists(NAME + ":lease") == 0
+        assert await one.redis.client.redis.exists(NAME + ":lease") == 0
 
 
 async def test_a_gateway_that_comes_to_nothing_lets_the_next_ask(server: Server) -> None:
@@ -256,7 +257,7 @@ async def test_who_has_less_patience_than_a_lease_lasts_asks_when_it_is_over(ser
         first = asyncio.ensure_future(answered(one, leases(one, 1), asked, slow=1.0))
         await asyncio.sleep(0.03)
         began = monotonic()
-        turn = await leases(two, 2).turn(NAME, lambda: two.store.shared(KEY, "m"), patience=0.2)
+        turn = await leases(two, 2).acquire_or_get(NAME, lambda: two.store.shared(KEY, "m"), max_wait=0.2)
         assert 0.15 < monotonic() - began < 0.8
         assert isinstance(turn, Lease)
         turn.release()
@@ -268,10 +269,10 @@ async def test_a_lease_that_ran_out_is_not_taken_from_the_next_who_has_it(server
     async with gateway(server) as one, gateway(server) as two:
         slow = asyncio.ensure_future(answered(one, leases(one, 1, seconds=0.05), asked, slow=0.3, keeps=False))
         await asyncio.sleep(0.1)
-        assert isinstance(await leases(two, 2).turn(NAME, lambda: two.store.shared(KEY, "m")), Lease)
+        assert isinstance(await leases(two, 2).acquire_or_get(NAME, lambda: two.store.shared(KEY, "m")), Lease)
         await slow
         await one.settled()
-        assert await two.redis.client.get(NAME + ":lease") == b"2-0"
+        assert await two.redis.client.redis.get(NAME + ":lease") == b"2-0"
 
 
 async def test_a_lease_is_given_back_when_its_holder_is_cancelled(server: Server) -> None:
@@ -283,12 +284,12 @@ async def test_a_lease_is_given_back_when_its_holder_is_cancelled(server: Server
         await asyncio.gather(holding, return_exceptions=True)
         await one.settled()
         assert asked == [1]
-        assert await one.redis.client.exists(NAME + ":lease") == 0
+        assert await one.redis.client.redis.exists(NAME + ":lease") == 0
 
 
 async def test_a_turn_that_is_cancelled_while_it_waits_leaves_no_lease(server: Server) -> None:
     async with gateway(server) as one, gateway(server) as two:
-        first = await leases(one, 1).turn(NAME, lambda: one.store.shared(KEY, "m"))
+        first = await leases(one, 1).acquire_or_get(NAME, lambda: one.store.shared(KEY, "m"))
         assert isinstance(first, Lease)
 
         async def look() -> CachedAnswer | None:
@@ -296,7 +297,7 @@ async def test_a_turn_that_is_cancelled_while_it_waits_leaves_no_lease(server: S
                 await asyncio.Event().wait()
             return None
 
-        waiting = asyncio.ensure_future(leases(two, 2).turn(NAME, look))
+        waiting = asyncio.ensure_future(leases(two, 2).acquire_or_get(NAME, look))
         await asyncio.sleep(0.05)
         first.release()
         await until(lambda: server.ask("GET", NAME + ":lease").endswith("2-0"))

@@ -1,6 +1,7 @@
 """The command line, run as a user runs it: in processes of its own."""
 
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -10,7 +11,9 @@ from pathlib import Path
 
 import httpx
 import pytest
+from click.testing import CliRunner
 
+from gateway.__main__ import main
 from gateway.cli.demo import free_port
 from tests.support.harness import CHAT
 from tests.support.processes import run
@@ -49,7 +52,14 @@ def wait(url: str) -> httpx.Response:
         (["serve", "--config", "missing.toml"], "missing.toml"),
         (["serve", "--colour"], "No such option"),
         (["sim", "sglang", "--port", "1"], "'vllm', 'tgi'"),
+        (["serve", "--config", "."], ".: Is a directory"),
+        (["serve", "--config", "/dev/null/pointsman.toml"], "Not a directory"),
+        (["serve", "--vllm", "http://x", "--model", "\udcff"], "expected UTF-8"),
         (["sim", "vllm", "--port", "1", "--fault", "fire"], "overload"),
+        (["sim", "vllm", "--port", "99999"], "99999 is not in the range"),
+        (["sim", "vllm", "--port", "1", "--ttft-ms", "-1"], "--ttft-ms"),
+        (["demo", "--port", "99999"], "99999 is not in the range"),
+        (["check"], "Missing option '--config'"),
         (["nonsense"], "No such command"),
     ],
 )
@@ -58,6 +68,37 @@ def test_wrong_usage_is_said_in_a_line_and_leaves_with_2(words: list[str], said:
     assert done.returncode == 2
     assert said in done.stderr
     assert "Traceback" not in done.stderr
+
+
+@pytest.mark.parametrize("command", ["check", "serve"])
+def test_a_file_that_is_not_text_is_named(command: str, tmp_path: Path) -> None:
+    file = tmp_path / "pointsman.toml"
+    file.write_bytes(b"\xff\xfe")
+    done = run(command, "--config", str(file))
+    assert done.stderr == f"pointsman: {file}: not a UTF-8 text (byte 0)\n"
+    assert done.returncode == (1 if command == "check" else 2)
+
+
+def test_a_result_that_cannot_be_written_is_reported_in_a_line(tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "gateway", "keys", "create", "--name", "a", "--file", str(tmp_path / "keys.toml")]
+    with open("/dev/full", "w") as full:
+        done = subprocess.run(command, stdout=full, stderr=subprocess.PIPE, text=True, timeout=60, check=False)
+    assert done.returncode == 1
+    assert done.stderr.splitlines()[1:] == ["pointsman: No space left on device"]
+
+
+def test_a_simulator_that_cannot_listen_leaves_with_1() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        done = run("sim", "vllm", "--port", str(port))
+    assert done.stderr == f"pointsman: cannot listen on 127.0.0.1 port {port}: Address already in use\n"
+    assert done.returncode == 1
+
+
+def test_the_simulator_lists_its_faults() -> None:
+    done = run("sim", "vllm", "--port", "1", "--fault", "help")
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout.startswith("overload ")
 
 
 def test_check_prints_every_fault_with_the_file_and_leaves_with_1(tmp_path: Path) -> None:
@@ -72,14 +113,15 @@ def test_check_prints_every_fault_with_the_file_and_leaves_with_1(tmp_path: Path
     good = '[[models]]\nname = "a"\n[[models.deployments]]\nname = "v"\nengine = "vllm"\nurl = "http://x"\n'
     file.write_text(good)
     done = run("check", "--config", str(file))
-    assert (done.returncode, done.stderr) == (0, "")
-    assert "1 model(s), 1 deployment(s)" in done.stdout
+    assert (done.returncode, done.stdout, done.stderr) == (0, f"{file}: OK: 1 model, 1 deployment\n", "")
+    file.write_text(good + '[[models.deployments]]\nname = "w"\nengine = "vllm"\nurl = "http://y"\n')
+    assert run("check", "--config", str(file)).stdout == f"{file}: OK: 1 model, 2 deployments\n"
 
 
 def test_each_command_has_help() -> None:
-    for words in ([], ["serve"], ["check"], ["sim"], ["demo"]):
-        done = run(*words, "--help")
-        assert done.returncode == 0
+    for words in ([], ["serve"], ["check"], ["doctor"], ["compat"], ["cache"], ["keys"], ["sim"], ["demo"]):
+        done = CliRunner().invoke(main, [*words, "--help"], catch_exceptions=False)
+        assert done.exit_code == 0
         assert "--help" in done.stdout
 
 

@@ -160,6 +160,9 @@ def test_every_fault_is_reported_at_once_with_its_place() -> None:
         (GOOD + "\n[health]\ninterval = 0", "health.interval", "> 0"),
         (GOOD + "\n[admission]\nqueue = -1", "admission.queue", ">= 0"),
         (GOOD + '\n[limits]\nstore = "disk"', "limits.store", "invalid enum value 'disk'"),
+        (GOOD + '\n[limits]\nurl = "async+nonsense://x"', "limits.url", "expected redis, rediss"),
+        (GOOD + '\n[limits]\nurl = "redis://x:y"', "limits.url", "expected host:port"),
+        (GOOD + '\n[limits]\nurl = "redis+sentinel://x:1"', "limits.url", "expected the name of the service"),
         (GOOD + "\nlimits = 1", "models[0].deployments[1].limits", "unknown key"),
     ],
 )

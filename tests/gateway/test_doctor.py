@@ -90,7 +90,7 @@ async def test_two_simulators_are_compared_and_what_is_evened_out_is_said() -> N
         assert by_name[check].severity is Severity.HANDLED, by_name[check]
         assert by_name[check].does
     assert "422" in by_name["parameters: top_p 1"].said["tgi"]
-    assert by_name["parameters: presence_penalty 0"].said == {"vllm": "no other text", "tgi": "another text"}
+    assert by_name["parameters: presence_penalty 0"].said == {"vllm": "same text", "tgi": "different text"}
     assert by_name["parameters: frequency_penalty 0.5"].does.startswith("Sent to vllm; pinned to tgi: 400")
     assert by_name["answers: greedy texts"].does.startswith("3 of 3 equal")
     assert status([made]) == int(any(one.severity is Severity.BROKEN for one in made.findings))
@@ -187,8 +187,8 @@ async def test_the_other_engine_at_a_url_is_recognized() -> None:
     async with simulated("vllm") as vllm, simulated("tgi") as tgi:
         made = await report(vllm=tgi, tgi=vllm)
     assert [side.trouble for side in made.sides] == [
-        "this is a TGI, not vLLM: give it with --tgi",
-        "this is a vLLM, not TGI: give it with --vllm",
+        "this is a TGI, not vLLM: use --tgi for it",
+        "this is a vLLM, not TGI: use --vllm for it",
     ]
 
 
@@ -382,6 +382,8 @@ async def test_exit_status_and_json() -> None:
         assert max(map(len, done.stdout.splitlines())) <= 100
     for arguments, expected in (
         (["--vllm", "http://127.0.0.1:1"], 3),
+        (["--vllm", "http://xn--:1"], 3),
+        (["--vllm", "http://x\x01:1"], 3),
         ([], 2),
         (["--vllm", "nonsense"], 2),
         (["--config", "missing.toml"], 2),

@@ -17,6 +17,7 @@ from gateway.access.keys.table import read, write
 from gateway.access.keys.text import digest, fresh, id_of
 from gateway.access.principal import Principal
 from gateway.cli import keys as commands
+from gateway.cli.exit_status import CommandFailed
 from gateway.http.errors import Unauthorized
 from gateway.server.file_watcher import FileWatcher
 from tests.support.keys import FAULTY, GOOD, NOW, PLAIN, SECRET, at, changed
@@ -82,9 +83,9 @@ def test_a_key_expires_after_a_time_or_at_a_date(text: str, expected: datetime) 
 
 @pytest.mark.parametrize("text", ["", "soon", "30", "0d", "-1d", "2027-13-01", "2026-01-01", "99999999999d"])
 def test_an_expiry_that_is_none_or_is_over_is_wrong_usage(text: str) -> None:
-    with pytest.raises(commands.Failed, match="--expires") as failed:
+    with pytest.raises(CommandFailed, match="--expires") as failed:
         commands.expiry(text, NOW)
-    assert failed.value.status == 2
+    assert failed.value.exit_code == 2
 
 
 @pytest.mark.parametrize(

@@ -4,7 +4,7 @@ import asyncio
 import logging
 import signal
 from collections.abc import AsyncIterator, Iterator
-from contextlib import nullcontext
+from contextlib import asynccontextmanager, nullcontext
 from math import floor
 from pathlib import Path
 from time import monotonic
@@ -15,14 +15,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gateway.access.limits import Limiter, RateLimitLease, make
-from gateway.access.limits import redis as in_redis
 from gateway.access.limits.headers import format_duration
 from gateway.access.limits.memory import InMemoryLimiter
 from gateway.access.limits.quota import Quota
-from gateway.access.limits.redis import Redis
+from gateway.access.limits.redis import WHILE_DOWN, RedisLimiter, WhenDown
 from gateway.access.principal import Principal
 from gateway.config.tables import LimitsConfig
 from gateway.http.errors import RateLimited, Unavailable
+from gateway.redis.client import MAX_CONCURRENT, RedisClient
 from tests.support.harness import until
 from tests.support.redis_server import RedisServer
 
@@ -43,33 +43,39 @@ async def refused(limiter: Limiter, principal: Principal, now: float = NOW) -> R
     return caught.value
 
 
-def figures(standing: RateLimitLease) -> dict[str, str]:
-    return {name.decode(): value.decode() for name, value in standing.headers(standing.at)}
+def figures(lease: RateLimitLease) -> dict[str, str]:
+    return {name.decode(): value.decode() for name, value in lease.headers(lease.at)}
 
 
 # In memory and in Redis alike
 
 
-@pytest.fixture
-def unhurried(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Give Redis time, for tests of what it counts: the machine that runs them may be busy."""
-    monkeypatch.setattr(in_redis, "DEADLINE", 5.0)
+UNHURRIED = 5.0  # seconds for Redis, in tests of what it counts: the machine that runs them may be busy
+
+
+def redis_limiter(
+    url: str, when_down: WhenDown = "open", deadline: float = UNHURRIED, retry_interval: float = 0.05, **how: float
+) -> RedisLimiter:
+    client = RedisClient(url, "limits", WHILE_DOWN[when_down], deadline, retry_interval)
+    return RedisLimiter(client, when_down, **how)
 
 
 @pytest.fixture(params=["memory", "redis"])
-async def limiter(request: pytest.FixtureRequest, tmp_path: Path, unhurried: None) -> AsyncIterator[Limiter]:
+async def limiter(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[Limiter]:
     with nullcontext() if request.param == "memory" else RedisServer(tmp_path) as given:
         url = given.url if isinstance(given, RedisServer) else ""
         made = make(LimitsConfig(store=request.param, url=url), 1, monotonic)
+        if isinstance(made, RedisLimiter):
+            made.client.deadline = UNHURRIED
         await made.open()
         yield made
         await made.close()
 
 
 async def test_a_key_without_limits_is_never_refused_and_told_nothing(limiter: Limiter) -> None:
-    standings = await entered(limiter, Principal(id="free"), 300)
-    assert len(standings) == 300
-    assert {tuple(one.headers(NOW)) for one in standings} == {()}
+    leases = await entered(limiter, Principal(id="free"), 300)
+    assert len(leases) == 300
+    assert {tuple(one.headers(NOW)) for one in leases} == {()}
 
 
 async def test_exactly_as_many_requests_as_the_limit_are_let_in(limiter: Limiter) -> None:
@@ -103,7 +109,7 @@ async def test_tokens_are_debited_at_the_end_and_only_some_have_to_be_left_befor
     assert error.headers["x-ratelimit-remaining-tokens"] == "0"
 
 
-async def test_a_standing_counts_its_own_request(limiter: Limiter) -> None:
+async def test_a_lease_counts_its_own_request(limiter: Limiter) -> None:
     said = figures(await limiter.enter(ALL, NOW))
     assert said["x-ratelimit-limit-requests"] == "5"
     assert said["x-ratelimit-remaining-requests"] == "4"
@@ -113,8 +119,8 @@ async def test_a_standing_counts_its_own_request(limiter: Limiter) -> None:
 
 async def test_a_request_refused_for_places_or_tokens_takes_no_request(limiter: Limiter) -> None:
     first, second = await entered(limiter, ALL, 10)
-    for standing in (first, second):
-        limiter.leave(standing, 400, NOW)
+    for lease in (first, second):
+        limiter.leave(lease, 400, NOW)
     await _settled(limiter)
     third = await limiter.enter(ALL, NOW)
     assert figures(third)["x-ratelimit-remaining-requests"] == "2"
@@ -126,8 +132,8 @@ async def test_a_request_refused_for_places_or_tokens_takes_no_request(limiter: 
 
 async def test_a_request_refused_for_requests_takes_no_place(limiter: Limiter) -> None:
     principal = Principal(id="k", requests_per_minute=1, max_in_flight=1)
-    standing = await limiter.enter(principal, NOW)
-    limiter.leave(standing, 0, NOW)
+    lease = await limiter.enter(principal, NOW)
+    limiter.leave(lease, 0, NOW)
     await _settled(limiter)
     for _ in range(3):
         assert (await refused(limiter, principal)).message.startswith("Rate limit reached for this key on requests per")
@@ -145,9 +151,9 @@ async def test_a_request_refused_for_requests_takes_no_place(limiter: Limiter) -
 async def test_a_refusal_is_a_429_in_openai_s_words(
     limiter: Limiter, principal: Principal, kind: str, said: str
 ) -> None:
-    standing = await limiter.enter(principal, NOW)
+    lease = await limiter.enter(principal, NOW)
     if principal.tokens_per_minute:
-        limiter.leave(standing, 7, NOW)
+        limiter.leave(lease, 7, NOW)
     await _settled(limiter)
     error = await refused(limiter, principal)
     assert (error.status, error.code, error.type) == (429, "rate_limit_exceeded", kind)
@@ -157,8 +163,8 @@ async def test_a_refusal_is_a_429_in_openai_s_words(
 
 async def _settled(limiter: Limiter) -> None:
     """Wait until Redis was told of the requests that left."""
-    if isinstance(limiter, Redis):
-        await until(lambda: not limiter._leaving)
+    if isinstance(limiter, RedisLimiter):
+        await until(lambda: not limiter.leaving)
 
 
 # The figures
@@ -199,7 +205,7 @@ def test_a_duration_is_spelled_as_openai_does(seconds: float, text: str) -> None
         (Quota(1, 0, 0, 1, 61), Quota(1, 0, 0, 0, 0), 0.5, {"reset-requests": "500ms", "reset-tokens": "0s"}),
     ],
 )
-def test_the_headers_of_a_standing(
+def test_the_headers_of_a_lease(
     requests: Quota | None, tokens: Quota | None, later: float, headers: dict[str, str]
 ) -> None:
     said = RateLimitLease("k", NOW, requests, tokens).headers(NOW + later)
@@ -218,7 +224,7 @@ DEBITS = st.lists(st.tuples(st.floats(0, 70), st.integers(1, 400)), min_size=1, 
 @given(DEBITS)
 def test_after_retry_after_a_request_is_let_in_and_not_much_before(debits: list[tuple[float, int]]) -> None:
     async def hold() -> None:
-        limiter, principal, now = InMemoryLimiter(), Principal(id="k", tokens_per_minute=300), NOW
+        limiter, principal, now = InMemoryLimiter(monotonic), Principal(id="k", tokens_per_minute=300), NOW
         for gap, tokens in debits:
             now += gap
             limiter.leave(RateLimitLease("k", now, tokens=Quota(300, 0, 0, 0, 0)), tokens, now)
@@ -237,7 +243,7 @@ def test_after_retry_after_a_request_is_let_in_and_not_much_before(debits: list[
 @given(DEBITS)
 def test_after_the_reset_all_is_left_again(debits: list[tuple[float, int]]) -> None:
     async def hold() -> None:
-        limiter, principal, now = InMemoryLimiter(), Principal(id="k", tokens_per_minute=10**6), NOW
+        limiter, principal, now = InMemoryLimiter(monotonic), Principal(id="k", tokens_per_minute=10**6), NOW
         for gap, tokens in debits:
             now += gap
             limiter.leave(await limiter.enter(principal, now), tokens, now)
@@ -258,7 +264,7 @@ async def test_each_worker_enforces_its_share_rounded_up(workers: int, share: in
 
 @pytest.mark.parametrize("gap", [1, 15, 30, 59, 61, 119, 121, 3600])
 async def test_no_minute_has_more_than_the_limit_whenever_the_next_burst_comes(gap: int) -> None:
-    limiter, principal = InMemoryLimiter(), Principal(id="k", requests_per_minute=6)
+    limiter, principal = InMemoryLimiter(monotonic), Principal(id="k", requests_per_minute=6)
     assert len(await entered(limiter, principal, 9, NOW + 45)) == 6
     let_in = len(await entered(limiter, principal, 9, NOW + 45 + gap))
     assert let_in <= 6
@@ -266,7 +272,7 @@ async def test_no_minute_has_more_than_the_limit_whenever_the_next_burst_comes(g
 
 
 async def test_memory_forgets_what_counts_no_more_and_nothing_else() -> None:
-    limiter = InMemoryLimiter()
+    limiter = InMemoryLimiter(monotonic)
     for number in range(500):
         principal = Principal(id=str(number), requests_per_minute=9, tokens_per_minute=9, max_in_flight=9)
         limiter.leave(await limiter.enter(principal, NOW), 5, NOW)
@@ -286,14 +292,22 @@ def server(tmp_path: Path) -> Iterator[RedisServer]:
         yield made
 
 
+@asynccontextmanager
+async def opened(limiter: RedisLimiter, up: bool = True) -> AsyncIterator[None]:
+    """Connect a limiter, and see that it knows whether Redis is there."""
+    await limiter.open()
+    try:
+        assert limiter.up is up
+        yield
+    finally:
+        await limiter.close()
+
+
 @pytest.fixture
-async def gateways(server: RedisServer) -> AsyncIterator[tuple[Redis, Redis]]:
-    made = Redis(server.url, "open", monotonic), Redis(server.url, "open", monotonic)
-    for one in made:
-        await one.open()
-    yield made
-    for one in made:
-        await one.close()
+async def gateways(server: RedisServer) -> AsyncIterator[tuple[RedisLimiter, RedisLimiter]]:
+    one, other = redis_limiter(server.url), redis_limiter(server.url)
+    async with opened(one), opened(other):
+        yield one, other
 
 
 @pytest.mark.parametrize(
@@ -302,7 +316,7 @@ async def gateways(server: RedisServer) -> AsyncIterator[tuple[Redis, Redis]]:
     ids=["requests", "in flight"],
 )
 async def test_two_gateways_on_one_redis_share_a_limit_exactly(
-    gateways: tuple[Redis, Redis], principal: Principal, unhurried: None
+    gateways: tuple[RedisLimiter, RedisLimiter], principal: Principal
 ) -> None:
     one, two = await asyncio.gather(*(entered(gateway, principal, 50) for gateway in gateways))
     assert len(one) + len(two) == 40
@@ -311,7 +325,7 @@ async def test_two_gateways_on_one_redis_share_a_limit_exactly(
 
 
 async def test_tokens_debited_by_one_gateway_are_missing_at_the_other(
-    gateways: tuple[Redis, Redis], unhurried: None
+    gateways: tuple[RedisLimiter, RedisLimiter],
 ) -> None:
     principal = Principal(id="k", tokens_per_minute=100)
     gateways[0].leave(await gateways[0].enter(principal, NOW), 100, NOW)
@@ -319,164 +333,170 @@ async def test_tokens_debited_by_one_gateway_are_missing_at_the_other(
     assert (await refused(gateways[1], principal)).type == "tokens"
 
 
-async def test_the_places_of_a_gateway_that_was_killed_come_back(
-    gateways: tuple[Redis, Redis], monkeypatch: pytest.MonkeyPatch, unhurried: None
-) -> None:
-    monkeypatch.setattr(in_redis, "LEASE", 400)
-    killed, living = gateways
+async def test_the_permits_of_a_gateway_that_was_killed_come_back(server: RedisServer) -> None:
+    killed, living = (redis_limiter(server.url, permit_ttl=0.4) for _ in range(2))
     principal = Principal(id="k", max_in_flight=2)
-    await killed.enter(principal, NOW)
-    await living.enter(principal, NOW)
-    await refused(living, principal)
-    for _ in range(3):
-        await asyncio.sleep(0.15)
-        await living.renew(NOW)
-    assert len(await entered(living, principal, 5)) == 1
+    async with opened(killed), opened(living):
+        await killed.enter(principal, NOW)
+        await living.enter(principal, NOW)
+        await refused(living, principal)
+        for _ in range(3):
+            await asyncio.sleep(0.15)
+            await living.renew()
+        assert len(await entered(living, principal, 5)) == 1
 
 
-async def test_the_places_of_a_gateway_that_lives_are_renewed_even_if_redis_lost_them(
-    server: RedisServer, gateways: tuple[Redis, Redis], monkeypatch: pytest.MonkeyPatch, unhurried: None
-) -> None:
-    monkeypatch.setattr(in_redis, "LEASE", 300)
+async def test_the_permits_of_a_gateway_that_lives_are_renewed_even_if_redis_lost_them(server: RedisServer) -> None:
+    one, other = (redis_limiter(server.url, permit_ttl=0.3) for _ in range(2))
     principal = Principal(id="k", max_in_flight=1)
-    standing = await gateways[0].enter(principal, NOW)
-    redis.Redis(port=server.port).flushall()
-    for _ in range(4):
-        await gateways[0].renew(NOW)
-        await asyncio.sleep(0.1)
-        await refused(gateways[1], principal)
-    gateways[0].leave(standing, 0, NOW)
-    await _settled(gateways[0])
-    await gateways[0].renew(NOW)
-    await gateways[1].enter(principal, NOW)
+    async with opened(one), opened(other):
+        lease = await one.enter(principal, NOW)
+        redis.Redis(port=server.port).flushall()
+        for _ in range(4):
+            await one.renew()
+            await asyncio.sleep(0.1)
+            await refused(other, principal)
+        one.leave(lease, 0, NOW)
+        await _settled(one)
+        await one.renew()
+        await other.enter(principal, NOW)
+
+
+async def test_permits_are_renewed_while_it_runs(server: RedisServer) -> None:
+    limiter = redis_limiter(server.url, permit_ttl=60.0, renew_interval=0.01)
+    async with opened(limiter):
+        await limiter.enter(Principal(id="k", max_in_flight=1), NOW)
+        client = redis.Redis(port=server.port)
+        client.flushall()
+        running = asyncio.ensure_future(limiter.run())
+        await until(lambda: client.exists("pointsman:limits:{k}:leases"))
+        running.cancel()
+        await asyncio.gather(running, return_exceptions=True)
 
 
 @pytest.mark.parametrize("steps", range(12))
-async def test_a_request_cancelled_on_entry_keeps_no_place(
-    server: RedisServer, gateways: tuple[Redis, Redis], steps: int
-) -> None:
+async def test_a_request_cancelled_on_entry_keeps_no_permit(server: RedisServer, steps: int) -> None:
     principal = Principal(id="k", max_in_flight=1)
-    entering = asyncio.ensure_future(gateways[0].enter(principal, NOW))
-    for _ in range(steps):
-        await asyncio.sleep(0.0001)
-    if entering.cancel():
-        await asyncio.gather(entering, return_exceptions=True)
-    else:
-        gateways[0].leave(await entering, 0, NOW)
-    await _settled(gateways[0])
-    await gateways[1].enter(principal, NOW)
+    one, other = redis_limiter(server.url, deadline=0.5), redis_limiter(server.url)
+    async with opened(one), opened(other):
+        entering = asyncio.ensure_future(one.enter(principal, NOW))
+        for _ in range(steps):
+            await asyncio.sleep(0.0001)
+        if entering.cancel():
+            await asyncio.gather(entering, return_exceptions=True)
+        else:
+            one.leave(await entering, 0, NOW)
+        await _settled(one)
+        await other.enter(principal, NOW)
 
 
 async def test_a_killed_redis_lets_requests_in_uncounted_and_counts_again_once_it_is_back(
-    server: RedisServer, gateways: tuple[Redis, Redis], caplog: pytest.LogCaptureFixture
+    server: RedisServer, caplog: pytest.LogCaptureFixture
 ) -> None:
-    limiter, principal = gateways[0], Principal(id="k", requests_per_minute=1)
-    await limiter.enter(principal, NOW)
-    server.kill()
-    with caplog.at_level(logging.INFO, "pointsman"):
-        for _ in range(20):
-            limiter.leave(await limiter.enter(principal, NOW), 7, NOW)
-        assert (limiter.up, limiter.unchecked) == (False, 20)
-        server.start()
-        await limiter.enter(principal, NOW + 0.5)  # too early to ask
-        assert (limiter.up, limiter.unchecked) == (False, 21)
-        assert figures(await limiter.enter(principal, NOW + 2))["x-ratelimit-remaining-requests"] == "0"
-        assert limiter.up
-        await refused(limiter, principal, NOW + 2)
-    said = [record.getMessage() for record in caplog.records]
-    assert len(said) == 2
-    assert said[0].startswith("limits: Redis does not answer, requests are let in unchecked: ")
-    assert said[1] == "limits: Redis answers again"
+    limiter, principal = redis_limiter(server.url), Principal(id="k", requests_per_minute=1)
+    async with opened(limiter):
+        await limiter.enter(principal, NOW)
+        server.kill()
+        with caplog.at_level(logging.INFO, "pointsman"):
+            for _ in range(20):
+                limiter.leave(await limiter.enter(principal, NOW), 7, NOW)
+            assert (limiter.up, limiter.unchecked) == (False, 20)
+            server.start()
+            await until(lambda: limiter.up)
+            assert figures(await limiter.enter(principal, NOW))["x-ratelimit-remaining-requests"] == "0"
+            await refused(limiter, principal)
+    messages = [record.getMessage() for record in caplog.records]
+    assert len(messages) == 2
+    assert messages[0].startswith("limits: Redis does not answer, requests are let in unchecked: ")
+    assert messages[1] == "limits: Redis answers again"
 
 
 async def test_a_killed_redis_refuses_where_it_is_told_to_until_it_is_back(server: RedisServer) -> None:
-    limiter, principal = Redis(server.url, "closed", monotonic), Principal(id="k", requests_per_minute=1)
+    limiter, principal = redis_limiter(server.url, "closed"), Principal(id="k", requests_per_minute=1)
     server.kill()
-    for _ in range(5):
-        with pytest.raises(Unavailable) as caught:
-            await limiter.enter(principal, NOW)
-        assert caught.value.headers == {"retry-after": "1"}
-    assert (limiter.up, limiter.unchecked) == (False, 0)
-    await limiter.enter(Principal(id="free"), NOW)  # there is nothing to count
-    server.start()
-    assert len(await entered(limiter, principal, 1, NOW + 2)) == 1
-    await limiter.close()
+    async with opened(limiter, up=False):
+        for _ in range(5):
+            with pytest.raises(Unavailable) as caught:
+                await limiter.enter(principal, NOW)
+            assert caught.value.headers == {"retry-after": "1"}
+        assert (limiter.up, limiter.unchecked) == (False, 0)
+        await limiter.enter(Principal(id="free"), NOW)  # there is nothing to count
+        server.start()
+        await until(lambda: limiter.up)
+        assert len(await entered(limiter, principal, 1)) == 1
 
 
-async def test_a_redis_that_hangs_costs_the_deadline_a_few_times_and_then_nothing(
-    server: RedisServer, gateways: tuple[Redis, Redis]
-) -> None:
-    limiter, principal = gateways[0], Principal(id="k", requests_per_minute=1000, max_in_flight=9)
-    held = await limiter.enter(principal, NOW)
-    server.signal(signal.SIGSTOP)
-    took = []
-    for _ in range(20):
-        began = monotonic()
+async def test_a_redis_that_refuses_to_count_is_not_up_until_it_counts(server: RedisServer) -> None:
+    """A server without memory answers, and yet limits nothing: the gauge says so, and the log once."""
+    limiter, principal = redis_limiter(server.url), Principal(id="k", requests_per_minute=1000)
+    async with opened(limiter):
+        client = redis.Redis(port=server.port)
+        client.config_set("maxmemory", 1)
+        await entered(limiter, principal, 10)
+        assert (limiter.up, limiter.unchecked, limiter.client.up) == (False, 10, True)
+        client.config_set("maxmemory", 0)
         await limiter.enter(principal, NOW)
-        took.append(monotonic() - began)
-    assert all(0.04 < one < 0.2 for one in took[:3])
-    assert max(took[3:]) < 0.02
-    began = monotonic()
-    limiter.leave(held, 7, NOW)
-    assert monotonic() - began < 0.02
-    server.signal(signal.SIGCONT)
-    for name in ("a", "b", "c"):  # and nobody gets the late answers
-        said = figures(await limiter.enter(Principal(id=name, requests_per_minute=7), NOW + 2))
-        assert said["x-ratelimit-remaining-requests"] == "6"
-    assert limiter.up
+        assert (limiter.up, limiter.unchecked) == (True, 10)
 
 
-async def test_a_redis_that_hangs_holds_the_start_up_no_longer_than_a_second(server: RedisServer) -> None:
-    server.signal(signal.SIGSTOP)
-    limiter, began = Redis(server.url, "open", monotonic), monotonic()
-    await limiter.open()
-    assert monotonic() - began < 1.5
-    await entered(limiter, Principal(id="k", requests_per_minute=1), 3)
-    assert limiter.unchecked == 3
-    await limiter.close()
-
-
-async def test_a_burst_while_redis_hangs_waits_little_longer_than_one_deadline(
-    server: RedisServer, gateways: tuple[Redis, Redis]
-) -> None:
-    await gateways[0].enter(Principal(id="k", requests_per_minute=1000), NOW)
-    server.signal(signal.SIGSTOP)
-    began, tasks = monotonic(), len(asyncio.all_tasks())
-    standings = await entered(gateways[0], Principal(id="k", requests_per_minute=1000), 500)
-    assert monotonic() - began < 0.4
-    assert len(standings) == gateways[0].unchecked == 500
-    await until(lambda: len(asyncio.all_tasks()) == tasks)  # no question is left hanging
-    server.signal(signal.SIGCONT)
-
-
-async def test_a_cluster_counts_all_three_limits_of_a_key(tmp_path: Path, unhurried: None) -> None:
-    with RedisServer(tmp_path, cluster=True) as server:
-        limiter = Redis(f"redis+cluster://127.0.0.1:{server.port}", "open", monotonic)
-        await limiter.open()
-        assert len(await entered(limiter, ALL, 5)) == 2
-        standing = await limiter.enter(Principal(id="other", tokens_per_minute=10), NOW)
-        limiter.leave(standing, 10, NOW)
+async def test_a_redis_that_hangs_costs_the_deadline_a_few_times_and_then_nothing(server: RedisServer) -> None:
+    limiter = redis_limiter(server.url, deadline=0.05)
+    principal = Principal(id="k", requests_per_minute=1000, max_in_flight=9)
+    async with opened(limiter):
+        held = (await entered(limiter, principal, 1))[0]
+        before = limiter.client.health.errors
+        server.signal(signal.SIGSTOP)
+        assert len(await entered_in_turn(limiter, principal, 20)) == 20
+        assert not limiter.up
+        assert limiter.client.health.errors - before in (3, 4)  # with a probe that was under way
+        limiter.leave(held, 7, NOW)
         await _settled(limiter)
-        await refused(limiter, Principal(id="other", tokens_per_minute=10))
-        assert limiter.up
-        await limiter.close()
+        assert limiter.client.health.errors - before in (3, 4)
+        server.signal(signal.SIGCONT)
+        await until(lambda: limiter.up)
+        limiter.client.deadline = UNHURRIED
+        for name in ("a", "b", "c"):  # and nobody gets the late answers
+            told = figures(await limiter.enter(Principal(id=name, requests_per_minute=7), NOW))
+            assert told["x-ratelimit-remaining-requests"] == "6"
+
+
+async def entered_in_turn(limiter: Limiter, principal: Principal, times: int) -> list[RateLimitLease]:
+    return [await limiter.enter(principal, NOW) for _ in range(times)]
+
+
+async def test_a_redis_that_hangs_at_the_start_is_left_after_a_moment(server: RedisServer) -> None:
+    server.signal(signal.SIGSTOP)
+    client = RedisClient(server.url, "limits", WHILE_DOWN["open"], 0.05, connect_timeout=0.1)
+    limiter = RedisLimiter(client, "open")
+    async with opened(limiter, up=False):
+        await entered(limiter, Principal(id="k", requests_per_minute=1), 3)
+        assert limiter.unchecked == 3
+
+
+async def test_a_burst_while_redis_hangs_waits_for_little_more_than_one_deadline(server: RedisServer) -> None:
+    limiter = redis_limiter(server.url, deadline=0.05)
+    async with opened(limiter):
+        before = limiter.client.health.errors
+        server.signal(signal.SIGSTOP)
+        tasks = len(asyncio.all_tasks())
+        leases = await entered(limiter, Principal(id="k", requests_per_minute=1000), 500)
+        assert len(leases) == limiter.unchecked == 500
+        assert limiter.client.health.errors - before <= MAX_CONCURRENT  # those that were asked at once
+        await until(lambda: len(asyncio.all_tasks()) == tasks)  # no question is left hanging
+        server.signal(signal.SIGCONT)
+
+
+async def test_a_cluster_counts_all_three_limits_of_a_key(tmp_path: Path) -> None:
+    with RedisServer(tmp_path, cluster=True) as server:
+        limiter = redis_limiter(f"redis+cluster://127.0.0.1:{server.port}")
+        async with opened(limiter):
+            assert len(await entered(limiter, ALL, 5)) == 2
+            lease = await limiter.enter(Principal(id="other", tokens_per_minute=10), NOW)
+            limiter.leave(lease, 10, NOW)
+            await _settled(limiter)
+            await refused(limiter, Principal(id="other", tokens_per_minute=10))
+            assert limiter.up
 
 
 def test_used_is_the_current_window_and_the_share_of_the_previous_one() -> None:
     assert Quota(10, 7, 30.0, 2, 90.0).used == floor(3.5) + 2
-
-
-async def test_it_is_known_whether_redis_answers_although_no_request_asks(
-    server: RedisServer, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(in_redis, "RETRY_INTERVAL", 0.02)
-    limiter = Redis(server.url, "open", monotonic)
-    await limiter.open()
-    looking = asyncio.ensure_future(limiter.run())
-    server.kill()
-    await until(lambda: not limiter.up)
-    server.start()
-    await until(lambda: limiter.up)
-    looking.cancel()
-    await asyncio.gather(looking, return_exceptions=True)
-    await limiter.close()

@@ -9,8 +9,8 @@ from typing import Any, NamedTuple
 import msgspec
 
 from backends.base import Backend, BackendError, Call, Cause, Completion, Decoder, FollowUp, UpstreamRequest
+from backends.choices import merged
 from backends.extras import merge_extra
-from backends.merge import merged
 from backends.schema import Usage
 from gateway.proxy import parse
 

@@ -1,4 +1,4 @@
-"""How a request stands with its key's limits, once it was let in; and how it is told that it was not."""
+"""What a request holds of its key's limits, once it was let in; and how it is told that it was not."""
 
 from dataclasses import dataclass
 from math import floor
@@ -13,16 +13,17 @@ Reached = Literal["requests", "tokens", "in flight"]
 
 @dataclass(slots=True, eq=False)
 class RateLimitLease:
-    """What a request holds. `at` is when it was let in; a limit that there is not, or that was not asked, is None.
+    """What a request holds. `at` is when it was let in, in seconds of the monotonic clock.
 
-    `lease` names its place in flight, and is None if it holds none.
+    The quotas are of the limits as they were then, None where there is none or it was not asked. `permit` names what
+    it holds of the requests in flight, and is None if that is nothing.
     """
 
     key: str
     at: float
     requests: Quota | None = None
     tokens: Quota | None = None
-    lease: str | None = None
+    permit: str | None = None
 
     def headers(self, now: float) -> Headers:
         """Return OpenAI's x-ratelimit headers for the limits that there are."""
@@ -30,7 +31,7 @@ class RateLimitLease:
 
 
 class RequestsLimited(RateLimited):
-    """The key has no request left, or no place for one. The type is as OpenAI's."""
+    """The key has no request left, or too many in flight. The type is as OpenAI's."""
 
     type = "requests"
 
@@ -41,22 +42,22 @@ class TokensLimited(RateLimited):
     type = "tokens"
 
 
-def refusal(reached: Reached, standing: RateLimitLease, places: int) -> RateLimited:
-    """Return what a client is told of the limit that it reached, in OpenAI's words; `places` are the key's in all."""
-    if reached == "requests" and standing.requests is not None:
-        return _refused(RequestsLimited, "requests per min (RPM)", standing.requests, standing)
-    if reached == "tokens" and standing.tokens is not None:
-        return _refused(TokensLimited, "tokens per min (TPM)", standing.tokens, standing)
-    said = f"Limit reached for this key on requests in flight: Limit {places}, Used {places}. "
-    return RequestsLimited(said + "Please try again when one has ended.", headers=_headers(standing, 0.0))
+def refusal(reached: Reached, lease: RateLimitLease, max_in_flight: int) -> RateLimited:
+    """Return what a client is told of the limit that it reached, in OpenAI's words."""
+    if reached == "requests" and lease.requests is not None:
+        return _refused(RequestsLimited, "requests per min (RPM)", lease.requests, lease)
+    if reached == "tokens" and lease.tokens is not None:
+        return _refused(TokensLimited, "tokens per min (TPM)", lease.tokens, lease)
+    message = f"Limit reached for this key on requests in flight: Limit {max_in_flight}, Used {max_in_flight}. "
+    return RequestsLimited(message + "Please try again when one has ended.", headers=_headers(lease, 0.0))
 
 
-def _refused(kind: type[RateLimited], what: str, quota: Quota, standing: RateLimitLease) -> RateLimited:
-    said = f"Rate limit reached for this key on {what}: Limit {quota.limit}, Used {quota.used}. "
-    return kind(said + f"Please try again in {format_duration(quota.wait)}.", headers=_headers(standing, quota.wait))
+def _refused(kind: type[RateLimited], what: str, quota: Quota, lease: RateLimitLease) -> RateLimited:
+    message = f"Rate limit reached for this key on {what}: Limit {quota.limit}, Used {quota.used}. "
+    return kind(message + f"Please try again in {format_duration(quota.wait)}.", headers=_headers(lease, quota.wait))
 
 
-def _headers(standing: RateLimitLease, wait: float) -> dict[str, str]:
+def _headers(lease: RateLimitLease, wait: float) -> dict[str, str]:
     """Return the headers of a refusal. Retry-After is past the wait, for at its very end one may just not fit yet."""
-    headers = {name.decode(): value.decode() for name, value in standing.headers(standing.at)}
+    headers = {name.decode(): value.decode() for name, value in lease.headers(lease.at)}
     return headers | {"retry-after": str(floor(wait + 0.001) + 1)}

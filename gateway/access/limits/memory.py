@@ -5,6 +5,7 @@ request of a limited key feels, and without the thread that the library keeps fo
 """
 
 import asyncio
+from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from gateway.access.limits.lease import RateLimitLease, Reached, refusal
@@ -24,11 +25,11 @@ class Windows:
         """Return how a limit stands; None if there is none."""
         if not limit:
             return None
-        self.turn(now)
+        self.rotate(now)
         left = self.began + WINDOW - now
         return Quota(limit, self.previous, left, self.current, left + WINDOW)
 
-    def turn(self, now: float) -> None:
+    def rotate(self, now: float) -> None:
         """Begin another minute, if this one is over."""
         passed = now - self.began
         if passed >= WINDOW:
@@ -48,8 +49,12 @@ class KeyCounts:
 
 @dataclass(slots=True, eq=False)
 class InMemoryLimiter:
-    """The Limiter of one gateway. Of several without Redis, as of workers, each enforces its share, rounded up."""
+    """The Limiter of one gateway. Of several without Redis, as of workers, each enforces its share, rounded up.
 
+    `clock` is monotonic, the same that `now` is of.
+    """
+
+    clock: Callable[[], float]
     workers: int = 1
     up: bool = True
     unchecked: int = 0
@@ -58,28 +63,28 @@ class InMemoryLimiter:
     async def enter(self, principal: Principal, now: float) -> RateLimitLease:
         """Count a request: look at all limits first, then take. Nothing else runs in between."""
         counts = self._of(principal.id, now)
-        places = self._share(principal.max_in_flight)
+        max_in_flight = self._share(principal.max_in_flight)
         requests = counts.requests.quota(self._share(principal.requests_per_minute), now)
         tokens = counts.tokens.quota(self._share(principal.tokens_per_minute), now)
-        standing = RateLimitLease(principal.id, now, requests, tokens)
-        if (reached := _reached(standing, counts, places)) is not None:
-            raise refusal(reached, standing, places)
+        lease = RateLimitLease(principal.id, now, requests, tokens)
+        if (reached := _reached(lease, counts, max_in_flight)) is not None:
+            raise refusal(reached, lease, max_in_flight)
         if requests is not None:
             counts.requests.current += 1
-            standing.requests = Quota(requests[0], requests[1], requests[2], requests[3] + 1, requests[4])
-        if places:
+            lease.requests = Quota(requests[0], requests[1], requests[2], requests[3] + 1, requests[4])
+        if max_in_flight:
             counts.in_flight += 1
-            standing.lease = principal.id
-        return standing
+            lease.permit = principal.id
+        return lease
 
-    def leave(self, standing: RateLimitLease, tokens: int, now: float) -> None:
-        """Give back the place and debit the tokens."""
-        counts = self._of(standing.key, now)
-        if standing.lease is not None:
+    def leave(self, lease: RateLimitLease, tokens: int, now: float) -> None:
+        """Give back the permit and debit the tokens."""
+        counts = self._of(lease.key, now)
+        if lease.permit is not None:
             counts.in_flight -= 1
-            standing.lease = None
-        if tokens and standing.tokens is not None:
-            counts.tokens.turn(now)
+            lease.permit = None
+        if tokens and lease.tokens is not None:
+            counts.tokens.rotate(now)
             counts.tokens.current += tokens
 
     async def open(self) -> None:
@@ -89,7 +94,7 @@ class InMemoryLimiter:
         """Forget, once a minute, what counts no more."""
         while True:
             await asyncio.sleep(WINDOW)
-            self.sweep(asyncio.get_running_loop().time())
+            self.sweep(self.clock())
 
     async def close(self) -> None:
         """There is nothing to close."""
@@ -111,11 +116,11 @@ class InMemoryLimiter:
         return -(-limit // self.workers)
 
 
-def _reached(standing: RateLimitLease, counts: KeyCounts, places: int) -> Reached | None:
-    if places and counts.in_flight >= places:
+def _reached(lease: RateLimitLease, counts: KeyCounts, max_in_flight: int) -> Reached | None:
+    if max_in_flight and counts.in_flight >= max_in_flight:
         return "in flight"
-    if standing.tokens is not None and not standing.tokens.remaining:
+    if lease.tokens is not None and not lease.tokens.remaining:
         return "tokens"
-    if standing.requests is not None and not standing.requests.remaining:
+    if lease.requests is not None and not lease.requests.remaining:
         return "requests"
     return None

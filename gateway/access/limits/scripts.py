@@ -1,7 +1,7 @@
 """What Redis is asked, as Lua: one script for each question, so that it is one round trip, and all of it or nothing.
 
-The windows are counted by the library `limits`' own scripts, which are made functions here. A place in flight is a
-lease: a member of the key's sorted set, its score the time when it ends, by Redis's own clock.
+The windows are counted by the library `limits`' own scripts, which are made functions here. A permit to be
+in flight is a member of the key's sorted set, its score the time when it ends, by Redis's own clock.
 """
 
 from limits.aio.storage.redis.bridge import RedisBridge
@@ -17,7 +17,7 @@ local function take(KEYS, ARGV)
 {RedisBridge.SCRIPT_ACQUIRE_SLIDING_WINDOW.decode()}
 end
 
-local requests, tokens, leases = {{KEYS[1], KEYS[2]}}, {{KEYS[3], KEYS[4]}}, KEYS[5]
+local requests, tokens, permits = {{KEYS[1], KEYS[2]}}, {{KEYS[3], KEYS[4]}}, KEYS[5]
 local unbounded = 2^53
 
 local function now()
@@ -31,15 +31,15 @@ local function used(window)
 end
 """
 
-# ARGV: the limits of requests, tokens and places, 0 for none; the lease and its ms.
+# ARGV: the limits of requests, tokens and requests in flight, 0 for none; the permit and its ms.
 # Returns the limit that is reached, "" if none is, then both windows: previous count, its ms, current count, its ms.
 ENTER = f"""{FUNCTIONS}
-local rpm, tpm, places = tonumber(ARGV[1]), tonumber(ARGV[2]), tonumber(ARGV[3])
+local rpm, tpm, max_in_flight = tonumber(ARGV[1]), tonumber(ARGV[2]), tonumber(ARGV[3])
 
 local function reached()
-    if places > 0 then
-        redis.call('ZREMRANGEBYSCORE', leases, '-inf', now())
-        if redis.call('ZCARD', leases) >= places then return 'in flight' end
+    if max_in_flight > 0 then
+        redis.call('ZREMRANGEBYSCORE', permits, '-inf', now())
+        if redis.call('ZCARD', permits) >= max_in_flight then return 'in flight' end
     end
     if tpm > 0 and used(look(tokens, {{{WINDOW}}})) >= tpm then return 'tokens' end
     if rpm > 0 and not take(requests, {{rpm, {WINDOW}, 1}}) then return 'requests' end
@@ -47,22 +47,22 @@ local function reached()
 end
 
 local limit = reached()
-if limit == '' and places > 0 then
-    redis.call('ZADD', leases, now() + ARGV[5], ARGV[4])
-    redis.call('PEXPIRE', leases, ARGV[5])
+if limit == '' and max_in_flight > 0 then
+    redis.call('ZADD', permits, now() + ARGV[5], ARGV[4])
+    redis.call('PEXPIRE', permits, ARGV[5])
 end
 local r, t = look(requests, {{{WINDOW}}}), look(tokens, {{{WINDOW}}})
 return {{limit, r[1], r[2], r[3], r[4], t[1], t[2], t[3], t[4]}}
 """
 
-# ARGV: the tokens to debit, and the lease to end, if there is one.
+# ARGV: the tokens to debit, and the permit to give back, if there is one.
 LEAVE = f"""{FUNCTIONS}
 if tonumber(ARGV[1]) > 0 then take(tokens, {{unbounded, {WINDOW}, ARGV[1]}}) end
-redis.call('ZREM', leases, ARGV[2])
+redis.call('ZREM', permits, ARGV[2])
 """
 
-# ARGV: the leases' ms, then the leases: they last so long from now, and are there again if Redis had lost them.
+# ARGV: the permits' ms, then the permits: they last so long from now, and are there again if Redis had lost them.
 RENEW = f"""{FUNCTIONS}
-for lease = 2, #ARGV do redis.call('ZADD', leases, now() + ARGV[1], ARGV[lease]) end
-redis.call('PEXPIRE', leases, ARGV[1])
+for permit = 2, #ARGV do redis.call('ZADD', permits, now() + ARGV[1], ARGV[permit]) end
+redis.call('PEXPIRE', permits, ARGV[1])
 """

@@ -12,6 +12,7 @@ from backends.schema import Usage
 from backends.sse import EventReader, EventTooLarge, events
 from gateway.api.tgi.client import EVENTS, TgiClient, TgiEventStream
 from gateway.api.tgi.errors import OWN_STATUSES
+from gateway.api.tgi.streams import StreamedAnswer
 from gateway.api.tgi.upstream import TgiEngineClient
 from gateway.http.errors import EngineFailed, UpstreamErrorBody, from_backend
 from gateway.upstream.connection import Reply
@@ -90,23 +91,15 @@ class ForwardedAnswer:
         self._reply.close()
 
 
-class ForwardedStream:
+class ForwardedStream(StreamedAnswer):
     """A TGI's stream on its way to the client."""
 
     def __init__(self, client: TgiEngineClient, reply: Reply, hidden: bool) -> None:
-        self._client = client
-        self._reply = reply
+        super().__init__(client, reply)
         self._events = EventReader()
         self._filter = DetailsFilter(hidden)
-        self._first = b""
-        self._done = False
-
-    async def begin(self) -> None:
-        """Read the first events, so that a failure before them can be told by a status. Raises PointsmanError."""
-        self._first = await self._read()
 
     async def _read(self) -> bytes:
-        """Return the next events, at the end none."""
         while not self._filter.ended and (data := await self._client.event_chunk(self._reply)):
             try:
                 payloads = [self._filter.take(payload) for payload in self._events.feed(data)]
@@ -118,20 +111,9 @@ class ForwardedStream:
                 return events(payloads)
         return b""
 
-    async def send(self, client: TgiClient, stream: TgiEventStream | None) -> None:
-        """Write the events as they come. Raises PointsmanError."""
-        stream = stream or client.tgi_stream()
-        timing = self._client.timing
-        timing.first_event_at = timing.received_at
-        data = self._first
-        while data:
-            await stream.pass_on(data)
-            data = await self._read()
+    def _check_end(self, client: TgiClient) -> None:
         if not self._filter.ended:
             raise EngineFailed(CUT)
-        self._reply.release()
-        self._done = True
-        await stream.finish(b"")
         if self._filter.failure is not None:
             client.note_failure(from_backend(self._filter.failure))  # of which the client has been told
 
@@ -141,8 +123,3 @@ class ForwardedStream:
         if self._filter.usage is not None or not written:
             return self._filter.usage
         return Usage(prompt_tokens=-1, completion_tokens=written, total_tokens=written)
-
-    def close(self) -> None:
-        """Stop the engine's work, if it is not done."""
-        if not self._done:
-            self._reply.close()

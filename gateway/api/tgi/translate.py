@@ -13,6 +13,7 @@ from backends.inbound.tgi.passthrough import usage
 from backends.inbound.tgi.wire import TgiRequest
 from backends.schema import Usage
 from gateway.api.tgi.client import TgiClient, TgiEventStream
+from gateway.api.tgi.streams import StreamedAnswer
 from gateway.api.tgi.upstream import TgiEngineClient
 from gateway.http.body import JSON
 from gateway.http.errors import InvalidRequest, from_backend
@@ -123,28 +124,24 @@ class TranslatedAnswer:
         """Do nothing: there is no work to stop."""
 
 
-class TranslatedStream:
+class TranslatedStream(StreamedAnswer):
     """A vLLM's stream, event by event as TGI would have sent it."""
 
     def __init__(
         self, request: TgiRequest, seed: int, vocabulary: Vocabulary, client: TgiEngineClient, reply: Reply
     ) -> None:
+        super().__init__(client, reply)
         self._reader = StreamReader(request)
         self._writer = StreamWriter(request, seed)
         self._vocabulary = vocabulary
-        self._client = client
-        self._reply = reply
-        self._first = b""
-        self._done = False
 
     async def begin(self) -> None:
-        """Read the first events, so that a failure before them can be told by a status. Raises PointsmanError."""
-        self._first = await self._read()
+        """Read the first events; a failure before them is raised."""
+        await super().begin()
         if not self._first and self._reader.failure is not None:
             raise self._reader.failure
 
     async def _read(self) -> bytes:
-        """Return the next events, at the end none. Raises PointsmanError, BackendError."""
         reader = self._reader
         while not reader.finished and reader.failure is None:
             data = await self._client.event_chunk(self._reply)
@@ -156,26 +153,10 @@ class TranslatedStream:
                 return written
         return b""
 
-    async def send(self, client: TgiClient, stream: TgiEventStream | None) -> None:
-        """Write the events as they come. Raises PointsmanError."""
-        stream = stream or client.tgi_stream()
-        timing = self._client.timing
-        timing.first_event_at = timing.received_at
-        data = self._first
-        while data:
-            await stream.pass_on(data)
-            data = await self._read()
+    def _check_end(self, client: TgiClient) -> None:
         if self._reader.failure is not None:
             raise from_backend(self._reader.failure) from self._reader.failure
-        self._reply.release()
-        self._done = True
-        await stream.finish(b"")
 
     def worked(self) -> Usage:
         """Return the tokens read, once the engine has said how many, and those that were written."""
         return usage(self._reader.prompt_tokens, self._writer.written)
-
-    def close(self) -> None:
-        """Stop the engine's work, if it is not done."""
-        if not self._done:
-            self._reply.close()

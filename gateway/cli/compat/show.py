@@ -14,27 +14,29 @@ from rich.text import Text
 
 from gateway.cli.compat.facts import Verdict
 from gateway.cli.compat.judge import Seen, Tally
+from gateway.cli.exit_status import ExitStatus
 
 COLOURS = {Verdict.HANDLED: "cyan", Verdict.MENDED: "green", Verdict.CHANGED: "yellow", Verdict.REFUSED: "bold red"}
 WIDTH = 100
 WORDS = {
     Verdict.SAME: "mean the same",
-    Verdict.HANDLED: "are evened out by the gateway",
+    Verdict.HANDLED: "are adapted by the gateway",
     Verdict.MENDED: "fail today and will work",
     Verdict.CHANGED: "change their meaning",
     Verdict.REFUSED: "will be refused",
 }
 
 
-def status(tally: Tally) -> int:
-    """Return the exit status: 2 there is no request in the file, 1 some change or are refused, 0 none."""
+def status(tally: Tally) -> ExitStatus:
+    """Return the exit status: USAGE no line is a request, FAILED some change or are refused, DONE none."""
     if tally.unreadable and not tally.requests:
-        return 2
-    return int(tally.verdicts[Verdict.CHANGED] + tally.verdicts[Verdict.REFUSED] > 0)
+        return ExitStatus.USAGE
+    broken = tally.verdicts[Verdict.CHANGED] + tally.verdicts[Verdict.REFUSED]
+    return ExitStatus.FAILED if broken else ExitStatus.DONE
 
 
 def ordered(tally: Tally) -> list[Seen]:
-    """Return the reasons, the worst and most frequent first."""
+    """Return the reasons, the worst first, then the most frequent."""
     return sorted(tally.reasons.values(), key=lambda seen: (-seen.reason.verdict, -seen.requests, seen.lines[0]))
 
 
@@ -77,10 +79,12 @@ def tables(tally: Tally) -> RenderableType:
     counted = [f"{tally.verdicts[verdict]:,} {words}" for verdict, words in WORDS.items() if tally.verdicts[verdict]]
     parts.append(Text(f"{tally.requests:,} requests: {', '.join(counted) or 'nothing to judge'}."))
     if tally.unreadable:
-        parts.append(Text(f"{tally.unreadable:,} lines are no requests."))
+        parts.append(Text(f"{tally.unreadable:,} lines are not requests."))
     if tally.models:
         names = ", ".join(name[:40] for name, _ in tally.models.most_common(5))
-        parts.append(Text(f"Models named: {names}. The gateway knows those that its file gives as name or alias."))
+        parts.append(
+            Text(f"Models: {names}. Each must be a name or an alias of a model in the gateway's configuration.")
+        )
     return Group(*parts)
 
 

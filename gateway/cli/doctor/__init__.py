@@ -1,15 +1,15 @@
-"""`pointsman doctor`: asks the live engines the same things, and says where they differ and what is done about it.
+"""`pointsman doctor`: sends live engines the same requests, and reports how they differ and what the gateway does then.
 
-Every question goes to the engine itself and, pinned to it, through a gateway that runs in this process: so what
-the report says of the gateway is what the gateway does, not what a list says it should.
+Every request goes to the engine itself and, pinned to it, through a gateway in this process: what the report says of
+the gateway is what the gateway did.
 
     ask         the only file that opens a connection
-    questions   the table of what is asked
-    aspects     what is looked at in the answers
-    heard       answers, read leniently
-    examine     puts the questions to the engines
-    judge       from answers to findings; what counts as broken is said there
-    show        the table and the JSON document, and the exit status
+    questions   the table of the requests
+    aspects     what is compared in the answers
+    heard       reads responses leniently
+    examine     sends the questions to the engines
+    judge       from answers to findings; defines what counts as broken
+    show        the table, the JSON document and the exit status
 """
 
 import asyncio
@@ -26,14 +26,18 @@ from gateway.cli.doctor.examine import examine
 from gateway.cli.doctor.judge import findings
 from gateway.cli.doctor.questions import QUESTIONS
 from gateway.cli.doctor.show import WIDTH, Report, document, status, tables
+from gateway.cli.exit_status import CommandFailed, ExitStatus
 from gateway.config import Config, DeploymentConfig
 
 __all__ = ["diagnose", "run"]
 
 
 def run(config: Config, as_json: bool, patience: float = ask.ANSWER_TIMEOUT) -> int:
-    """Examine all engines, print the report, return the exit status."""
-    logging.getLogger("pointsman").setLevel(logging.CRITICAL)  # what the gateway would log is in the report
+    """Examine all engines, print the report, return the exit status.
+
+    `patience` is how long to wait for an answer, in seconds. Raises CommandFailed if it is interrupted.
+    """
+    logging.getLogger("pointsman").setLevel(logging.CRITICAL)  # the report has what the gateway would log
     with Progress(console=Console(stderr=True), transient=True, disable=not sys.stderr.isatty()) as progress:
         task = progress.add_task(
             "Asking the engines", total=len(QUESTIONS) * sum(len(one) for _, one in groups(config))
@@ -41,7 +45,7 @@ def run(config: Config, as_json: bool, patience: float = ask.ANSWER_TIMEOUT) -> 
         try:
             reports = asyncio.run(diagnose(config, lambda: progress.advance(task), patience))
         except KeyboardInterrupt:
-            return 3
+            raise CommandFailed(ExitStatus.UNREACHABLE, "interrupted before all engines were asked") from None
     if as_json:
         sys.stdout.write(msgspec.json.format(msgspec.json.encode(document(reports))).decode() + "\n")
     else:
@@ -52,7 +56,7 @@ def run(config: Config, as_json: bool, patience: float = ask.ANSWER_TIMEOUT) -> 
 async def diagnose(
     config: Config, tick: Callable[[], object] = lambda: None, patience: float = ask.ANSWER_TIMEOUT
 ) -> list[Report]:
-    """Return what is found about each model of a checked configuration."""
+    """Return the findings for each model of a checked configuration. `tick` is called after each question."""
     reports = []
     for name, deployments in groups(config):
         sides = await examine(deployments, tick, patience)

@@ -1,7 +1,7 @@
-"""Asks over HTTP: an engine directly, and the same engine through a gateway that runs in this process.
+"""Sends requests over HTTP: to an engine directly, and to the same engine through a gateway in this process.
 
-Whatever happens, there is a Heard: no exception of the connection's leaves this file. Every time-out closes the
-connection, which is what makes an engine stop; and everything that is asked for is a few tokens long.
+Every request ends in a Heard: no exception of the connection leaves this file. A timeout closes the connection, which
+makes the engine stop generating. No request asks for more than a few tokens.
 """
 
 import asyncio
@@ -16,16 +16,16 @@ import msgspec
 from gateway.cli.doctor.heard import Heard
 from gateway.config import Config, DeploymentConfig, LoggingConfig, ModelConfig, TimeoutsConfig
 
-CONNECT = 2.0
-ANSWER_TIMEOUT = 15.0  # for one answer: a grammar has to be compiled first
-STRIKES = 2  # silences in a row, after which an engine is not asked any more
+CONNECT = 2.0  # seconds
+ANSWER_TIMEOUT = 15.0  # seconds for one response: a grammar may have to be compiled first
+STRIKES = 2  # failed requests in a row, after which an engine gets no more
 BUDGET = 240.0  # seconds for one engine in all
 MAX_BYTES = 2**22
 MODEL = "doctor"
 
 
 class EngineConnection:
-    """A line to one engine, or to a gateway in front of it. `given_up` says why it is not used any more."""
+    """A connection to one engine, or to a gateway in front of it. `given_up` is why it is not used any more."""
 
     def __init__(self, client: httpx.AsyncClient, patience: float = ANSWER_TIMEOUT) -> None:
         self._client = client
@@ -35,16 +35,16 @@ class EngineConnection:
         self.given_up = ""
 
     async def get(self, path: str) -> Heard:
-        """Ask for a path."""
+        """Send a GET."""
         return await self._ask("GET", path, None, {})
 
     async def post(self, path: str, body: dict[str, Any], headers: dict[str, str] | None = None) -> Heard:
-        """Send JSON. An `authorization` of "" goes without one."""
+        """Send JSON. With an `authorization` of "" the header is left out."""
         return await self._ask("POST", path, msgspec.json.encode(body), headers or {})
 
     async def _ask(self, method: str, path: str, body: bytes | None, headers: dict[str, str]) -> Heard:
         if not self.given_up and time.monotonic() > self._until:
-            self.given_up = f"it took more than {BUDGET:g} s for all questions"
+            self.given_up = f"all questions together took more than {BUDGET:g} s"
         if self.given_up:
             return Heard(trouble=self.given_up)
         heard = await self._once(method, path, body, headers)
@@ -61,15 +61,15 @@ class EngineConnection:
             async with asyncio.timeout(self._patience):
                 return await self._send(request)
         except TimeoutError:
-            return Heard(trouble=f"no answer within {self._patience:g} s")
+            return Heard(trouble=f"no response within {self._patience:g} s")
         except httpx.ConnectError:
             return Heard(trouble="no connection")
         except httpx.TimeoutException:
             return Heard(trouble=f"no connection within {CONNECT:g} s")
         except httpx.RemoteProtocolError:
             return Heard(trouble="it closed the connection, or does not speak HTTP")
-        except AssertionError:  # httpx's word for an application that went away without a whole answer
-            return Heard(trouble="the gateway gave no whole answer")
+        except AssertionError:  # what httpx raises if the application ends before its response is complete
+            return Heard(trouble="the gateway's response is incomplete")
         except (httpx.HTTPError, httpx.StreamError, OSError, ValueError) as error:
             return Heard(trouble=str(error) or type(error).__name__)
 
@@ -80,16 +80,24 @@ class EngineConnection:
             async for piece in response.aiter_bytes():
                 body += piece
                 if len(body) > MAX_BYTES:
-                    return Heard(trouble="its answer does not end")
+                    return Heard(trouble=f"its response is longer than {MAX_BYTES >> 20} MiB")
             headers = {name.lower(): text for name, text in response.headers.items()}
             return Heard(response.status_code, headers, body)
         finally:
             await response.aclose()
 
 
+def url_fault(url: str) -> str:
+    """Return why no request can be sent to a URL; "" if one can."""
+    try:
+        return "" if httpx.URL(url).host else "its URL has no host"
+    except (httpx.InvalidURL, ValueError) as error:  # ValueError: a host that IDNA does not allow
+        return f"its URL cannot be used: {error}"
+
+
 @asynccontextmanager
 async def direct(deployment: DeploymentConfig, patience: float = ANSWER_TIMEOUT) -> AsyncIterator[EngineConnection]:
-    """Open a line to an engine."""
+    """Connect to an engine, without the environment's proxies."""
     headers = {"content-type": "application/json"}
     if deployment.api_key:
         headers["authorization"] = f"Bearer {deployment.api_key}"
@@ -104,7 +112,7 @@ async def direct(deployment: DeploymentConfig, patience: float = ANSWER_TIMEOUT)
 async def fronted(
     deployments: list[DeploymentConfig], patience: float = ANSWER_TIMEOUT
 ) -> AsyncIterator[EngineConnection]:
-    """Run a gateway over these engines, behind one model, without a port; open a line to it."""
+    """Run a gateway in front of these engines, as one model and without a port, and connect to it."""
     from gateway import services  # noqa: PLC0415  (a gateway takes half a second to import)
     from gateway.app import create_app  # noqa: PLC0415
 
@@ -123,7 +131,7 @@ async def fronted(
 
 
 async def _ready(line: EngineConnection, patience: float) -> None:
-    """Wait until the gateway has heard its engines; one that it does not hear will show in the answers."""
+    """Wait until the gateway has reached its engines; if it cannot reach one, the responses will show it."""
     until = time.monotonic() + min(patience, 5.0)
     while time.monotonic() < until:
         heard = await line.get("/readyz")

@@ -1,4 +1,4 @@
-"""What a question is, and what there is to look at in its answers. Pure."""
+"""What a question is, and what can be compared in its answers. Pure."""
 
 from collections.abc import Callable
 from typing import Any
@@ -34,7 +34,7 @@ class Question(Struct, frozen=True, kw_only=True):
     bare: bool = False
 
 
-# --- what is looked at ----------------------------------------------------------------------------------------
+# --- what is compared ----------------------------------------------------------------------------------------
 
 
 def taken(answer: EngineAnswer, twin: EngineAnswer) -> str:
@@ -54,15 +54,15 @@ def choices(answer: EngineAnswer, twin: EngineAnswer) -> str:
 
 def as_twin(answer: EngineAnswer, twin: EngineAnswer) -> str:
     """Look at whether the text is the twin's."""
-    return "no other text" if answer.texts == twin.texts else "another text"
+    return "same text" if answer.texts == twin.texts else "different text"
 
 
 def cut(answer: EngineAnswer, twin: EngineAnswer) -> str:
     """Look at whether a stop string taken from the twin's text ends the answer, and is left out of it."""
     stop = stop_of(twin)
     if stop in answer.texts[0]:
-        return "its text stays in"
-    return "its text is left out" if answer.finishes == ("stop",) else "missed"
+        return "stop text kept"
+    return "stop text cut" if answer.finishes == ("stop",) else "missed"
 
 
 def prompt_tokens(answer: EngineAnswer, twin: EngineAnswer) -> str:
@@ -75,9 +75,9 @@ def candidates(answer: EngineAnswer, twin: EngineAnswer) -> str:
     return f"{answer.candidates} candidates"
 
 
-def told(answer: EngineAnswer, twin: EngineAnswer) -> str:
+def has_logprobs(answer: EngineAnswer, twin: EngineAnswer) -> str:
     """Look at whether there are logprobs."""
-    return "told" if answer.candidates else "none"
+    return "present" if answer.candidates else "none"
 
 
 def called(answer: EngineAnswer, twin: EngineAnswer) -> str:
@@ -92,7 +92,7 @@ def json_text(answer: EngineAnswer, twin: EngineAnswer) -> str:
 
 def echoed(answer: EngineAnswer, twin: EngineAnswer) -> str:
     """Look at whether the prompt is given back."""
-    return "prompt given back" if answer.texts[0].startswith(STORY) else "no prompt"
+    return "prompt echoed" if answer.texts[0].startswith(STORY) else "no prompt"
 
 
 def usage(answer: EngineAnswer, twin: EngineAnswer) -> str:

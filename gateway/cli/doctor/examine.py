@@ -1,6 +1,6 @@
-"""Puts the questions to the engines, each directly and through a gateway, and notes what came.
+"""Sends each question to each engine, directly and through a gateway, and keeps the answers.
 
-Engines are asked side by side, but each one thing at a time: a batch of our own making could change a greedy text.
+The engines are asked in parallel, each with one request at a time: a batch could change a greedy text.
 """
 
 import asyncio
@@ -27,10 +27,10 @@ Tick = Callable[[], object]
 
 
 class Side(Struct):
-    """What one engine said: of itself, and for each question's place what it and the gateway answered.
+    """The answers of one engine: about itself, and by the index of each question its own and the gateway's.
 
-    `twins` are the measures that some questions have. `rest` is what the gateway did without a pin where it
-    refused the pinned request. `trouble` is why the engine could not be asked.
+    `twins` are the answers that some questions are compared with. `rest` is what the gateway answered without a pin
+    where it refused the pinned request. `trouble` is why the engine could not be asked.
     """
 
     name: str
@@ -49,12 +49,12 @@ class Side(Struct):
 
     @property
     def model(self) -> str:
-        """What a request to the engine itself has to call its model."""
+        """The name of the model in requests to the engine itself."""
         return self.served[0].model if self.served else ""
 
 
 async def examine(deployments: list[DeploymentConfig], tick: Tick, patience: float) -> list[Side]:
-    """Ask all engines of one model everything."""
+    """Ask all engines of one model all questions; return what each answered."""
     sides = await asyncio.gather(*(_introduce(one, patience) for one in deployments))
     there = [one for one, side in zip(deployments, sides, strict=True) if not side.trouble]
     await asyncio.gather(
@@ -67,12 +67,17 @@ async def examine(deployments: list[DeploymentConfig], tick: Tick, patience: flo
     return sides
 
 
-# --- who is there ---------------------------------------------------------------------------------------------
+# --- what is at the URLs ---------------------------------------------------------------------------------------------
 
 
 async def _introduce(deployment: DeploymentConfig, patience: float) -> Side:
-    """Ask an engine who it is, and whether it answers a chat at all."""
+    """Ask an engine what it is, and whether it answers a chat."""
     side = Side(name=deployment.name, engine=deployment.engine, url=deployment.url)
+    side.trouble = ask.url_fault(deployment.url)
+    return side if side.trouble else await _introduced(deployment, side, patience)
+
+
+async def _introduced(deployment: DeploymentConfig, side: Side, patience: float) -> Side:
     backend = BACKENDS[deployment.engine]
     async with ask.direct(deployment, patience) as line:
         heard = await line.get(backend.facts_path)
@@ -101,22 +106,22 @@ async def _version(line: ask.EngineConnection, engine: str, facts: Heard) -> str
 
 
 async def _stranger(line: ask.EngineConnection, deployment: DeploymentConfig, heard: Heard) -> str:
-    """Say why what is at the URL is not the engine that it should be."""
+    """Return why what is at the URL is not the engine that it should be."""
     label = BACKENDS[deployment.engine].label
     if heard.trouble:
         return heard.trouble
     if heard.status in (401, 403):
         return _wants_key(deployment.engine, bool(deployment.api_key))
     if deployment.engine != "tgi" and "max_total_tokens" in fields((await line.get("/info")).body):
-        return f"this is a TGI, not {label}: give it with --tgi"
+        return f"this is a TGI, not {label}: use --tgi for it"
     if deployment.engine == "tgi" and "version" in fields((await line.get("/version")).body):
-        return "this is a vLLM, not TGI: give it with --vllm"
-    said = words(heard) if heard.status != 200 else "200, but not its protocol"
-    return f"this is no {label}: {BACKENDS[deployment.engine].facts_path} says {said}"
+        return "this is a vLLM, not TGI: use --vllm for it"
+    response = words(heard) if heard.status != 200 else "200, but not in its protocol"
+    return f"this is not {label}: {BACKENDS[deployment.engine].facts_path} answers {response}"
 
 
 async def _first_words(line: ask.EngineConnection, side: Side, has_key: bool) -> str:
-    """Ask for one token; an engine that does not give it cannot be asked anything. Note whether it wants a key."""
+    """Ask for one token; return why there is none, or "". Notes whether the engine requires a key."""
     body = {"model": side.model, "messages": HELLO, "max_tokens": 1, "temperature": 0}
     heard = await line.post(CHAT, body)
     answer = read(heard)
@@ -126,14 +131,14 @@ async def _first_words(line: ask.EngineConnection, side: Side, has_key: bool) ->
         return answer.trouble or f"it does not answer a chat: {answer.error}"
     if has_key:
         without = await line.post(CHAT, body, {"authorization": ""})
-        side.auth = "a key" if without.status in (401, 403) else "open, the key is not looked at"
+        side.auth = "a key" if without.status in (401, 403) else "open, the key is ignored"
     return ""
 
 
 def _wants_key(engine: str, has_key: bool) -> str:
     if has_key:
-        return "it refuses the key"
-    return f"it wants a key: set POINTSMAN_{engine.upper()}_API_KEY, or api_key_env in the file"
+        return "it refuses the API key"
+    return f"it requires an API key: set POINTSMAN_{engine.upper()}_API_KEY, or api_key_env in the file"
 
 
 # --- the questions --------------------------------------------------------------------------------------------
@@ -142,7 +147,7 @@ def _wants_key(engine: str, has_key: bool) -> str:
 async def _question(
     deployment: DeploymentConfig, there: list[DeploymentConfig], side: Side, tick: Tick, patience: float
 ) -> None:
-    """Ask one engine all questions, directly and through a gateway that has the other engines too."""
+    """Ask one engine all questions, directly and through a gateway in front of all engines."""
     others = [one for one in there if one.engine != deployment.engine]
     behind = [deployment, *others]
     async with ask.direct(deployment, patience) as line, ask.fronted(behind, patience) as front:
@@ -155,7 +160,7 @@ async def _question(
 async def _put(
     place: int, question: Question, side: Side, line: ask.EngineConnection, front: ask.EngineConnection
 ) -> None:
-    """Put one question both ways."""
+    """Ask one question, directly and through the gateway."""
     own, pin = {"model": side.model}, {PIN: side.engine}
     doctor = {"model": ask.MODEL}
     body = question.body
@@ -178,7 +183,7 @@ def _body(question: Question, twin: EngineAnswer | None) -> dict[str, Any]:
 async def _ask_engine(
     line: ask.EngineConnection, question: Question, body: dict[str, Any], engine: str
 ) -> EngineAnswer:
-    """Ask the engine itself; where it counts tokens without generating, that is asked of it."""
+    """Ask the engine itself; if only tokens are counted, by its path for that where it has one."""
     if question.counts and engine in COUNTERS:
         answer = tokens(await line.post(COUNTERS[engine], body), engine)
         if answer is not None:

@@ -1,7 +1,6 @@
-"""What an engine, or the gateway in front of it, answered: read leniently, as anything may come.
+"""Reads the responses of an engine, or of the gateway in front of it, leniently. Pure.
 
-Nothing here raises on what it is given: an HTML page, half a JSON value and the other engine's shapes are all
-answers that say something.
+Nothing here raises, whatever the response is: an HTML page, half a JSON value, the other engine's format.
 """
 
 import json
@@ -17,7 +16,7 @@ MAX_WORDS = 90
 
 
 class Heard(Struct, frozen=True):
-    """One HTTP answer, or in `trouble` why there is none."""
+    """One HTTP response, or in `trouble` why there is none."""
 
     status: int = 0
     headers: dict[str, str] = {}
@@ -26,7 +25,7 @@ class Heard(Struct, frozen=True):
 
 
 class EngineAnswer(Struct, frozen=True, kw_only=True):
-    """What an answer comes to. `error` is empty if it was taken; `ids` are a prompt's tokens, where they are told."""
+    """What is read from a response. `error` is "" if it succeeded; `ids` are the prompt's tokens, if they are given."""
 
     status: int = 200
     error: str = ""
@@ -39,11 +38,11 @@ class EngineAnswer(Struct, frozen=True, kw_only=True):
     ids: tuple[int, ...] = ()
     engine: str = ""
     adapted: str = ""
-    trouble: str = ""  # the request never had an answer
+    trouble: str = ""  # why there was no response
 
     @property
     def taken(self) -> bool:
-        """Whether the request was done."""
+        """Whether the request succeeded."""
         return not (self.error or self.trouble)
 
 
@@ -56,29 +55,29 @@ def value(body: bytes) -> Any:
 
 
 def fields(body: bytes) -> dict[str, Any]:
-    """Return the JSON object of a body; empty if it is none."""
+    """Return the JSON object of a body; {} if it is not one."""
     found = value(body)
     return found if isinstance(found, dict) else {}
 
 
 def words(heard: Heard) -> str:
-    """Return in a line what an answer that is no success says."""
+    """Return the error of a response as one line."""
     if heard.trouble:
         return heard.trouble
-    said = " ".join(problem.read(heard.body).message.split())
-    if not said:
-        said = "an HTML page" if heard.body.lstrip()[:1] == b"<" else "" if not heard.body else "not its protocol"
-    return f"{heard.status} {short(said)}".strip()
+    message = " ".join(problem.read(heard.body).message.split())
+    if not message:
+        message = "an HTML page" if heard.body.lstrip()[:1] == b"<" else "" if not heard.body else "not in its protocol"
+    return f"{heard.status} {short(message)}".strip()
 
 
 def short(text: str, most: int = MAX_WORDS) -> str:
-    """Cut a text that is too long for a table; what cannot be printed is left out."""
+    """Cut a text to `most` characters for a table, without what cannot be printed."""
     text = "".join(letter if letter.isprintable() else " " for letter in text)
     return text if len(text) <= most else text[: most - 1].rstrip() + "…"
 
 
 def read(heard: Heard, stream: bool = False) -> EngineAnswer:
-    """Read the answer to a request for text."""
+    """Read the response to a request for text."""
     if heard.trouble:
         return EngineAnswer(status=0, trouble=heard.trouble)
     if heard.status != 200:
@@ -87,9 +86,9 @@ def read(heard: Heard, stream: bool = False) -> EngineAnswer:
     chunks = list(_events(heard.body)) if stream else [fields(heard.body)]
     failed = next((chunk for chunk in chunks if "error" in chunk), None)
     if failed is not None:
-        said = short(problem.read_value(failed).message)
+        message = short(problem.read_value(failed).message)
         where = "200, then an error event: " if stream else "200 "
-        return EngineAnswer(error=where + said)
+        return EngineAnswer(error=where + message)
     choices = [choice for chunk in chunks for choice in _dicts(chunk.get("choices"))]
     if not choices:
         return EngineAnswer(error="200 " + _unlike(heard))
@@ -101,7 +100,7 @@ def read(heard: Heard, stream: bool = False) -> EngineAnswer:
 
 
 def _unlike(heard: Heard) -> str:
-    return "an HTML page" if heard.body.lstrip()[:1] == b"<" else "without choices: not its protocol"
+    return "an HTML page" if heard.body.lstrip()[:1] == b"<" else "without choices: not in its protocol"
 
 
 def _answer(choices: list[dict[str, Any]], chunks: list[dict[str, Any]]) -> EngineAnswer:
@@ -141,7 +140,7 @@ def _prompt_tokens(chunk: dict[str, Any]) -> int | None:
 
 
 def _candidates(logprobs: Any) -> int:
-    """Return how many likely tokens stand beside the first one, in a chat's form or a completion's."""
+    """Return the number of top logprobs at the first token, of a chat or a completion."""
     if not isinstance(logprobs, dict):
         return 0
     content = _dicts(logprobs.get("content"))

@@ -1,9 +1,9 @@
-"""From what the engines said to findings. Pure: every rule of what breaks a client is here.
+"""Turns the engines' answers into findings. Pure: every rule of what breaks a client is here.
 
 ok        the engines agree
-handled   they differ, and the gateway evens it out: it says how
-differs   a client would notice, and live with it
-broken    a request that OpenAI's API allows fails, or silently comes to mean something else
+handled   they differ, and the gateway hides the difference; the finding says how
+differs   a client would notice, and keeps working
+broken    a request that OpenAI's API allows fails, or silently changes its meaning
 """
 
 from collections.abc import Iterator
@@ -24,7 +24,7 @@ GENERATION_STOPS = 4  # what OpenAI's API allows
 
 
 class Severity(IntEnum):
-    """How bad it is; the order is the law's."""
+    """How bad a finding is, from the least to the worst."""
 
     OK = 0
     HANDLED = 1
@@ -38,7 +38,7 @@ class Severity(IntEnum):
 
 
 class Finding(Struct, frozen=True):
-    """One line of the report: what was looked at, what each engine said, and what the gateway does about it."""
+    """One line of the report: what was compared, each engine's answer, and what the gateway does about it."""
 
     severity: Severity
     area: str
@@ -48,7 +48,7 @@ class Finding(Struct, frozen=True):
 
 
 def findings(sides: list[Side], named: bool) -> list[Finding]:
-    """Return everything found about the engines of one model; `named` says that they are behind one name."""
+    """Return everything found about the engines of one model; `named`: they share one model name."""
     there = [side for side in sides if side.served and side.raw]
     found = list(_facts(there, named)) if there else []
     for place, question in enumerate(QUESTIONS):
@@ -64,14 +64,20 @@ AREAS = ["engine", "context", "prompt", "answers", "defaults", "parameters", "lo
 AREAS += ["limits", "errors"]
 
 
-# --- what the engines say of themselves -----------------------------------------------------------------------
+# --- what the engines report about themselves -----------------------------------------------------------------------
 
 
 def _facts(sides: list[Side], named: bool) -> Iterator[Finding]:
-    yield Finding(Severity.OK, "engine", "version", {side.name: side.version or "not told" for side in sides})
+    yield Finding(Severity.OK, "engine", "version", {side.name: side.version or "unknown" for side in sides})
     yield _models(sides, named)
     keys = {side.name: side.auth for side in sides}
-    yield Finding(Severity.OK, "engine", "auth", keys, "Engines get their own keys; a client's key never reaches them.")
+    yield Finding(
+        Severity.OK,
+        "engine",
+        "auth",
+        keys,
+        "Each engine gets its own key; a client's API key is never forwarded upstream.",
+    )
     yield _context(sides)
     for side in sides:
         if side.engine == "tgi":
@@ -83,8 +89,14 @@ def _models(sides: list[Side], named: bool) -> Finding:
     if len(set(said.values())) == 1:
         return Finding(Severity.OK, "engine", "models", said)
     if named:
-        return Finding(Severity.HANDLED, "engine", "models", said, "Both are behind one name; answers carry that.")
-    does = "Two models for clients: give --model NAME to serve, or [[models]] in the file, to put them behind one."
+        return Finding(
+            Severity.HANDLED,
+            "engine",
+            "models",
+            said,
+            "The engines share one model name, which every response carries.",
+        )
+    does = "Clients see two models. To serve them as one: serve --model NAME, or [[models]] in the file."
     return Finding(Severity.DIFFERS, "engine", "models", said, does)
 
 
@@ -99,15 +111,16 @@ def _context(sides: list[Side]) -> Finding:
         said[name] = f"{length or 'not told'}" + (f", prompts up to {most}" if narrow else "")
         prompts.add(most if narrow else (length or 0) - 1)
     if len(set(lengths.values())) == 1 and len(prompts) == 1:
-        return Finding(Severity.OK, "context", "length in tokens", said, "max_tokens is capped by what is left.")
+        return Finding(Severity.OK, "context", "length in tokens", said, "max_tokens is capped to what is left.")
     does = (
-        "What fits one fails on the other with 400. vLLM --max-model-len, TGI --max-total-tokens, --max-input-tokens."
+        "What fits one engine fails on the other with 400. "
+        "Set vLLM --max-model-len, TGI --max-total-tokens, --max-input-tokens."
     )
     return Finding(Severity.BROKEN, "context", "length in tokens", said, does)
 
 
 def _limits(side: Side) -> Iterator[Finding]:
-    """Look at the limits that TGI's `/info` tells."""
+    """Compare the limits in TGI's `/info`."""
     facts = side.facts
     stops = facts.get("max_stop_sequences")
     if isinstance(stops, int):
@@ -118,7 +131,7 @@ def _limits(side: Side) -> Iterator[Finding]:
         )
     batch = facts.get("max_client_batch_size")
     if isinstance(batch, int):
-        does = "Each prompt is a request of its own."
+        does = "Each prompt is sent as a request of its own."
         yield Finding(Severity.HANDLED, "limits", "prompts a request", {side.name: f"up to {batch}"}, does)
     permits = facts.get("max_concurrent_requests")
     if isinstance(permits, int):
@@ -135,7 +148,7 @@ def _answered(side: Side, place: int) -> bool:
 
 
 def _judge(place: int, question: Question, sides: list[Side]) -> Finding:
-    """Judge one question: by refusals first, then by what is in the answers."""
+    """Judge one question: by errors first, then by what is in the answers."""
     raw = {side.name: _look(question, side.raw[place], side.raw_twins.get(place)) for side in sides}
     via = {side.name: _look(question, side.via[place], side.via_twins.get(place)) for side in sides}
 
@@ -158,16 +171,16 @@ def _judge(place: int, question: Question, sides: list[Side]) -> Finding:
 
 
 def _look(question: Question, answer: EngineAnswer, twin: EngineAnswer | None) -> str:
-    """Say what there is to see in an answer."""
+    """Return what the question compares in an answer."""
     if not answer.taken:
         return short(answer.error or answer.trouble, 70)
     if twin is not None and not twin.taken:
-        return "nothing to measure it by"
+        return "nothing to compare with"
     return question.aspect(answer, twin or answer)
 
 
 def _refusal(question: Question, raw: list[EngineAnswer], via: list[EngineAnswer]) -> tuple[Severity, str]:
-    """Judge a request that has to be refused: the same way for all, and by its status, never inside a 200."""
+    """Judge a request that must be refused: alike on all engines and by the status, never inside a 200."""
     statuses = {answer.status for answer in via}
     if 200 in statuses or len(statuses) > 1 or any(answer.status >= 500 for answer in via):
         return Severity.BROKEN, "Through the gateway: " + ", ".join(answer.error or "taken" for answer in via)
@@ -181,17 +194,17 @@ def _failure(place: int, question: Question, failed: list[Side]) -> tuple[Severi
     answer = first.via[place]
     lacking = unsupported(question, first.engine)
     elsewhere = first.rest.get(place)
-    # Without a way on the engine the other is chosen always; otherwise it may have been drawn.
+    # If the engine does not support it, the other is always chosen; otherwise it may be so by chance.
     if lacking and elsewhere is not None and elsewhere.taken and elsewhere.engine and elsewhere.engine != first.engine:
         return Severity.HANDLED, f"Sent to {elsewhere.engine}; pinned to {first.engine}: 400 {answer.param}."
     if lacking:
-        return Severity.DIFFERS, f"{BACKENDS[first.engine].label} has no way: 400 that names {lacking}."
+        return Severity.DIFFERS, f"{BACKENDS[first.engine].label} does not support it: 400 that names {lacking}."
     said = f"Through the gateway, {first.name}: {short(answer.error)}. "
     return Severity.BROKEN, (said + _mend(question, failed)).strip()
 
 
 def unsupported(question: Question, engine: str) -> str | None:
-    """Return the parameter that the engine's dialect says it has no way for; a refusal of the parser's too."""
+    """Return the parameter that the engine does not support, or that the gateway's parser refuses."""
     read = parse.completion if question.text else parse.chat
     try:
         call = read(msgspec.json.encode(question.body), "doctor", 0)
@@ -215,31 +228,37 @@ def _mend(question: Question, sides: list[Side]) -> str:
 
 
 def _other_tokens(place: int, sides: list[Side]) -> str:
-    """Where as many tokens are other tokens, the count alone would hide it."""
+    """Return a note if the counts of tokens are equal and the tokens are not; else ""."""
     answers = [side.raw[place] for side in sides]
     if (
         len({answer.prompt_tokens for answer in answers}) == 1
         and len({answer.ids for answer in answers if answer.ids}) > 1
     ):
-        return "As many tokens, but other ones."
+        return "The counts are equal, the tokens are not."
     return ""
 
 
 def _adapted(place: int, sides: list[Side]) -> str:
     names = {name for side in sides for name in side.via[place].adapted.split(",") if name}
-    return f"Adapted: {', '.join(sorted(names))}." if names else "Evened out by the gateway."
+    return f"Adapted: {', '.join(sorted(names))}." if names else "Adapted by the gateway."
 
 
 def _texts(sides: list[Side]) -> Finding:
-    """Compare greedy texts; only if none is the same is it a sign of other weights."""
+    """Compare greedy texts; only if all differ is it a sign of different weights."""
     places = [QUESTIONS.index(question) for question in SAME_TEXT]
     answers = [[side.via.get(place, NOBODY) for side in sides] for place in places]
-    told = [row for row in answers if all(answer.taken for answer in row)]
-    said = {side.name: repr(short(row.texts[0], 30)) for side, row in zip(sides, told[0], strict=True)} if told else {}
-    same = sum(len({answer.texts for answer in row}) == 1 for row in told)
-    if len(sides) == 1 or not told:
+    complete = [row for row in answers if all(answer.taken for answer in row)]
+    said = (
+        {side.name: repr(short(row.texts[0], 30)) for side, row in zip(sides, complete[0], strict=True)}
+        if complete
+        else {}
+    )
+    same = sum(len({answer.texts for answer in row}) == 1 for row in complete)
+    if len(sides) == 1 or not complete:
         return Finding(Severity.OK, "answers", "greedy texts", said, "Nothing to compare with.")
-    does = f"{same} of {len(told)} equal through the gateway."
+    does = f"{same} of {len(complete)} equal through the gateway."
     if same:
         return Finding(Severity.OK, "answers", "greedy texts", said, does)
-    return Finding(Severity.DIFFERS, "answers", "greedy texts", said, does + " The same weights and precision?")
+    return Finding(
+        Severity.DIFFERS, "answers", "greedy texts", said, does + " Check that weights and precision are the same."
+    )

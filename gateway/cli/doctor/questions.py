@@ -1,9 +1,8 @@
-"""What each engine is asked, directly and through the gateway. One row of a table a question.
+"""The table of the requests that each engine gets, directly and through the gateway; one row is one question.
 
-A question names what is looked at in the answers (`aspect`), what is right where that is known (`right`), what the
-gateway does where the engines differ (`how`), what an operator can do if one refuses it all the same (`mend`), and
-what to make of answers that differ through the gateway too (`note`).
-Everything is a few tokens long: no engine is left at work.
+A question has what is compared in the answers (`aspect`), the right result where it is known (`right`), what the
+gateway does where the engines differ (`how`), what an operator can do if an engine refuses it (`mend`), and what it
+means if the answers differ through the gateway too (`note`). Every answer is a few tokens long.
 """
 
 from functools import partial
@@ -18,12 +17,12 @@ from gateway.cli.doctor.aspects import (
     choices,
     cut,
     echoed,
+    has_logprobs,
     json_text,
     prompt_tokens,
     stop_of,
     taken,
     text,
-    told,
     usage,
 )
 from gateway.cli.doctor.heard import EngineAnswer
@@ -65,7 +64,7 @@ _format = partial(Question, area="structured")
 _error = partial(Question, area="errors", aspect=taken, refused=True)
 
 _TEMPLATE = (
-    "Not the same chat template or tokenizer: give both engines the same files "
+    "Different chat template or tokenizer: start both engines with the same files "
     "(vLLM --chat-template, TGI's tokenizer_config.json)."
 )
 
@@ -95,26 +94,26 @@ PROMPTS = (
     _tokens(
         "text in parts",
         [_said("user", [{"type": "text", "text": "Say hello"}, {"type": "text", "text": "in one word."}])],
-        how="Joined by a line feed for both.",
+        how="Joined by a line feed for both engines.",
     ),
     _tokens(
         "developer role",
         [_said("developer", "Be terse."), *HELLO],
-        how="Called system on both.",
-        note="vLLM calls the role system, TGI shows it as it is: send system.",
+        how="Sent as system to both engines.",
+        note="vLLM renames the role to system, TGI does not: send system.",
     ),
     _tokens(
         "the assistant's last",
         [*HELLO, _said("assistant", "Hel")],
-        how="The last message is continued on both.",
-        note="vLLM begins a new turn, TGI continues: end on a user's message, or keep to one engine.",
+        how="Both engines continue the last message.",
+        note="vLLM begins a new turn, TGI continues: end with a user message, or use one engine.",
     ),
     _tokens(
         "with a tool",
         HELLO,
         tools=[TOOL],
         loose=True,
-        note="TGI adds a tool prompt of its own, and bills it; the template shows tools its own way on vLLM.",
+        note="TGI adds its own tool prompt and counts its tokens; on vLLM the chat template renders the tools.",
     ),
 )
 
@@ -126,7 +125,7 @@ ANSWERS = (
         aspect=text,
         text=True,
         loose=True,
-        note="Greedy texts differ: other weights or precision, or near ties.",
+        note="Greedy texts differ: different weights or precision, or near ties.",
     ),
     _answer(
         check="five prompts at once",
@@ -134,7 +133,7 @@ ANSWERS = (
         aspect=choices,
         right="5 of them",
         text=True,
-        how="TGI gets a request for each.",
+        how="TGI gets one request for each prompt.",
     ),
 )
 
@@ -144,8 +143,8 @@ _ZERO = _parameter(
     body=chat(messages=_ECHO, max_tokens=16, presence_penalty=0),
     twin=chat(messages=_ECHO, max_tokens=16),
     aspect=as_twin,
-    right="no other text",
-    how="Left out: TGI would make a repetition penalty of 2.0 of it.",
+    right="same text",
+    how="Left out: TGI would apply a repetition penalty of 2.0.",
 )
 _STOP = _parameter(
     check="stop inside a text",
@@ -153,15 +152,15 @@ _STOP = _parameter(
     twin=chat(max_tokens=16),
     then=_stopping,
     aspect=cut,
-    right="its text is left out",
-    how="Looked for again in the gateway, and cut.",
+    right="stop text cut",
+    how="The gateway searches the text and cuts it.",
 )
 _GREEDY = _parameter(
     check="temperature 0 with top_p 0.5",
     body=chat(max_tokens=16, top_p=0.5),
     twin=chat(max_tokens=16),
     aspect=as_twin,
-    right="no other text",
+    right="same text",
     how="Greedy wins: top_p is left out for TGI.",
 )
 _SEED = _parameter(
@@ -169,9 +168,9 @@ _SEED = _parameter(
     body=chat(temperature=1, seed=7, max_tokens=8),
     twin=chat(temperature=1, seed=7, max_tokens=8),
     aspect=as_twin,
-    right="no other text",
+    right="same text",
     loose=True,
-    note="Sampling cannot be repeated here.",
+    note="Sampling is not repeatable here.",
 )
 # What a generation_config.json may set. TGI ignores all but the first, and takes no top_p of 1.
 _NEUTRAL = {"top_p": 0.99999, "top_k": 0, "min_p": 0, "repetition_penalty": 1}
@@ -182,10 +181,10 @@ _DEFAULTS = Question(
     twin={"messages": HELLO, "max_tokens": 12, "seed": 11, "temperature": 1, **_NEUTRAL},
     bare=True,
     aspect=as_twin,
-    right="no other text",
+    right="same text",
     loose=True,
     how="A temperature of 1 is always sent.",
-    note="The model's generation_config.json supplies defaults: launch vLLM with --generation-config vllm.",
+    note="The model's generation_config.json sets defaults: launch vLLM with --generation-config vllm.",
 )
 
 PARAMETERS = (
@@ -197,7 +196,7 @@ PARAMETERS = (
         check="frequency_penalty 0.5",
         body=chat(frequency_penalty=0.5),
         aspect=taken,
-        how="TGI's formula is another one.",
+        how="TGI's formula is different.",
     ),
     _parameter(check="stop, a text", body=chat(stop="\n\n\n"), aspect=taken, how="Sent as a list."),
     _STOP,
@@ -206,7 +205,7 @@ PARAMETERS = (
         body=chat(n=2, temperature=1, seed=7),
         aspect=choices,
         right="2 of them",
-        how="Asked for one by one.",
+        how="One request for each choice.",
     ),
     _SEED,
     _parameter(check="negative seed", body=chat(temperature=1, seed=-7), aspect=taken, how="Sent without its sign."),
@@ -222,7 +221,7 @@ LOGPROBS = (
         body=chat(logprobs=True, top_logprobs=2),
         aspect=candidates,
         right="2 candidates",
-        how="Brought into OpenAI's form.",
+        how="Converted to OpenAI's format.",
     ),
     _logprobs(
         check="top_logprobs 20",
@@ -234,37 +233,35 @@ LOGPROBS = (
     _logprobs(
         check="completion, logprobs 2",
         body=completion(logprobs=2),
-        aspect=told,
-        right="told",
+        aspect=has_logprobs,
+        right="present",
         text=True,
-        how="Made of what TGI's /generate says.",
+        how="Taken from TGI's /generate.",
     ),
     _logprobs(
         check="echo",
         body=completion(echo=True),
         aspect=echoed,
-        right="prompt given back",
+        right="prompt echoed",
         text=True,
-        how="Put before the text by the gateway.",
+        how="The gateway puts the prompt before the text.",
     ),
     _logprobs(
         check="echo with logprobs",
         body=completion(echo=True, logprobs=1),
         aspect=echoed,
-        right="prompt given back",
+        right="prompt echoed",
         text=True,
     ),
 )
 
-_NO_CALL = (
-    "The call did not fit 48 tokens, or its arguments are held to no schema (vLLM: strict, or --tool-strict-level)."
-)
+_NO_CALL = "The call did not fit 48 tokens, or its arguments follow no schema (vLLM: strict, or --tool-strict-level)."
 TOOLS = (
     _tool(
         check="tool_choice auto",
         body=chat(tools=[TOOL], max_tokens=48),
         aspect=taken,
-        how="Asked of TGI whole, and streamed by the gateway.",
+        how="Requested from TGI as a whole; the gateway makes the stream.",
         mend=PARSER,
     ),
     _tool(
@@ -273,7 +270,7 @@ TOOLS = (
         aspect=called,
         right="calls get_weather",
         loose=True,
-        how="Ids and finish reason as OpenAI has them.",
+        how="Ids and finish reason are set as OpenAI does.",
         mend=PARSER,
         note=_NO_CALL,
     ),
@@ -283,7 +280,7 @@ TOOLS = (
         aspect=called,
         right="calls get_weather",
         loose=True,
-        how="Ids and finish reason as OpenAI has them.",
+        how="Ids and finish reason are set as OpenAI does.",
         mend=PARSER,
         note=_NO_CALL,
     ),
@@ -298,15 +295,15 @@ FORMATS = (
         aspect=json_text,
         right="JSON",
         loose=True,
-        how="Said in TGI's words.",
+        how="Mapped to TGI's parameter.",
         mend=GRAMMAR,
-        note="Cut by max_tokens, or not held to the schema.",
+        note="Cut by max_tokens, or the schema is not enforced.",
     ),
     _format(
         check="json_object",
         body=chat(max_tokens=48, response_format={"type": "json_object"}),
         aspect=taken,
-        how="Said in TGI's words.",
+        how="Mapped to TGI's parameter.",
         mend=GRAMMAR,
     ),
     _format(check="format text", body=chat(response_format={"type": "text"}), aspect=taken, how="Left out."),
@@ -315,16 +312,16 @@ FORMATS = (
         body=chat(max_tokens=8, structured_outputs={"regex": "(yes|no)"}),
         aspect=text,
         loose=True,
-        how="Said in TGI's words.",
+        how="Mapped to TGI's parameter.",
         mend=GRAMMAR,
     ),
 )
 
-_OWN = "Refused by the gateway itself, before an engine is chosen."
+_OWN = "Refused by the gateway, before an engine is chosen."
 ERRORS = (
     _error(check="temperature 3", body=chat(temperature=3), how=_OWN),
     _error(check="wrong type", body=chat(temperature="hot"), how=_OWN),
-    _error(check="unknown model", body=chat(model="no-such-model"), how="404 of the gateway's own."),
+    _error(check="unknown model", body=chat(model="no-such-model"), how="404 from the gateway."),
     _error(check="an error, streamed", body=chat(stream=True, stop=["1", "2", "3", "4", "5"]), how=_OWN),
 )
 

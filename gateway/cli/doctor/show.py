@@ -15,9 +15,15 @@ from rich.text import Text
 
 from gateway.cli.doctor.examine import Side
 from gateway.cli.doctor.judge import Finding, Severity
+from gateway.cli.exit_status import ExitStatus
 
 COLOURS = {Severity.OK: "green", Severity.HANDLED: "cyan", Severity.DIFFERS: "yellow", Severity.BROKEN: "bold red"}
 WIDTH = 100
+CONCLUSIONS = {
+    ExitStatus.DONE: "Nothing found that would break a client.",
+    ExitStatus.FAILED: "Something would break a client.",
+    ExitStatus.UNREACHABLE: "An engine could not be asked.",
+}
 
 
 class Report(Struct):
@@ -28,11 +34,12 @@ class Report(Struct):
     findings: list[Finding]
 
 
-def status(reports: list[Report]) -> int:
-    """Return the exit status: 3 an engine could not be asked, 1 something would break a client, 0 neither."""
+def status(reports: list[Report]) -> ExitStatus:
+    """Return the exit status: UNREACHABLE an engine did not answer, FAILED something breaks a client, else DONE."""
     if any(side.trouble for report in reports for side in report.sides):
-        return 3
-    return int(any(finding.severity is Severity.BROKEN for report in reports for finding in report.findings))
+        return ExitStatus.UNREACHABLE
+    broken = any(finding.severity is Severity.BROKEN for report in reports for finding in report.findings)
+    return ExitStatus.FAILED if broken else ExitStatus.DONE
 
 
 def document(reports: list[Report]) -> dict[str, Any]:
@@ -122,6 +129,5 @@ def _said(finding: Finding) -> str:
 
 def _summary(reports: list[Report]) -> Text:
     found = counts(reports)
-    told = ", ".join(f"{number} {word}" for word, number in found.items())
-    ends = {0: "Nothing found that would break a client.", 1: "Something would break a client."}
-    return Text(f"{told}. " + ends.get(status(reports), "An engine could not be asked."))
+    totals = ", ".join(f"{number} {word}" for word, number in found.items())
+    return Text(f"{totals}. {CONCLUSIONS[status(reports)]}")

@@ -1,16 +1,17 @@
-"""Several upstream answers as one, whole answers as chunks, and chunks as whole answers."""
+"""Whole answers as a stream's chunks, and chunks as whole answers."""
 
 from __future__ import annotations
 
 import copy
 from typing import Any
 
+import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from backends.base import Call, Completion, UpstreamRequest
-from backends.merge import as_chunks, assembled, merged, merged_usage
+from backends.base import Call, Completion
+from backends.convert import as_chunks, assembled, chunks_of, whole_of
 from backends.schema import (
     Answer,
     AnswerMessage,
@@ -26,7 +27,6 @@ from tests.support.dialects import chat, plain, text
 
 CHAT, TEXT = chat(model="ours"), text(prompt="a", model="ours")
 FINISH = st.sampled_from(["stop", "length", "tool_calls"])
-NUMBERS = st.integers(0, 999)
 LEGACY = st.builds(
     lambda tokens: {
         "text_offset": list(range(len(tokens))),
@@ -150,40 +150,6 @@ def test_no_chunks_are_an_answer_without_choices() -> None:
     assert as_chunks(Completion(Answer(choices=[], usage=usage(1, 2)))) == []
 
 
-# --- several as one ---------------------------------------------------------------------------------------------
-
-
-def request(prompt: int, *choices: int) -> UpstreamRequest:
-    return UpstreamRequest(path="/", body=b"", stream=False, prompt=prompt, choices=choices)
-
-
-@given(st.lists(st.tuples(st.integers(0, 2), NUMBERS), min_size=1, max_size=6), st.lists(NUMBERS, min_size=3))
-def test_a_prompt_counts_once_and_what_was_written_each_time(asked: list[tuple[int, int]], reads: list[int]) -> None:
-    usages = [usage(reads[prompt], written) for prompt, written in asked]
-    got = merged_usage(usages, [request(prompt) for prompt, _ in asked])
-    read = sum(reads[prompt] for prompt in {prompt for prompt, _ in asked})
-    assert got == usage(read, sum(written for _, written in asked))
-
-
-def test_a_usage_that_one_did_not_tell_is_not_known() -> None:
-    assert merged_usage([usage(1, 2), None], [request(0), request(0)]) is None
-
-
-def test_answers_are_merged_in_the_order_of_their_indexes() -> None:
-    ones = []
-    for index in (2, 0, 1):
-        choice = ChatChoice(index=index, message=message(str(index)), logprobs=None, finish_reason="stop")
-        ones.append(Completion(Answer(id="x", choices=[choice], usage=usage(5, 2)), {"a": index}))
-    got = merged(ones, [request(0, index) for index in (2, 0, 1)])
-    assert [choice.message.content for choice in got.answer.choices] == ["0", "1", "2"]
-    assert (got.answer.id, got.answer.usage, got.extra) == ("x", usage(5, 6), {"a": 2})
-
-
-def test_one_answer_is_itself() -> None:
-    one = Completion(Answer(choices=[], usage=None), {"new": 1})
-    assert merged([one], [request(0)]) is one
-
-
 @pytest.mark.parametrize("content", [None, ""])
 def test_an_answer_without_content_and_calls_is_a_role_and_a_reason(content: str | None) -> None:
     """Such as a tool call that was cut. Whether it was null or empty, chunks cannot tell."""
@@ -193,3 +159,78 @@ def test_an_answer_without_content_and_calls_is_a_role_and_a_reason(content: str
         ({"role": "assistant", "content": ""}, None),
         ({}, "length"),
     ]
+
+
+def called(logprobs: Any = None) -> ChatChoice:
+    """Return a choice of two tool calls, without text."""
+    return ChatChoice(index=0, message=message(None, 2), logprobs=logprobs, finish_reason="tool_calls")
+
+
+LOGGED = {"content": [{"token": "{", "logprob": -1.0, "bytes": [123], "top_logprobs": []}]}
+
+
+def test_a_whole_tool_call_answer_is_a_role_each_call_in_one_chunk_and_the_reason() -> None:
+    chunks = chunks_of(Answer(id="x", choices=[called()], usage=usage(3, 4)))
+    function = {"name": "f", "arguments": "{}"}
+    wanted = [
+        {"role": "assistant", "content": ""},
+        {"tool_calls": [{"index": 0, "id": "call_0", "type": "function", "function": function}]},
+        {"tool_calls": [{"index": 1, "id": "call_1", "type": "function", "function": function}]},
+        {},
+    ]
+    choices = [plain(one)["choices"] for one in chunks or ()]
+    assert [one["delta"] for (one,) in choices] == wanted
+    assert [one["finish_reason"] for (one,) in choices] == [None, None, None, "tool_calls"]
+
+
+def test_the_logprobs_of_a_call_are_kept_with_the_reason_but_not_shown_in_an_engines_stream() -> None:
+    """TGI has them. Clients have never seen them in a stream, which the gateway makes of TGI's whole answer."""
+    answer: Answer[Any] = Answer(choices=[called(LOGGED)])
+    kept = chunks_of(answer)
+    assert [one.choices[0].logprobs for one in kept or ()] == [None, None, None, LOGGED]
+    assert [plain(one)["choices"][0]["logprobs"] for one in as_chunks(Completion(answer))] == [None] * 4
+    assert answer.choices[0].logprobs == LOGGED
+
+
+def test_what_is_thought_and_the_token_ids_go_both_ways() -> None:
+    said = msgspec.structs.replace(message("a", 1), reasoning="hm", refusal="no")
+    choice = ChatChoice(index=0, message=said, logprobs=None, finish_reason="stop", token_ids=[1, 2])
+    answer = whole(CHAT, [choice]).answer
+    answer.prompt_token_ids, answer.service_tier = [7], "default"
+    chunks = chunks_of(answer)
+    assert chunks is not None
+    assert assembled(CHAT, chunks, answer.usage).answer == answer
+
+
+def test_the_end_of_an_answer_in_pieces_is_a_chunk_already() -> None:
+    end = ChunkChoice(index=0, delta=Delta(content="x"), logprobs=None, finish_reason="length")
+    (chunk,) = [plain(one) for one in as_chunks(Completion(Answer(id="x", choices=[end])))]
+    assert (chunk["id"], chunk["object"], chunk["choices"]) == ("x", "chat.completion.chunk", [plain(end)])
+
+
+@pytest.mark.parametrize(
+    "lost", [{"prompt_text": "p"}, {"prompt_logprobs": [None]}, {"kv_transfer_params": {}}, {"metrics": {"a": 1}}]
+)
+def test_what_one_form_has_no_place_for_is_never_lost(lost: dict[str, Any]) -> None:
+    answer: Answer[Any] = Answer(choices=[called()], **lost)
+    assert chunks_of(answer) is None
+    assert whole_of(CHAT, [Answer(choices=[], **lost)]) is None
+
+
+@pytest.mark.parametrize("lost", [{"annotations": [{"type": "x"}]}, {"audio": {"id": "x"}}])
+def test_what_only_a_whole_message_has_a_place_for_has_no_chunks(lost: dict[str, Any]) -> None:
+    said = msgspec.structs.replace(message("a"), **lost)
+    choice = ChatChoice(index=0, message=said, logprobs=None, finish_reason="stop")
+    assert chunks_of(Answer(choices=[choice])) is None
+
+
+def test_chunks_with_fields_that_no_type_names_have_no_whole_answer() -> None:
+    assert whole_of(CHAT, [{"choices": [], "mood": "good"}]) is None
+
+
+def test_what_would_be_lost_on_the_way_from_an_engine_is_an_error() -> None:
+    """No dialect makes such answers: it would be a fault of the gateway's."""
+    with pytest.raises(ValueError, match="whole answer has a field"):
+        as_chunks(Completion(Answer(choices=[], prompt_text="p")))
+    with pytest.raises(ValueError, match="stream has a field"):
+        assembled(CHAT, [{"choices": []}], None)

@@ -1,7 +1,19 @@
-"""A stream's chunks as the whole answer that they are, and a whole answer as the chunks of a stream. Pure.
+"""Converts an answer between its two forms: one whole answer, and the chunks of a stream (OpenAI's reference). Pure.
 
-Nothing is lost on the way, or there is no way: of an answer with fields that no type names, or that only one of the
-two forms has a place for, the other form is None.
+How does a whole tool-call answer become a stream's chunks? `chunks_of` writes, for each choice, one chunk for each of
+these that the message has, in the order that vLLM's streams have:
+
+1. the role: `{"role": "assistant", "content": ""}`
+2. the reasoning, and the refusal: `{"reasoning": "..."}`
+3. the text, in one piece: `{"content": "..."}`
+4. each tool call, in one piece, with its place as `index`:
+   `{"tool_calls": [{"index": 0, "id": "...", "type": "function", "function": {"name": "f", "arguments": "{}"}}]}`
+5. the end: an empty delta `{}`, with the finish reason.
+
+`whole_of` is the way back, and takes calls in any number of pieces. Neither loses anything: where the other form has
+no place for something, the result is None. The cache uses both, to serve what it has in the form that is asked for.
+`as_chunks` and `assembled` are the same with the answer's head, for engines that are asked in the other form than the
+client asked in (TGI's tools, TGI's stop strings).
 """
 
 from collections.abc import Iterator, Sequence
@@ -12,7 +24,7 @@ from typing import Any
 import msgspec
 from msgspec import UNSET
 
-from backends.base import Call, Event
+from backends.base import Call, Completion, Event
 from backends.extras import given
 from backends.schema import (
     Answer,
@@ -24,6 +36,7 @@ from backends.schema import (
     Delta,
     TextChoice,
     ToolCall,
+    Usage,
 )
 
 ONE_FORM = ("prompt_text", "prompt_logprobs", "kv_transfer_params", "ec_transfer_params", "metrics")
@@ -124,6 +137,8 @@ def chunks_of(answer: Answer[Any]) -> list[Answer[Any]] | None:
         if isinstance(choice, TextChoice):
             kind = "text_completion"
             pieces.append(choice)
+        elif isinstance(choice, ChunkChoice):  # the last piece of a stream that a dialect completes itself
+            pieces.append(choice)
         elif choice.message.annotations is not None or choice.message.audio is not None:
             return None
         else:
@@ -131,7 +146,8 @@ def chunks_of(answer: Answer[Any]) -> list[Answer[Any]] | None:
     chunks: list[Answer[Any]] = [
         Answer(object=kind, choices=[piece], service_tier=answer.service_tier) for piece in pieces
     ]
-    chunks[0].prompt_token_ids = answer.prompt_token_ids
+    for first in chunks[:1]:
+        first.prompt_token_ids = answer.prompt_token_ids
     return chunks
 
 
@@ -175,3 +191,37 @@ def finished(call: Call, answers: Sequence[Event]) -> bool:
             if reason is not None and reason is not UNSET:
                 ended.add(choice["index"] if isinstance(choice, dict) else choice.index)
     return ended == set(range(wanted))
+
+
+def as_chunks(completion: Completion) -> list[Event]:
+    """Return a whole answer of an engine's as the chunks that a stream of it would have had, with its head.
+
+    Raises ValueError if they would lose something, which no answer that a dialect makes so far does.
+    """
+    answer = completion.answer
+    choices = [_without_call_logprobs(choice) for choice in answer.choices]
+    chunks = chunks_of(msgspec.structs.replace(answer, choices=choices))
+    if chunks is None:
+        raise ValueError("a whole answer has a field that a stream has no place for")
+    for chunk in chunks:
+        chunk.id, chunk.created, chunk.model = answer.id, answer.created, answer.model
+    return list(chunks)
+
+
+def _without_call_logprobs(choice: Any) -> Any:
+    """Leave out the log probabilities of a choice without text.
+
+    TGI has them for a call's tokens too. Clients see them beside a whole answer, but never in the stream of a call.
+    """
+    if isinstance(choice, ChatChoice) and not choice.message.content:
+        return msgspec.structs.replace(choice, logprobs=None)
+    return choice
+
+
+def assembled(call: Call, events: Sequence[Event], usage: Usage | None) -> Completion:
+    """Return the chunks of a whole stream of an engine's as the whole answer to a call. Raises ValueError likewise."""
+    answer = whole_of(call, events)
+    if answer is None:
+        raise ValueError("a stream has a field that a whole answer has no place for")
+    answer.id, answer.created, answer.model, answer.usage = call.id, call.created, call.model, usage
+    return Completion(answer)
