@@ -7,7 +7,6 @@ import json
 import socket
 import subprocess
 import sys
-import time
 from collections.abc import AsyncIterator
 from typing import Any
 
@@ -27,8 +26,10 @@ from gateway.cli.doctor.judge import Finding, Severity, findings
 from gateway.cli.doctor.questions import QUESTIONS
 from gateway.cli.doctor.show import Report, document, status, tables
 from tests.support.harness import Quiet, checked, configured, cuts, engine, hangs, head, says, until, whole
+from tests.support.processes import become
 
-PATIENCE = 0.8
+PATIENCE = 30.0  # seconds, for engines that answer
+HASTY = 0.8  # for those that may not
 
 
 @contextlib.asynccontextmanager
@@ -56,9 +57,9 @@ async def report(vllm: str = "", tgi: str = "", patience: float = PATIENCE) -> R
     return made
 
 
-async def alone(kind: str, url: str) -> Report:
+async def alone(kind: str, url: str, patience: float = PATIENCE) -> Report:
     """Examine one engine."""
-    return await report(vllm=url) if kind == "vllm" else await report(tgi=url)
+    return await report(vllm=url, patience=patience) if kind == "vllm" else await report(tgi=url, patience=patience)
 
 
 def found(made: Report) -> dict[str, Finding]:
@@ -160,7 +161,7 @@ async def test_an_engine_that_wants_a_key_is_asked_with_it_or_cannot_be_asked() 
 )
 async def test_an_engine_that_does_not_answer_a_chat_cannot_be_asked(kind: str, fault: str) -> None:
     async with simulated(kind, faults=(parse_fault(fault),)) as url:
-        made = await alone(kind, url)
+        made = await alone(kind, url, HASTY)
     assert made.sides[0].trouble
     assert made.findings == []
     assert status([made]) == 3
@@ -218,9 +219,7 @@ async def test_the_other_engine_at_a_url_is_recognized() -> None:
 @pytest.mark.parametrize("kind", ["vllm", "tgi"])
 async def test_an_engine_may_say_anything(script: Any, kind: str) -> None:
     async with engine(script) as behind:
-        began = time.monotonic()
-        made = await alone(kind, behind.url)
-        assert time.monotonic() - began < 20
+        made = await alone(kind, behind.url, HASTY)
     json.dumps(document([made]))
     assert status([made]) in (0, 1, 3)
 
@@ -229,11 +228,11 @@ async def test_no_generation_is_left_running_when_an_engine_stalls() -> None:
     async with simulated("vllm", faults=(parse_fault("stall:2@0.1"),), seed=5) as vllm:
         made = await report(vllm=vllm, patience=0.4)
         assert any("504" in one.does for one in made.findings) or made.sides[0].trouble
-        for _ in range(100):
-            if running(await metrics(vllm)) == 0:
-                return
-            await asyncio.sleep(0.05)
-    raise AssertionError("a generation is still running")
+
+        async def left() -> float:
+            return running(await metrics(vllm))
+
+        await become(left, 0)
 
 
 async def metrics(url: str) -> bytes:

@@ -49,21 +49,20 @@ async def test_it_gives_notice_then_takes_nothing_new_and_finishes_what_it_has(
 ) -> None:
     event = asyncio.Event()
     async with AsyncExitStack() as stack:
-        front, _ = await over(stack, tmp_path, held(event), "drain_notice = 1.0", "drain = 20")
+        front, _ = await over(stack, tmp_path, held(event), "drain_notice = 4.0", "drain = 600")
         stream = await stack.enter_async_context(streaming(front, "m"))
         front.process.send_signal(stop)
-        await become(lambda: status(front, "/readyz"), 503, 1)
+        await become(lambda: status(front, "/readyz"), 503)
         assert (await front.client.get("/readyz")).json()["status"] == "draining"  # over a connection that is kept
-        await asyncio.sleep(0.5)
         assert (await front.chat("m")).status_code == 200
         await become(lambda: status(front, "/readyz"), 0)
         assert front.process.returncode is None
         assert not stream.done()
         event.set()
-        assert (await asyncio.wait_for(stream, 5)).endswith("data: [DONE]\n\n")
-        assert await front.ended(5) == 0
+        assert (await stream).endswith("data: [DONE]\n\n")
+        assert await front.ended() == 0
         assert "Traceback" not in front.said
-        assert "draining: 1 requests in flight have 20 s" in front.said
+        assert "draining: 1 requests in flight have 600 s" in front.said
 
 
 @pytest.mark.parametrize("begun", [True, False])
@@ -77,7 +76,7 @@ async def test_what_is_not_finished_at_the_bound_ends_in_an_error_and_is_not_tri
         began = time.monotonic()
         front.process.send_signal(signal.SIGTERM)
         assert await front.ended() == 0
-        assert 1 <= time.monotonic() - began < 3
+        assert time.monotonic() - began >= 1
         answer = await asked
         assert "shutting down" in answer.text
         assert "[DONE]" not in answer.text
@@ -87,35 +86,33 @@ async def test_what_is_not_finished_at_the_bound_ends_in_an_error_and_is_not_tri
 
 
 async def test_a_second_signal_ends_it_at_once_and_two_in_a_moment_are_one(tmp_path: Path) -> None:
+    """At once is long before the ten minutes that it would have had."""
     async with AsyncExitStack() as stack:
-        front, _ = await over(stack, tmp_path, held(asyncio.Event()), "drain_notice = 60")
+        front, _ = await over(stack, tmp_path, held(asyncio.Event()), "drain_notice = 600")
         stream = await stack.enter_async_context(streaming(front, "m"))
         front.process.send_signal(signal.SIGINT)
-        await become(lambda: status(front, "/readyz"), 503, 1)
         front.process.send_signal(signal.SIGINT)
-        await asyncio.sleep(1.1)
+        await become(lambda: status(front, "/readyz"), 503)
+        await asyncio.sleep(drain.ONE_SIGNAL + 0.1)
         assert not stream.done()
         front.process.send_signal(signal.SIGINT)
-        said = await asyncio.wait_for(stream, 3)
+        said = await stream
         assert "shutting down" in said
         assert "[DONE]" not in said
-        assert await front.ended(3) == 0
+        assert await front.ended() == 0
         assert "Traceback" not in front.said
 
 
 async def test_idle_connections_do_not_hold_it_up(tmp_path: Path) -> None:
     async with AsyncExitStack() as stack:
-        front, _ = await over(stack, tmp_path, held(asyncio.Event()), "drain = 60")
+        front, _ = await over(stack, tmp_path, held(asyncio.Event()), "drain = 600")  # longer than is waited for
         client = await stack.enter_async_context(httpx.AsyncClient(base_url=front.client.base_url, trust_env=False))
-        await client.get("/healthz")  # kept alive
         _, silent = await asyncio.open_connection("127.0.0.1", front.port)
         _, halfway = await asyncio.open_connection("127.0.0.1", front.port)
         halfway.write(b"GET /healthz HTTP/1.1\r\nhost:")
-        await asyncio.sleep(0.2)
-        began = time.monotonic()
+        await client.get("/healthz")  # kept alive; and those before it have been accepted
         front.process.send_signal(signal.SIGTERM)
         assert await front.ended() == 0
-        assert time.monotonic() - began < 2
         for writer in (silent, halfway):
             writer.close()
 
@@ -201,7 +198,7 @@ async def test_under_a_uvicorn_that_is_not_as_expected_what_is_in_flight_still_f
         await become(lambda: status(front, "/readyz"), 0)
         assert not stream.done()
         event.set()
-        assert (await asyncio.wait_for(stream, 5)).endswith("data: [DONE]\n\n")
-        assert await front.ended(5) == 0
+        assert (await stream).endswith("data: [DONE]\n\n")
+        assert await front.ended() == 0
         assert "is not as expected (it is another one): at SIGTERM the port closes at once" in front.said
         assert "Traceback" not in front.said

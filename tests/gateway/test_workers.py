@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 from uvicorn.supervisors import Multiprocess
 
+from gateway.server import drain
 from gateway.server.run import settings
 from gateway.server.uvicorn_internals import make_supervisor, supervisor_fault
 from tests.support.harness import Engine, Script, configured, engine
@@ -78,7 +79,7 @@ async def test_each_worker_answers_and_one_that_is_killed_is_replaced_by_one_tha
         os.kill(second, signal.SIGCONT)
 
         front.process.send_signal(signal.SIGTERM)
-        assert await front.ended(5) == 0
+        assert await front.ended() == 0
         assert "Traceback" not in front.said
 
 
@@ -91,26 +92,26 @@ async def test_a_signal_drains_all_workers_and_their_door_is_closed(tmp_path: Pa
         pids = [front.process.pid, *workers(front)] if to_all else [front.process.pid]
         for pid in pids:
             os.kill(pid, signal.SIGINT)
-        await eventually(lambda: refuses(front.port), 5)
+        await eventually(lambda: refuses(front.port))
         assert front.process.returncode is None
         event.set()
         for stream in streams:
-            assert (await asyncio.wait_for(stream, 5)).endswith("data: [DONE]\n\n")
-        assert await front.ended(5) == 0
+            assert (await stream).endswith("data: [DONE]\n\n")
+        assert await front.ended() == 0
         assert len(behind.asked) == 4
         assert "Traceback" not in front.said
 
 
 async def test_a_second_signal_to_the_supervisor_ends_its_workers_at_once(tmp_path: Path) -> None:
     async with AsyncExitStack() as stack:
-        front, _, _ = await over(stack, tmp_path, held(asyncio.Event()), "[server]\ndrain_notice = 60")
+        front, _, _ = await over(stack, tmp_path, held(asyncio.Event()), "[server]\ndrain_notice = 600")
         stream = await stack.enter_async_context(streaming(front, "m"))
         front.process.send_signal(signal.SIGTERM)
-        await eventually(lambda: front.said.count("draining") == 2, 3)
-        await asyncio.sleep(1.1)
+        await eventually(lambda: front.said.count("draining") == 2)
+        await asyncio.sleep(drain.ONE_SIGNAL + 0.1)
         front.process.send_signal(signal.SIGTERM)
-        assert "shutting down" in await asyncio.wait_for(stream, 5)
-        assert await front.ended(5) == 0
+        assert "shutting down" in await stream
+        assert await front.ended() == 0
         assert "Traceback" not in front.said
 
 
@@ -183,8 +184,8 @@ async def test_under_a_uvicorn_that_is_not_as_expected_workers_still_finish_what
         await eventually(lambda: front.said.count("draining") == 2)
         event.set()
         for stream in streams:
-            assert (await asyncio.wait_for(stream, 5)).endswith("data: [DONE]\n\n")
-        assert await front.ended(5) == 0
+            assert (await stream).endswith("data: [DONE]\n\n")
+        assert await front.ended() == 0
         assert "is not as expected (it is another one): a second signal does not end its workers" in front.said
         assert "Traceback" not in front.said
 
