@@ -20,10 +20,10 @@ Headers = Mapping[str, str]
 class Call(Struct, frozen=True, kw_only=True):
     """One request of a client's, read and checked.
 
-    `body` is all of what the client sent, by field, as it was written: what no view names is still there.
-    `id`, `created` (Unix seconds) and `model` (the client's name for it) are what every answer carries. With `older`
-    words the client said functions for tools. `beside_tgi`: a TGI serves the same model, which always continues a last
-    message of the assistant's.
+    `body` holds every field as the client wrote it, those that `view` does not name too. Every answer carries `id`,
+    `created` (Unix seconds) and `model` (the client's name for it). `legacy_functions`: the client used `functions`
+    in place of `tools`. `with_tgi_peer`: a TGI serves the same model; a TGI always continues a last message of role
+    `assistant`, so the other engines have to do so too.
     """
 
     view: ChatRequest | CompletionRequest
@@ -32,8 +32,8 @@ class Call(Struct, frozen=True, kw_only=True):
     created: int
     model: str
     request_id: str
-    older: bool = False
-    beside_tgi: bool = False
+    legacy_functions: bool = False
+    with_tgi_peer: bool = False
 
     @property
     def stream(self) -> bool:
@@ -84,7 +84,7 @@ class UpstreamRequest(Struct, frozen=True, kw_only=True):
     choices: tuple[int, ...] = ()
     prompt: int = 0
     adapted: tuple[str, ...] = ()
-    before: Continuation = Continuation()
+    continuation: Continuation = Continuation()
 
 
 class Cause(Enum):
@@ -117,7 +117,7 @@ class FollowUp(Struct, frozen=True):
     request: UpstreamRequest
 
 
-class Served(Struct, frozen=True):
+class ServedModel(Struct, frozen=True):
     """A model that an engine says it serves.
 
     Its name for people, what a request must call it, the context length in tokens, and whether it takes images.
@@ -126,7 +126,7 @@ class Served(Struct, frozen=True):
     name: str
     model: str
     max_model_len: int | None = None
-    sees: bool = False
+    supports_vision: bool = False
 
 
 class Completion(Struct):
@@ -170,14 +170,14 @@ class Backend(Protocol):
     health_path: str  # the engine's own check; empty if it has none
     load: LoadReader
 
-    def served(self, body: bytes) -> list[Served]:
+    def served(self, body: bytes) -> list[ServedModel]:
         """Read the answer of `facts_path`. Raises BackendError (PROTOCOL_ERROR)."""
         ...
 
-    def unsupported(self, call: Call, sees: bool = False) -> str | None:
+    def unsupported(self, call: Call, supports_vision: bool = False) -> str | None:
         """Return the first parameter of the call that this engine has no way to honour, or None.
 
-        `sees` is whether the model takes images, where the engine does not say so itself.
+        `supports_vision` is whether the model takes images, where the engine does not say so itself.
         """
         ...
 

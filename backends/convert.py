@@ -25,7 +25,7 @@ import msgspec
 from msgspec import UNSET
 
 from backends.base import Call, Completion, Event
-from backends.extras import given
+from backends.extras import is_set
 from backends.schema import (
     Answer,
     AnswerMessage,
@@ -77,7 +77,7 @@ def _chat(pieces: list[ChunkChoice], call: Call) -> ChatChoice:
     whole = ChatChoice(index=pieces[0].index, message=message, logprobs=None, finish_reason=None)
     for piece in pieces:
         message.role = piece.delta.role or message.role
-        if given(piece.finish_reason):
+        if is_set(piece.finish_reason):
             whole.finish_reason = piece.finish_reason or None
     _say(message, [piece.delta for piece in pieces], call)
     _put_beside(whole, pieces)
@@ -115,7 +115,7 @@ def _put_beside(whole: Any, pieces: Sequence[Any]) -> None:
     ids = [piece.token_ids for piece in pieces if piece.token_ids is not None]
     if ids:
         whole.token_ids = list(chain.from_iterable(ids))
-    said = [piece.logprobs for piece in pieces if given(piece.logprobs)]
+    said = [piece.logprobs for piece in pieces if is_set(piece.logprobs)]
     if said:
         names = dict.fromkeys(chain.from_iterable(said))
         whole.logprobs = {name: _joined([one[name] for one in said if name in one]) for name in names}
@@ -162,7 +162,7 @@ def _pieces(choice: ChatChoice) -> Iterator[ChunkChoice]:
         if text := getattr(message, name):
             deltas.append(Delta(**{name: text}))
     carrier = len(deltas)
-    if given(message.content) and message.content:
+    if is_set(message.content) and message.content:
         deltas.append(Delta(content=str(message.content)))
     for place, tool in enumerate(message.tool_calls or ()):
         deltas.append(Delta(tool_calls=[msgspec.structs.replace(tool, index=place)]))

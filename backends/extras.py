@@ -101,7 +101,7 @@ def _lay(value: dict[str, Any], extra: dict[str, Any]) -> None:
             value[name] = more
 
 
-def given(value: object) -> bool:
+def is_set(value: object) -> bool:
     """Whether a field that may be UNSET or None holds something."""
     return value is not None and not isinstance(value, UnsetType)
 

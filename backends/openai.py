@@ -21,7 +21,7 @@ from backends.base import (
     Event,
     FollowUp,
     Headers,
-    Served,
+    ServedModel,
     UpstreamRequest,
 )
 from backends.extras import ExtrasReader, merge_extra
@@ -85,15 +85,15 @@ class OpenAI:
     health_path = ""
     load = LoadReader("", {})
 
-    def served(self, body: bytes) -> list[Served]:
+    def served(self, body: bytes) -> list[ServedModel]:
         """Read `GET /v1/models`."""
         try:
             cards = msgspec.json.decode(body, type=ModelList).data
         except problem.UNREADABLE as error:
             raise BackendError(Cause.PROTOCOL_ERROR, NOT_THE_PROTOCOL) from error
-        return [Served(card.id, card.id, card.max_model_len) for card in cards]
+        return [ServedModel(card.id, card.id, card.max_model_len) for card in cards]
 
-    def unsupported(self, call: Call, sees: bool = False) -> str | None:
+    def unsupported(self, call: Call, supports_vision: bool = False) -> str | None:
         """Return None: what this dialect cannot do, its engine says itself."""
         return None
 

@@ -14,7 +14,7 @@ from backends.base import Call
 from backends.schema import ChatRequest
 
 
-class Way(Enum):
+class Support(Enum):
     """How a parameter comes to its effect."""
 
     SAME = "same"  # sent as it is
@@ -30,59 +30,63 @@ class Parameter(Struct, frozen=True):
     """One row: the name, and the way on vLLM and on TGI. The note is for people."""
 
     name: str
-    vllm: Way
-    tgi: Way
+    vllm: Support
+    tgi: Support
     note: str = ""
 
 
 def _neutral(*names: str) -> tuple[Parameter, ...]:
-    return tuple(Parameter(name, Way.NEUTRAL, Way.NEUTRAL) for name in names)
+    return tuple(Parameter(name, Support.NEUTRAL, Support.NEUTRAL) for name in names)
 
 
 def _vllm_alone(*names: str) -> tuple[Parameter, ...]:
-    return tuple(Parameter(name, Way.SAME, Way.NONE) for name in names)
+    return tuple(Parameter(name, Support.SAME, Support.NONE) for name in names)
 
 
 _BOTH = (
-    Parameter("model", Way.MAPPED, Way.MAPPED, "the engine's own name for it"),
-    Parameter("stream", Way.SAME, Way.SAME),
-    Parameter("stream_options", Way.MAPPED, Way.EMULATED, "the usage is always asked for, and shown if wanted"),
-    Parameter("temperature", Way.SAME, Way.MAPPED, "TGI: at least 0.01, or greedy"),
-    Parameter("top_p", Way.MAPPED, Way.MAPPED, "0 is greedy; TGI: 1 is left out, and any where greedy"),
-    Parameter("n", Way.EMULATED, Way.EMULATED, "greedy: one answer repeated; TGI: at most 16, seeds `seed + i`"),
-    Parameter("stop", Way.SAME, Way.EMULATED, "TGI leaves its text in, and misses it inside a token"),
-    Parameter("seed", Way.SAME, Way.MAPPED, "TGI: without its sign"),
-    Parameter("frequency_penalty", Way.SAME, Way.NONE, "0 is left out"),
-    Parameter("presence_penalty", Way.SAME, Way.NONE, "0 is left out: TGI would make a repetition penalty of it"),
-    Parameter("logit_bias", Way.SAME, Way.NONE, "empty is left out"),
+    Parameter("model", Support.MAPPED, Support.MAPPED, "the engine's own name for it"),
+    Parameter("stream", Support.SAME, Support.SAME),
+    Parameter("stream_options", Support.MAPPED, Support.EMULATED, "the usage is always asked for, and shown if wanted"),
+    Parameter("temperature", Support.SAME, Support.MAPPED, "TGI: at least 0.01, or greedy"),
+    Parameter("top_p", Support.MAPPED, Support.MAPPED, "0 is greedy; TGI: 1 is left out, and any where greedy"),
+    Parameter(
+        "n", Support.EMULATED, Support.EMULATED, "greedy: one answer repeated; TGI: at most 16, seeds `seed + i`"
+    ),
+    Parameter("stop", Support.SAME, Support.EMULATED, "TGI leaves its text in, and misses it inside a token"),
+    Parameter("seed", Support.SAME, Support.MAPPED, "TGI: without its sign"),
+    Parameter("frequency_penalty", Support.SAME, Support.NONE, "0 is left out"),
+    Parameter(
+        "presence_penalty", Support.SAME, Support.NONE, "0 is left out: TGI would make a repetition penalty of it"
+    ),
+    Parameter("logit_bias", Support.SAME, Support.NONE, "empty is left out"),
 )
 
 _CHAT = (
-    Parameter("messages", Way.PARTLY, Way.PARTLY, "TGI: text parts joined, images only where it sees"),
-    Parameter("max_tokens", Way.SAME, Way.EMULATED, "TGI: in pieces of 1,024, capped by the context"),
-    Parameter("max_completion_tokens", Way.SAME, Way.EMULATED, "as `max_tokens`, over which it wins"),
-    Parameter("logprobs", Way.SAME, Way.MAPPED, "TGI: bytes are added; null beside tools"),
-    Parameter("top_logprobs", Way.MAPPED, Way.MAPPED, "the likeliest, in order"),
-    Parameter("response_format", Way.MAPPED, Way.PARTLY, "TGI: a schema needs `properties`; not beside tools"),
-    Parameter("tools", Way.MAPPED, Way.EMULATED, "TGI: asked for whole, references resolved; one call at most"),
-    Parameter("tool_choice", Way.MAPPED, Way.EMULATED, "`none` leaves the tools out on both"),
-    Parameter("parallel_tool_calls", Way.SAME, Way.EMULATED, "TGI never makes more than one"),
-    Parameter("functions", Way.MAPPED, Way.MAPPED, "tools, there and back"),
-    Parameter("function_call", Way.MAPPED, Way.MAPPED, "`tool_choice`, there and back"),
-    Parameter("modalities", Way.PARTLY, Way.PARTLY, 'only `["text"]`'),
-    Parameter("reasoning_effort", Way.SAME, Way.NONE),
-    Parameter("audio", Way.REFUSED, Way.REFUSED),
-    Parameter("prediction", Way.REFUSED, Way.REFUSED),
-    Parameter("web_search_options", Way.REFUSED, Way.REFUSED),
+    Parameter("messages", Support.PARTLY, Support.PARTLY, "TGI: text parts joined, images only where it sees"),
+    Parameter("max_tokens", Support.SAME, Support.EMULATED, "TGI: in pieces of 1,024, capped by the context"),
+    Parameter("max_completion_tokens", Support.SAME, Support.EMULATED, "as `max_tokens`, over which it wins"),
+    Parameter("logprobs", Support.SAME, Support.MAPPED, "TGI: bytes are added; null beside tools"),
+    Parameter("top_logprobs", Support.MAPPED, Support.MAPPED, "the likeliest, in order"),
+    Parameter("response_format", Support.MAPPED, Support.PARTLY, "TGI: a schema needs `properties`; not beside tools"),
+    Parameter("tools", Support.MAPPED, Support.EMULATED, "TGI: asked for whole, references resolved; one call at most"),
+    Parameter("tool_choice", Support.MAPPED, Support.EMULATED, "`none` leaves the tools out on both"),
+    Parameter("parallel_tool_calls", Support.SAME, Support.EMULATED, "TGI never makes more than one"),
+    Parameter("functions", Support.MAPPED, Support.MAPPED, "tools, there and back"),
+    Parameter("function_call", Support.MAPPED, Support.MAPPED, "`tool_choice`, there and back"),
+    Parameter("modalities", Support.PARTLY, Support.PARTLY, 'only `["text"]`'),
+    Parameter("reasoning_effort", Support.SAME, Support.NONE),
+    Parameter("audio", Support.REFUSED, Support.REFUSED),
+    Parameter("prediction", Support.REFUSED, Support.REFUSED),
+    Parameter("web_search_options", Support.REFUSED, Support.REFUSED),
 )
 
 _TEXT = (
-    Parameter("prompt", Way.SAME, Way.PARTLY, "TGI: a request a prompt; token ids by a vLLM's `/detokenize`"),
-    Parameter("max_tokens", Way.SAME, Way.EMULATED, "16 if absent; TGI: in pieces of 1,024"),
-    Parameter("logprobs", Way.SAME, Way.MAPPED),
-    Parameter("echo", Way.SAME, Way.PARTLY, "TGI: not with logprobs"),
-    Parameter("best_of", Way.PARTLY, Way.PARTLY, "not above `n`"),
-    Parameter("suffix", Way.REFUSED, Way.REFUSED),
+    Parameter("prompt", Support.SAME, Support.PARTLY, "TGI: a request a prompt; token ids by a vLLM's `/detokenize`"),
+    Parameter("max_tokens", Support.SAME, Support.EMULATED, "16 if absent; TGI: in pieces of 1,024"),
+    Parameter("logprobs", Support.SAME, Support.MAPPED),
+    Parameter("echo", Support.SAME, Support.PARTLY, "TGI: not with logprobs"),
+    Parameter("best_of", Support.PARTLY, Support.PARTLY, "not above `n`"),
+    Parameter("suffix", Support.REFUSED, Support.REFUSED),
 )
 
 _NEUTRAL = _neutral(
@@ -99,7 +103,7 @@ _NEUTRAL = _neutral(
 )
 
 _OLD_GUIDED = tuple(
-    Parameter(name, Way.REFUSED, Way.REFUSED, "vLLM ignores it in silence; use `structured_outputs`")
+    Parameter(name, Support.REFUSED, Support.REFUSED, "vLLM ignores it in silence; use `structured_outputs`")
     for name in (
         "guided_json",
         "guided_regex",
@@ -131,7 +135,7 @@ _VLLM = (
         "truncation_side",
         "add_special_tokens",
     ),
-    Parameter("structured_outputs", Way.SAME, Way.PARTLY, "TGI: `json`, `regex` and `choice`"),
+    Parameter("structured_outputs", Support.SAME, Support.PARTLY, "TGI: `json`, `regex` and `choice`"),
     *_vllm_alone(
         "priority",
         "cache_salt",
@@ -178,11 +182,11 @@ def unsupported_by_tgi(call: Call) -> Iterator[str]:
     known = table(call)
     for name, value in call.body.items():
         row = known.get(name)
-        if (row is None or row.tgi in (Way.NONE, Way.REFUSED)) and not _asks_nothing(name, value):
+        if (row is None or row.tgi in (Support.NONE, Support.REFUSED)) and not _asks_nothing(name, value):
             yield name
 
 
-_REFUSED = frozenset(row.name for row in (*CHAT.values(), *TEXT.values()) if row.tgi is Way.REFUSED)
+_REFUSED = frozenset(row.name for row in (*CHAT.values(), *TEXT.values()) if row.tgi is Support.REFUSED)
 
 
 def refused(call: Call) -> Iterator[Parameter]:

@@ -6,7 +6,7 @@ from typing import Any
 
 import msgspec
 
-from backends.parameters import CHAT, TEXT, Parameter, Way
+from backends.parameters import CHAT, TEXT, Parameter, Support
 from backends.schema import ChatRequest, CompletionRequest
 
 
@@ -40,11 +40,11 @@ def _on(name: str) -> str:
 
 def _is_shared(row: Parameter) -> bool:
     """Whether a row is one of many that say the same."""
-    return row.vllm is Way.NEUTRAL or row.name.startswith("guided_") or _is_plain_extension(row)
+    return row.vllm is Support.NEUTRAL or row.name.startswith("guided_") or _is_plain_extension(row)
 
 
 def _is_plain_extension(row: Parameter) -> bool:
-    return row.vllm is Way.SAME and row.tgi is Way.NONE and not row.note and row.name != "reasoning_effort"
+    return row.vllm is Support.SAME and row.tgi is Support.NONE and not row.note and row.name != "reasoning_effort"
 
 
 def _ways(row: Parameter) -> tuple[str, str, str]:

@@ -73,7 +73,7 @@ def _adapt_chat(call: Call, view: ChatRequest, body: dict[str, Raw]) -> list[str
         # The sampled token takes the first place: one more is asked for, so that the likeliest are all there.
         body["top_logprobs"] = raw(view.top_logprobs + 1)
         adapted.append("top_logprobs")
-    if call.beside_tgi and view.messages[-1].role == "assistant" and not body.keys() & CONTINUES:
+    if call.with_tgi_peer and view.messages[-1].role == "assistant" and not body.keys() & CONTINUES:
         body |= {"continue_final_message": raw(True), "add_generation_prompt": raw(False)}
         adapted.append("messages")
     return adapted

@@ -108,3 +108,20 @@ def test_serving_imports_no_other_command() -> None:
         "gateway.cli.settings",
         "gateway.cli.settings.checked_config",
     }
+
+
+@pytest.mark.parametrize("path", GATEWAY, ids=lambda path: str(path.relative_to(ROOT)))
+def test_nothing_but_the_application_imports_the_surfaces(path: Path) -> None:
+    """The steps do not know which API a client speaks; what comes beside them, such as experiments, uses the steps."""
+    if path != ROOT / "gateway" / "app.py" and ROOT / "gateway" / "api" not in path.parents:
+        assert inside(all_modules(path), "gateway.api") == set()
+
+
+def test_no_class_name_stands_for_two_things() -> None:
+    """A leading underscore makes no other name; the simulators are apart, and have the engines' own names."""
+    places: dict[str, list[str]] = {}
+    for path in (*GATEWAY, *DIALECTS):
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.ClassDef):
+                places.setdefault(node.name.lstrip("_"), []).append(f"{path.relative_to(ROOT)}:{node.lineno}")
+    assert {name: where for name, where in places.items() if len(where) > 1} == {}

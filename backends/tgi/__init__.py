@@ -20,7 +20,7 @@ from backends.base import (
     Decoder,
     FollowUp,
     Headers,
-    Served,
+    ServedModel,
     UpstreamRequest,
 )
 from backends.failures import NOT_THE_PROTOCOL
@@ -54,17 +54,17 @@ class TGI:
     health_path = "/health"
     load = LoadReader("/metrics", {"running": "tgi_batch_current_size", "waiting": "tgi_queue_size"})
 
-    def served(self, body: bytes) -> list[Served]:
+    def served(self, body: bytes) -> list[ServedModel]:
         """Read `GET /info`: one model, which a request calls `tgi`, as other names would ask for an adapter."""
         try:
             info = msgspec.json.decode(body, type=Info)
         except problem.UNREADABLE as error:
             raise BackendError(Cause.PROTOCOL_ERROR, NOT_THE_PROTOCOL) from error
-        return [Served(info.model_id, "tgi", info.max_total_tokens, info.model_pipeline_tag == SEES)]
+        return [ServedModel(info.model_id, "tgi", info.max_total_tokens, info.model_pipeline_tag == SEES)]
 
-    def unsupported(self, call: Call, sees: bool = False) -> str | None:
+    def unsupported(self, call: Call, supports_vision: bool = False) -> str | None:
         """Return the first parameter that TGI would drop, or could not be given."""
-        return next(_unsupported(call, sees), None)
+        return next(_unsupported(call, supports_vision), None)
 
     def encode(self, call: Call, model: str) -> list[UpstreamRequest]:
         """Return one request for each choice of each prompt; greedy choices of a prompt are asked for once."""
@@ -75,7 +75,7 @@ class TGI:
     def decode(self, call: Call, request: UpstreamRequest, headers: Headers, body: bytes) -> Completion | FollowUp:
         """Read a whole answer."""
         try:
-            if request.before.ended:
+            if request.continuation.ended:
                 return counted(call, request, prompt_tokens(headers, body))
             if isinstance(call.view, ChatRequest):
                 return chat_completion(call, call.view, request, headers, body)
@@ -96,20 +96,20 @@ class TGI:
         return by_status(call, request, status, body)
 
 
-def _unsupported(call: Call, sees: bool) -> Iterator[str]:
+def _unsupported(call: Call, supports_vision: bool) -> Iterator[str]:
     view = call.view
     yield from parameters.unsupported_by_tgi(call)
     if (view.n or 1) > MAX_CHOICES:
         yield "n"
     if isinstance(view, ChatRequest):
-        yield from _unsupported_chat(view, sees)
+        yield from _unsupported_chat(view, supports_vision)
     else:
-        yield from _unsupported_text(view, sees)
+        yield from _unsupported_text(view, supports_vision)
 
 
-def _unsupported_chat(view: ChatRequest, sees: bool) -> Iterator[str]:
+def _unsupported_chat(view: ChatRequest, supports_vision: bool) -> Iterator[str]:
     for place, message in enumerate(view.messages):
-        if not _readable(message, sees):
+        if not _readable(message, supports_vision):
             yield f"messages[{place}].content"
     wanted = view.response_format
     grammar = None
@@ -124,15 +124,15 @@ def _unsupported_chat(view: ChatRequest, sees: bool) -> Iterator[str]:
             yield f"tools[{place}].function.parameters"
 
 
-def _readable(message: Message, sees: bool) -> bool:
-    """Whether TGI can be given a message's content. One that sees fetches every image that a text links to."""
+def _readable(message: Message, supports_vision: bool) -> bool:
+    """Whether TGI can be given a message's content. One with vision fetches every image that a text links to."""
     parts = message.content if isinstance(message.content, list) else [Part("text", message.content)]
-    kinds = ("text", "image_url") if sees else ("text",)
-    return all(part.type in kinds and not (sees and LINK in (part.text or "")) for part in parts)
+    kinds = ("text", "image_url") if supports_vision else ("text",)
+    return all(part.type in kinds and not (supports_vision and LINK in (part.text or "")) for part in parts)
 
 
-def _unsupported_text(view: CompletionRequest, sees: bool) -> Iterator[str]:
-    if not all(isinstance(prompt, str) and not (sees and LINK in prompt) for prompt in view.prompts):
+def _unsupported_text(view: CompletionRequest, supports_vision: bool) -> Iterator[str]:
+    if not all(isinstance(prompt, str) and not (supports_vision and LINK in prompt) for prompt in view.prompts):
         yield "prompt"
     if view.echo and view.logprobs is not None:
         yield "echo"

@@ -109,7 +109,7 @@ def text_completion(
     choice = TextChoice(
         index=request.choices[0],
         text=prompt + text,
-        logprobs=logprobs and logprobs.written(),
+        logprobs=logprobs and logprobs.render(),
         finish_reason="stop" if stopped else finish,
     )
     return _completed(call, request, "text_completion", repeat(choice, request.choices), usage)
@@ -117,8 +117,8 @@ def text_completion(
 
 def context_full(call: Call, request: UpstreamRequest) -> Completion:
     """Return the end of an answer in pieces that has filled the context."""
-    before = request.before
-    scanner = StopScanner(call.view.stops, before.held)
+    continuation = request.continuation
+    scanner = StopScanner(call.view.stops, continuation.held)
     text = scanner.end()
     finish = "stop" if scanner.stopped else "length"
     choices: list[Any] = [
@@ -127,13 +127,13 @@ def context_full(call: Call, request: UpstreamRequest) -> Completion:
         else TextChoice(index=index, text=text, logprobs=None, finish_reason=finish)
         for index in request.choices
     ]
-    return _completed(call, request, "", choices, usage_of(before.prompt_tokens, before.tokens))
+    return _completed(call, request, "", choices, usage_of(continuation.prompt_tokens, continuation.tokens))
 
 
 def counted(call: Call | None, request: UpstreamRequest, read: int | None) -> Completion:
     """Return what is left of an answer that had ended, now that its prompt's tokens have been counted."""
-    usage = None if read is None else multiply(usage_of(read, request.before.tokens), len(request.choices))
-    if call is None or not isinstance(call.view, ChatRequest) or not request.before.cut:
+    usage = None if read is None else multiply(usage_of(read, request.continuation.tokens), len(request.choices))
+    if call is None or not isinstance(call.view, ChatRequest) or not request.continuation.cut:
         return Completion(Answer(choices=[], usage=usage))
     completion = cut_tool_call(call, request)
     set_envelope(completion.answer, call, "chat.completion")

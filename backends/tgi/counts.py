@@ -51,7 +51,7 @@ class TextLogprobs:
         self._offsets.append(self._offset)
         self._offset += len(token.text)
 
-    def written(self) -> dict[str, Any]:
+    def render(self) -> dict[str, Any]:
         """Return the object."""
         return {
             "text_offset": self._offsets,

@@ -79,11 +79,11 @@ def _kind(message: str) -> str:
 def _too_long(call: Call, request: UpstreamRequest, context: int, prompt: int) -> BackendError | FollowUp | Completion:
     """Cap what is to be generated at what the context has left, as vLLM does by itself."""
     limit = call.view.limit
-    if prompt >= context and request.before.tokens:
+    if prompt >= context and request.continuation.tokens:
         return context_full(call, request)
     if prompt >= context:
         return BackendError(Cause.CONTEXT, too_long(context), prompt_param(call))
-    if limit is not None and limit > context and not request.before.tokens:
+    if limit is not None and limit > context and not request.continuation.tokens:
         text = f"max_tokens must be at most {context}, the model's context length, not {limit}."
         return BackendError(Cause.INVALID, text, "max_tokens")
     body = msgspec.json.decode(request.body)
@@ -96,7 +96,7 @@ def _too_long(call: Call, request: UpstreamRequest, context: int, prompt: int) -
 
 def _tool_error(call: Call, request: UpstreamRequest, message: str) -> BackendError | FollowUp | Completion:
     """Read what became of a tool call that TGI could not parse (CONTRACT.md 3.5)."""
-    attempt = request.before.attempt + 1
+    attempt = request.continuation.attempt + 1
     body = msgspec.json.decode(request.body)
     if "EOF while parsing" in message:  # cut by the limit; TGI counts nothing then
         return FollowUp(pieces.counting(request, body.get("max_tokens", 0), cut=True))
@@ -108,7 +108,7 @@ def _tool_error(call: Call, request: UpstreamRequest, message: str) -> BackendEr
         return BackendError(Cause.MODEL_OUTPUT_INVALID, FRUITLESS)
     if "seed" in body:
         body["seed"] += MAX_CHOICES
-    return FollowUp(msgspec.structs.replace(request, body=_encode(body), before=Continuation(attempt=attempt)))
+    return FollowUp(msgspec.structs.replace(request, body=_encode(body), continuation=Continuation(attempt=attempt)))
 
 
 def by_status(
@@ -122,7 +122,7 @@ def by_status(
     if status == 413:
         return BackendError(Cause.INVALID, "The request is larger than the engine takes.")
     found = problem.read(body)
-    if request is not None and request.before.ended:
+    if request is not None and request.continuation.ended:
         return counted(call, request, None)  # the answer is there; only its count is missing
     if status in (400, 415, 422) or (found.kind or _kind(found.message)) in _CAUSES:
         return failed(call, request, found)

@@ -35,10 +35,10 @@ def _bound(call: Call) -> bool:
     return bool(call.view.structured_outputs) or (wanted is not None and wanted.type != "text")
 
 
-def following(request: UpstreamRequest, limit: int | None, piece: str, before: Continuation) -> UpstreamRequest:
-    """Return the request that continues `request`, whose text was `piece`; `before` is all there is by now."""
+def following(request: UpstreamRequest, limit: int | None, piece: str, continuation: Continuation) -> UpstreamRequest:
+    """Return the request that continues `request`, whose text was `piece`; `continuation` is all there is by now."""
     body: dict[str, Any] = msgspec.json.decode(request.body)
-    room = first(None if limit is None else limit - before.tokens)
+    room = first(None if limit is None else limit - continuation.tokens)
     if "inputs" in body:
         body["inputs"] += piece
         _set(body["parameters"], "max_new_tokens", room)
@@ -49,10 +49,10 @@ def following(request: UpstreamRequest, limit: int | None, piece: str, before: C
             last["content"] += piece
         else:
             body["messages"].append({"role": "assistant", "content": piece})
-    return msgspec.structs.replace(request, body=_encode(body), before=before)
+    return msgspec.structs.replace(request, body=_encode(body), continuation=continuation)
 
 
-def without_tools(call: Call, request: UpstreamRequest, before: Continuation) -> UpstreamRequest:
+def without_tools(call: Call, request: UpstreamRequest, continuation: Continuation) -> UpstreamRequest:
     """Return a request for the text that a model writes which calls none of its tools; TGI has no logprobs of it."""
     body: dict[str, Any] = msgspec.json.decode(request.body)
     for name in ("tools", "tool_choice", "logprobs", "top_logprobs"):
@@ -60,7 +60,7 @@ def without_tools(call: Call, request: UpstreamRequest, before: Continuation) ->
     stream = in_pieces(call) or bool(call.view.stops)
     if stream:
         body |= STREAMED
-    return msgspec.structs.replace(request, body=_encode(body), stream=stream, before=before)
+    return msgspec.structs.replace(request, body=_encode(body), stream=stream, continuation=continuation)
 
 
 def counting(request: UpstreamRequest, tokens: int, cut: bool = False) -> UpstreamRequest:
@@ -76,8 +76,8 @@ def counting(request: UpstreamRequest, tokens: int, cut: bool = False) -> Upstre
     else:
         kept = {"model", "messages"}
         body = {name: value for name, value in body.items() if name in kept} | {"max_tokens": 1, "temperature": 0.0}
-    before = Continuation(tokens=tokens, ended=True, cut=cut)
-    return msgspec.structs.replace(request, path=path, body=_encode(body), stream=False, before=before)
+    continuation = Continuation(tokens=tokens, ended=True, cut=cut)
+    return msgspec.structs.replace(request, path=path, body=_encode(body), stream=False, continuation=continuation)
 
 
 def _set(settings: dict[str, Any], name: str, value: int | None) -> None:

@@ -30,10 +30,10 @@ class _Stream:
         self._call = call
         self._request = request
         self._events = EventReader()
-        self._before = request.before
-        self._scanner = StopScanner(stops, self._before.held) if stops else None
+        self._continuation = request.continuation
+        self._scanner = StopScanner(stops, self._continuation.held) if stops else None
         self._kind = kind
-        self._tokens = 0  # of this request; those of earlier ones are in `before`
+        self._tokens = 0  # of this request; those of earlier ones are in `continuation`
         self._piece: list[str] | None = [] if in_pieces(call) else None  # what may have to be continued
         self._full = False  # this piece is at its end, and another has to follow
         self._ended = False  # the client has its finish reason
@@ -78,7 +78,7 @@ class _Stream:
         if self._piece is not None:
             self._piece.append(given)
             limit = self._call.view.limit
-            more = limit is None or self._before.tokens + self._tokens < limit
+            more = limit is None or self._continuation.tokens + self._tokens < limit
             self._full = finish == "length" and more and any(self._piece)  # without text it would be asked for for ever
             finish = None if self._full else finish
         if self._scanner is not None:
@@ -92,22 +92,22 @@ class _Stream:
 
     def _end_early(self) -> None:
         """End the engine's work at a stop that it has not seen; ask for the prompt's count, unless it is known."""
-        tokens = self._before.tokens + self._tokens
-        if self._before.prompt_tokens:
-            usage = multiply(usage_of(self._before.prompt_tokens, tokens), len(self._request.choices))
+        tokens = self._continuation.tokens + self._tokens
+        if self._continuation.prompt_tokens:
+            usage = multiply(usage_of(self._continuation.prompt_tokens, tokens), len(self._request.choices))
             self.failure = Completion(Answer(choices=[], usage=usage))
         else:
             self.failure = FollowUp(counting(self._request, tokens))
 
     def _finish(self, read: int, written: int) -> None:
         """Note the counts of a request that has come to its end, and whether another has to follow."""
-        before = self._before
-        read = before.prompt_tokens or read
-        tokens = before.tokens + written
+        continuation = self._continuation
+        read = continuation.prompt_tokens or read
+        tokens = continuation.tokens + written
         if self._full:
             piece = "".join(self._piece or ())
             held = self._scanner.held if self._scanner else ""
-            done = Continuation(text=before.text + piece, held=held, tokens=tokens, prompt_tokens=read)
+            done = Continuation(text=continuation.text + piece, held=held, tokens=tokens, prompt_tokens=read)
             self.failure = FollowUp(following(self._request, self._call.view.limit, piece, done))
         else:
             self.usage = multiply(usage_of(read, tokens), len(self._request.choices))
@@ -139,7 +139,7 @@ class ChatDecoder(_Stream):
             self._finish(chunk.usage.prompt_tokens, chunk.usage.completion_tokens)
 
     def _token(self, given: TGIChunkChoice, events: list[Event]) -> None:
-        if self._tokens + self._before.tokens == 0:
+        if self._tokens + self._continuation.tokens == 0:
             self._emit(self._choice(Delta(role="assistant", content=""), None), events)
         theirs = given.finish_reason
         finish = None if theirs is None else FINISH.get(theirs, theirs)
@@ -162,8 +162,8 @@ class GenerateDecoder(_Stream):
     def __init__(self, call: Call, view: CompletionRequest, request: UpstreamRequest) -> None:
         super().__init__(call, request, view.stops if view.limit else [], "text_completion")
         self._index = request.choices[0]
-        self._echo = prompt_text(view, request) if view.echo and not self._before.tokens else ""
-        self._logprobs = None if view.logprobs is None else TextLogprobs(view.logprobs, len(self._before.text))
+        self._echo = prompt_text(view, request) if view.echo and not self._continuation.tokens else ""
+        self._logprobs = None if view.logprobs is None else TextLogprobs(view.logprobs, len(self._continuation.text))
         self._nothing = view.limit == 0  # only the echo is wanted
 
     def _take(self, payload: bytes, events: list[Event]) -> None:
@@ -184,7 +184,7 @@ class GenerateDecoder(_Stream):
             text, finish = "", finish and "length"
         elif self._logprobs is not None:
             self._logprobs.add(event.token, event.top_tokens)
-            logprobs = self._logprobs.written()
+            logprobs = self._logprobs.render()
             self._logprobs.clear()
         text, self._echo = self._echo + text, ""
         if text or finish or logprobs:

@@ -36,16 +36,16 @@ class Spans:
 
     def made(self, context: RequestContext, trace: Trace, notes: Notes, now: float, wall: float) -> list[ReadableSpan]:
         """Return the span of a request and those of its tries; `now` is both on the monotonic clock and `wall`."""
-        one = _Request(context, trace, notes, round(wall * NANOSECONDS) - round(now * NANOSECONDS), now)
+        one = _TracedRequest(context, trace, notes, round(wall * NANOSECONDS) - round(now * NANOSECONDS), now)
         tries = [self._try(one, attempt, place) for place, attempt in enumerate(context.attempts)]
         questions = [
-            self._try(_Request(sub, trace, Notes(), one.shift, now), attempt, place)
+            self._try(_TracedRequest(sub, trace, Notes(), one.shift, now), attempt, place)
             for sub in context.beside
             for place, attempt in enumerate(sub.attempts)
         ]
         return [self._request(one), *tries, *questions]
 
-    def _request(self, one: "_Request") -> ReadableSpan:
+    def _request(self, one: "_TracedRequest") -> ReadableSpan:
         context = one.request
         return self._make(
             name=trace_attributes.request_name(context),
@@ -59,7 +59,7 @@ class Spans:
             end_time=one.at(one.now),
         )
 
-    def _try(self, one: "_Request", attempt: Attempt, place: int) -> ReadableSpan:
+    def _try(self, one: "_TracedRequest", attempt: Attempt, place: int) -> ReadableSpan:
         context = one.request
         attributes = trace_attributes.of_try(context, attempt, place, one.notes)
         if attempt is context.answering:
@@ -77,7 +77,7 @@ class Spans:
         )
 
 
-class _Request:
+class _TracedRequest:
     """One request's times and contexts, as the SDK wants them. `shift` is from monotonic to Unix time, in ns."""
 
     def __init__(self, context: RequestContext, trace: Trace, notes: Notes, shift: int, now: float) -> None:

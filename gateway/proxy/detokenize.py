@@ -6,6 +6,7 @@ import msgspec
 from msgspec import Raw
 
 from backends.base import Call
+from backends.inbound.tgi.wire import Detokenized
 from backends.schema import CompletionRequest
 from gateway.http.context import RequestContext
 from gateway.http.errors import EngineFailed
@@ -15,12 +16,6 @@ from gateway.services import Services
 from gateway.upstream.models import ModelRoute
 
 PATH = "/detokenize"
-
-
-class Detokenized(msgspec.Struct):
-    """The answer of `/detokenize`."""
-
-    prompt: str
 
 
 async def as_text(call: Call, route: ModelRoute, context: RequestContext, services: Services) -> Call:

@@ -34,7 +34,7 @@ async def open_whole(call: Call, attempt: Attempt, context: RequestContext, serv
     clients = [CallClient(call, attempt, context, services, NEVER) for _ in requests]
     asked = [client.whole(request) for client, request in zip(clients, requests, strict=True)]
     completion = merged(await _together(asked), requests)
-    if call.older:
+    if call.legacy_functions:
         functions.answer(completion.answer)
     return Ready([with_extra(completion)], completion.answer.usage)
 
@@ -47,7 +47,7 @@ async def open_stream(call: Call, attempt: Attempt, context: RequestContext, ser
     asked = [client.stream(request, timeouts.between_events) for client, request in zip(clients, requests, strict=True)]
     sources = await _together(asked)
     source: Source = sources[0] if len(sources) == 1 else MergedSource(sources, requests)
-    return LegacyFunctions(source) if call.older else source
+    return LegacyFunctions(source) if call.legacy_functions else source
 
 
 def _encoded(call: Call, attempt: Attempt) -> list[UpstreamRequest]:

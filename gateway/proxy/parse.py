@@ -42,9 +42,9 @@ def fields(body: bytes) -> dict[str, Raw]:
 def chat(body: bytes, request_id: str, created: int) -> Call:
     """Read a chat request. Raises InvalidRequest."""
     raw = fields(body)
-    older = "functions" in raw and not is_null(raw["functions"])
-    if older or b'"function_call"' in body:
-        raw = _in_newer_words(raw, older)
+    legacy_functions = "functions" in raw and not is_null(raw["functions"])
+    if legacy_functions or b'"function_call"' in body:
+        raw = _in_newer_words(raw, legacy_functions)
         body = msgspec.json.encode(raw)
     view = _view(_chat, body)
     if isinstance(view.tool_choice, NamedTool) and view.tool_choice.allowed_tools:
@@ -60,7 +60,7 @@ def chat(body: bytes, request_id: str, created: int) -> Call:
         created=created,
         model=view.model or "",
         request_id=request_id,
-        older=older,
+        legacy_functions=legacy_functions,
     )
     _check_refused(call)
     return call
@@ -71,12 +71,16 @@ def is_null(value: Raw) -> bool:
     return bytes(value) == b"null"
 
 
-def _in_newer_words(raw: dict[str, Raw], older: bool) -> dict[str, Raw]:
+def _in_newer_words(raw: dict[str, Raw], legacy_functions: bool) -> dict[str, Raw]:
     """Return a chat with functions, or with calls of them in its history alone, as one with tools."""
-    if not older and not is_null(raw.get("function_call", Raw(b"null"))):
+    if not legacy_functions and not is_null(raw.get("function_call", Raw(b"null"))):
         raise InvalidRequest("'function_call' is only allowed when 'functions' are given.", "function_call")
     try:
-        changed = functions.as_tools(raw) if older else {name: raw[name] for name in raw if name != "function_call"}
+        changed = (
+            functions.as_tools(raw)
+            if legacy_functions
+            else {name: raw[name] for name in raw if name != "function_call"}
+        )
         if "messages" in raw:
             messages = msgspec.json.decode(raw["messages"], type=list[dict[str, Any]])
             newer = functions.history(messages)

@@ -16,7 +16,7 @@ from gateway.cache.middleware import answer_from_cache, look_up, shared
 from gateway.http.client import Client
 from gateway.http.context import Attempt, RequestContext
 from gateway.proxy.dispatch import dispatch
-from gateway.proxy.sources import Answer
+from gateway.proxy.sources import OpenAnswer
 from gateway.proxy.surfaces import Applies, Surface
 from gateway.services import Services
 from gateway.upstream.models import Candidate, ModelRoute
@@ -24,7 +24,7 @@ from gateway.upstream.models import Candidate, ModelRoute
 PIN = b"x-pointsman-engine"
 FLEX = b'"flex"'
 
-A = TypeVar("A", bound=Answer)
+A = TypeVar("A", bound=OpenAnswer)
 
 
 class Prepared(Struct, frozen=True):

@@ -10,7 +10,7 @@ from backends.choices import merged_usage
 from backends.schema import Usage
 
 
-class Answer(Protocol):
+class OpenAnswer(Protocol):
     """An engine's answer that has begun, in whichever form its surface sends it on."""
 
     def worked(self) -> Usage | None:
@@ -25,7 +25,7 @@ class Answer(Protocol):
         ...
 
 
-class Source(Answer, Protocol):
+class Source(OpenAnswer, Protocol):
     """An answer in chunks, read batch by batch. `ended` may tell of the end before an empty batch does."""
 
     @property

@@ -29,12 +29,14 @@ def plan(call: Call, route: ModelRoute, pin: str | None, now: float, random: Ran
     """Return the candidates to try, in order. Raises InvalidRequest if no engine can do what is asked, Unavailable."""
     candidates = pinned(route, pin)
     able = [
-        candidate for candidate in candidates if candidate.endpoint.backend.unsupported(call, candidate.sees) is None
+        candidate
+        for candidate in candidates
+        if candidate.endpoint.backend.unsupported(call, candidate.supports_vision) is None
     ]
     if not able or (not route.by_capability and len(able) < len(candidates)):
         lacking = next(candidate for candidate in candidates if candidate not in able)
         backend = lacking.endpoint.backend
-        field = backend.unsupported(call, lacking.sees)
+        field = backend.unsupported(call, lacking.supports_vision)
         raise InvalidRequest(f"'{field}' is not supported by {backend.label}, which serves this model.", field)
     return order_candidates(_with_room(call, able), route, _head(call, route), now, random)
 

@@ -5,7 +5,7 @@ import logging
 from yarl import URL
 
 from backends import BACKENDS
-from backends.base import Backend, Served
+from backends.base import Backend, ServedModel
 from backends.loads import Load
 from gateway.config import BreakerConfig, DeploymentConfig
 from gateway.http.errors import UpstreamIdleTimeout
@@ -29,7 +29,7 @@ class Endpoint:
             (b"x-pointsman-engine", deployment.engine.encode()),
             (b"x-pointsman-deployment", deployment.name.encode()),
         ]
-        self.served: list[Served] = []
+        self.served: list[ServedModel] = []
         self.up = False
         self.reason_down = "not checked yet"
         self.breaker = Breaker(rules)
@@ -99,7 +99,7 @@ class Endpoint:
         self._warm_at = now + self._slow_start
         log.info("%s: circuit closed, the engine has recovered", self.name)
 
-    def mark_up(self, served: list[Served], now: float) -> bool:
+    def mark_up(self, served: list[ServedModel], now: float) -> bool:
         """Note what the engine serves; return whether that is news."""
         news = not self.up or served != self.served
         if news:

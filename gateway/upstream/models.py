@@ -6,7 +6,7 @@ A model keeps the engines that offered it while they are away, so that a client 
 
 from msgspec import Struct
 
-from backends.base import Served
+from backends.base import ServedModel
 from gateway.config import Config, DeploymentConfig, ModelConfig
 from gateway.http.errors import RETRY_AFTER, ModelNotFound, Unavailable
 from gateway.upstream.endpoints import Endpoint
@@ -21,7 +21,7 @@ class Candidate(Struct, frozen=True):
     endpoint: Endpoint
     model: str
     max_model_len: int | None
-    sees: bool = False
+    supports_vision: bool = False
     served: str = ""  # what the engine itself says that this is
 
 
@@ -36,7 +36,7 @@ class ModelRoute(Struct, frozen=True):
     by_capability: bool = True  # what only some of the engines can do to those; else it is refused
 
     @property
-    def beside_tgi(self) -> bool:
+    def with_tgi_peer(self) -> bool:
         """Whether one of the engines is a TGI."""
         return any(candidate.endpoint.engine == "tgi" for candidate in self.candidates)
 
@@ -118,20 +118,22 @@ def _candidates(model: ModelConfig, endpoints: list[Endpoint]) -> dict[str, list
                     endpoint,
                     served.model if endpoint.model in ("", served.name) else endpoint.model,
                     served.max_model_len,
-                    served.sees or endpoint.vision,
+                    served.supports_vision or endpoint.vision,
                     f"{endpoint.engine}/{served.name}",
                 )
             )
     return candidates
 
 
-def _served(endpoint: Endpoint, named: bool) -> list[Served]:
+def _served(endpoint: Endpoint, named: bool) -> list[ServedModel]:
     """Return what counts of what an engine serves: behind a configured name, one model of it."""
     chosen = [one for one in endpoint.served if endpoint.model in (one.name, one.model)]
     if not named:
         return chosen if endpoint.model else endpoint.served
     if not endpoint.served:  # not heard yet, and still behind the name; an empty model means the engine's own
-        return [Served("", "tgi" if endpoint.engine == "tgi" else "")]
+        return [ServedModel("", "tgi" if endpoint.engine == "tgi" else "")]
     if endpoint.model and not chosen:
-        return [Served(endpoint.model, endpoint.model, endpoint.served[0].max_model_len if endpoint.served else None)]
+        return [
+            ServedModel(endpoint.model, endpoint.model, endpoint.served[0].max_model_len if endpoint.served else None)
+        ]
     return (chosen or endpoint.served)[:1]

@@ -8,7 +8,7 @@ from typing import Any
 import msgspec
 import pytest
 
-from backends.extras import ExtrasReader, given, merge_extra
+from backends.extras import ExtrasReader, is_set, merge_extra
 from backends.openai import CHAT_CHUNK, WHOLE_CHAT, WHOLE_TEXT
 
 CHUNK: dict[str, Any] = {"choices": [{"index": 0, "delta": {"content": "a"}, "finish_reason": None}]}
@@ -134,7 +134,7 @@ def test_a_wrong_shape_raises(body: bytes) -> None:
 
 
 def test_given() -> None:
-    assert [given(value) for value in (None, msgspec.UNSET, 0, "", False)] == [False, False, True, True, True]
+    assert [is_set(value) for value in (None, msgspec.UNSET, 0, "", False)] == [False, False, True, True, True]
 
 
 def put(body: dict[str, Any], where: list[str | int], name: str, value: Any) -> dict[str, Any]:

@@ -59,7 +59,7 @@ def test_functions_are_said_as_tools(fields: dict[str, Any], said: dict[str, Any
     """At most one is called, as it always was."""
     call = read(**fields)
     assert body(call) == said
-    assert call.older is (fields["functions"] is not None)
+    assert call.legacy_functions is (fields["functions"] is not None)
     for backend in BACKENDS.values():
         assert backend.unsupported(call) is None
         (request,) = backend.encode(call, "m")

@@ -101,7 +101,7 @@ def test_a_whole_answer_is_what_tgi_said(name: str) -> None:
     said = json.loads(case.response_body)
     details = (said[0] if isinstance(said, list) else said).get("details") or {}
     whole = Whole(wanted, details.get("seed") or 0, vllm_whole(wanted, said))
-    body, written = whole.written(names_in(said))
+    body, written = whole.render(names_in(said))
     got = json.loads(body)
     for sequence in details.get("best_of_sequences", []):  # TGI draws each seed anew, vLLM counts from the first
         sequence["seed"] = details["seed"] + 1
@@ -157,7 +157,7 @@ def test_the_first_token_of_the_prompt_has_to_be_named_and_so_have_mended_ones()
     body = json.dumps({"choices": [choice], "usage": {"prompt_tokens": 5, "completion_tokens": 1}}).encode()
     whole = Whole(wanted, 0, body)
     assert whole.unnamed({}) == {1, 3, 4}
-    told = json.loads(whole.written({1: "a", 3: "\ufffd", 4: "\ufffd"})[0])["details"]["prefill"]
+    told = json.loads(whole.render({1: "a", 3: "\ufffd", 4: "\ufffd"})[0])["details"]["prefill"]
     assert [token["text"] for token in told] == ["a", "b", "\ufffd", "\ufffd", "c"]
     assert [token["logprob"] for token in told] == [None, -1.0, -1.0, -1.0, -1.0]
 
@@ -205,7 +205,7 @@ def test_finish_reasons(finish: str, stop: object, parameters: dict[str, Any], e
     choice: dict[str, Any] = {"text": "a", "finish_reason": finish, "stop_reason": stop, "token_ids": [1]}
     choice["logprobs"] = {"tokens": ["a"], "token_logprobs": [-1.0]}
     body = json.dumps({"choices": [choice], "usage": {"prompt_tokens": 1}}).encode()
-    told = json.loads(Whole(asked(details=True, **parameters), 0, body).written({})[0])
+    told = json.loads(Whole(asked(details=True, **parameters), 0, body).render({})[0])
     assert told["details"]["finish_reason"] == expected
 
 
@@ -222,7 +222,7 @@ def test_the_best_is_the_one_with_the_highest_mean_logprob() -> None:
         for index, text, value in ((1, "good", -1.0), (0, "bad", -2.0))
     ]
     body = json.dumps({"choices": choices, "usage": {"prompt_tokens": 1, "completion_tokens": 2}}).encode()
-    told = json.loads(Whole(wanted, 10, body).written({})[0])
+    told = json.loads(Whole(wanted, 10, body).render({})[0])
     assert (told["generated_text"], told["details"]["seed"]) == ("good", 11)
     (other,) = told["details"]["best_of_sequences"]
     assert (other["generated_text"], other["seed"]) == ("bad", 10)

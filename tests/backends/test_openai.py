@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from backends import BACKENDS
-from backends.base import BackendError, Cause, Served
+from backends.base import BackendError, Cause, ServedModel
 from backends.openai import OpenAI
 from gateway.proxy import parse
 from tests.support.dialects import (
@@ -347,7 +347,7 @@ def test_each_dialect_says_its_name() -> None:
 
 def test_models_are_read() -> None:
     body = b'{"object": "list", "data": [{"id": "a/b", "max_model_len": 1024, "root": "x"}, {"id": "c"}]}'
-    assert BACKEND.served(body) == [Served("a/b", "a/b", 1024), Served("c", "c", None)]
+    assert BACKEND.served(body) == [ServedModel("a/b", "a/b", 1024), ServedModel("c", "c", None)]
 
 
 # --- streams --------------------------------------------------------------------------------------------------

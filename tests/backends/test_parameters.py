@@ -9,7 +9,7 @@ import msgspec
 import pytest
 
 from backends.base import Call, UpstreamRequest
-from backends.parameters import CHAT, TEXT, Parameter, Way
+from backends.parameters import CHAT, TEXT, Parameter, Support
 from backends.schema import ChatRequest, CompletionRequest
 from backends.tgi import TGI
 from backends.vllm import VLLM
@@ -36,16 +36,16 @@ def test_every_field_of_the_view_is_a_row(surface: str) -> None:
 def test_every_row_that_is_to_be_acted_on_is_a_field_of_the_view(surface: str) -> None:
     """All but vLLM's own, the neutral and the refused: else nobody checks it, and nobody maps it."""
     table, view, _ = TABLES[surface]
-    acted = {row.name for row in table.values() if row.tgi not in (Way.NONE, Way.NEUTRAL, Way.REFUSED)}
+    acted = {row.name for row in table.values() if row.tgi not in (Support.NONE, Support.NEUTRAL, Support.REFUSED)}
     assert acted - OLDER <= {field.name for field in msgspec.structs.fields(view)}
     assert all(name == row.name for name, row in table.items())
 
 
 @pytest.mark.parametrize(("surface", "row"), ROWS, ids=IDS)
 def test_what_is_refused_or_neutral_is_so_on_all_engines(surface: str, row: Parameter) -> None:
-    assert (row.vllm is Way.REFUSED) == (row.tgi is Way.REFUSED)
-    assert (row.vllm is Way.NEUTRAL) == (row.tgi is Way.NEUTRAL)
-    assert row.vllm is not Way.NONE
+    assert (row.vllm is Support.REFUSED) == (row.tgi is Support.REFUSED)
+    assert (row.vllm is Support.NEUTRAL) == (row.tgi is Support.NEUTRAL)
+    assert row.vllm is not Support.NONE
 
 
 # A value of each field that asks for something, and for those that go partly one that has no way.
@@ -119,26 +119,26 @@ def sent(backend: TGI | VLLM, call: Call) -> list[UpstreamRequest]:
 
 @pytest.mark.parametrize(("surface", "row"), ROWS, ids=IDS)
 def test_each_row_says_what_becomes_of_a_parameter_on_tgi(surface: str, row: Parameter) -> None:
-    if row.tgi is Way.REFUSED:
+    if row.tgi is Support.REFUSED:
         with pytest.raises(InvalidRequest) as refused:
             read(surface, with_sample(surface, row.name, {}))
         assert refused.value.param == row.name
         return
     call = read(surface, with_sample(surface, row.name))
-    if row.tgi is Way.NONE:
+    if row.tgi is Support.NONE:
         assert TGI().unsupported(call) == row.name
         return
     assert TGI().unsupported(call) is None
     plain = sent(TGI(), read(surface, BESIDE.get(row.name, {})))
-    if row.tgi is Way.NEUTRAL or row.name in SILENT:
+    if row.tgi is Support.NEUTRAL or row.name in SILENT:
         assert sent(TGI(), call) == plain
     else:
         assert sent(TGI(), call) != plain
-    if row.tgi is Way.SAME and surface == "chat":
+    if row.tgi is Support.SAME and surface == "chat":
         assert json.loads(sent(TGI(), call)[0].body)[row.name] == SAMPLES[row.name]
 
 
-PARTLY = [(surface, row) for surface, row in ROWS if row.tgi is Way.PARTLY]
+PARTLY = [(surface, row) for surface, row in ROWS if row.tgi is Support.PARTLY]
 
 
 @pytest.mark.parametrize(("surface", "row"), PARTLY, ids=[f"{surface} {row.name}" for surface, row in PARTLY])
@@ -154,13 +154,13 @@ def test_what_goes_partly_has_values_that_are_named(surface: str, row: Parameter
 
 @pytest.mark.parametrize(("surface", "row"), ROWS, ids=IDS)
 def test_each_row_says_what_becomes_of_a_parameter_on_vllm(surface: str, row: Parameter) -> None:
-    if row.vllm is Way.REFUSED:
+    if row.vllm is Support.REFUSED:
         return
     call = read(surface, with_sample(surface, row.name))
     assert VLLM().unsupported(call) is None
     (request,) = sent(VLLM(), call)
     body = json.loads(request.body)
-    if row.vllm in (Way.SAME, Way.NEUTRAL):
+    if row.vllm in (Support.SAME, Support.NEUTRAL):
         assert body[row.name] == with_sample(surface, row.name)[row.name]
         assert request.adapted == ()
 

@@ -759,7 +759,7 @@ def test_a_stop_that_tgi_let_pass_is_cut_out(stop: list[str], spelt: str, finish
             assert (got.failure, plain(got.usage)) == (None, usage(12, written))
         else:  # the engine is still at work: its work is ended, and the prompt's tokens are still to be counted
             assert isinstance(got.failure, FollowUp)
-            assert (got.failure.request.before.tokens, got.failure.request.before.ended) == (written, True)
+            assert (got.failure.request.continuation.tokens, got.failure.request.continuation.ended) == (written, True)
     answer = decoded(BACKEND, chat(stop=stop), whole_twin())
     assert (answer["choices"][0]["message"]["content"], answer["choices"][0]["finish_reason"]) == (spelt, finish)
 
@@ -1078,7 +1078,7 @@ def test_a_tool_call_cut_by_max_tokens_is_an_answer_without_content(name: str, n
     assert json.loads(again.body) == {"model": "m", "messages": json.loads(request.body)["messages"]} | GREEDY | {
         "max_tokens": 1
     }
-    assert (again.path, again.stream, again.choices, again.before.cut) == (CHAT, False, tuple(range(n)), True)
+    assert (again.path, again.stream, again.choices, again.continuation.cut) == (CHAT, False, tuple(range(n)), True)
     counted = load("tgi/08_chat_max_tokens_1")
     completion = BACKEND.decode(call, again, counted.response_headers, counted.response_body)
     assert isinstance(completion, Completion)

@@ -390,7 +390,7 @@ def test_a_stop_inside_a_token_ends_the_engines_work_and_leaves_the_prompt_to_be
         got = played(call, engine)
         assert (got.said(), got.finishes(), got.usage) == ("ab", ["stop"], usage(PROMPT, 2))
         first, counting = got.requests
-        assert (first.before.ended, counting.before.ended, counting.before.tokens) == (False, True, 2)
+        assert (first.continuation.ended, counting.continuation.ended, counting.continuation.tokens) == (False, True, 2)
         assert (counting.stream, counting.choices, counting.prompt) == (False, first.choices, first.prompt)
         if counting.path == CHAT:
             assert engine.asked[1] == {"model": "tgi", "messages": HI, "max_tokens": 1, "temperature": 0.0}
@@ -411,7 +411,7 @@ def test_copies_of_a_greedy_choice_stop_together() -> None:
 def test_an_answer_whose_count_fails_is_an_answer_without_usage(status: int) -> None:
     for call in both(max_tokens=100, stop="c"):
         engine = Engine(["a", "bcd", "e"])
-        got = played(call, lambda one, engine=engine: Reply(status, b"") if one.before.ended else engine(one))
+        got = played(call, lambda one, engine=engine: Reply(status, b"") if one.continuation.ended else engine(one))
         assert (got.said(), got.finishes(), got.usage, got.error) == ("ab", ["stop"], None, None)
 
 
@@ -496,7 +496,7 @@ EMPTY = b'{"error":"Tool error: Failed to parse generated text: missing field `f
 def test_a_tool_call_cut_by_the_limit_is_counted_by_what_tgi_was_asked_for(stream: bool) -> None:
     for limit, written in ((7, 7), (5000, 1024), (None, 0)):
         call = chat(tools=[TOOL], tool_choice="required", max_tokens=limit, stream=stream)
-        got = played(call, lambda one: Reply(422, CUT) if not one.before.ended else Engine([])(one))
+        got = played(call, lambda one: Reply(422, CUT) if not one.continuation.ended else Engine([])(one))
         assert [choice["finish_reason"] for choice in got.choices] == [None, "length"]
         assert got.choices[0]["delta"] == {"role": "assistant", "content": ""}
         assert (got.usage, got.error) == (usage(PROMPT, written), None)

@@ -154,7 +154,7 @@ BESIDE_TGI: list[tuple[dict[str, Any], dict[str, Any]]] = [
 @pytest.mark.parametrize(("fields", "more"), BESIDE_TGI)
 def test_beside_a_tgi_an_assistants_last_message_is_continued(fields: dict[str, Any], more: dict[str, Any]) -> None:
     """As TGI always does it; unless the client has said itself what it wants."""
-    call = msgspec.structs.replace(call_of(fields), beside_tgi=True)
+    call = msgspec.structs.replace(call_of(fields), with_tgi_peer=True)
     (request,) = BACKEND.encode(call, "theirs")
     asked = {name: value for name, value in fields.items() if value is not None}
     assert json.loads(request.body) == asked | {"model": "theirs"} | more

@@ -15,7 +15,7 @@ import pytest
 import uvicorn
 from rich.console import Console
 
-from backends.base import Served
+from backends.base import ServedModel
 from backends.sim import SIMULATORS, Options, parse_fault
 from gateway import config
 from gateway.cli.doctor import diagnose
@@ -250,7 +250,7 @@ def running(body: bytes) -> float:
 
 def side(name: str, question: Question, raw: EngineAnswer, via: EngineAnswer) -> Side:
     place = QUESTIONS.index(question)
-    return Side(name, name, "http://x", served=[Served("m", "m", 1024)], raw={place: raw}, via={place: via})
+    return Side(name, name, "http://x", served=[ServedModel("m", "m", 1024)], raw={place: raw}, via={place: via})
 
 
 def asked(check: str) -> Question:

@@ -5,7 +5,7 @@ from random import Random
 
 import pytest
 
-from backends.base import Served
+from backends.base import ServedModel
 from gateway.config import Config, DeploymentConfig, ModelConfig
 from gateway.http.errors import InvalidRequest, ModelNotFound, Unavailable
 from gateway.routing import plan, plan_path
@@ -27,7 +27,7 @@ def hear(made: Catalog, **served: str) -> None:
     for endpoint in made.endpoints:
         if endpoint.name in served:
             own = "tgi" if endpoint.engine == "tgi" else ""
-            endpoint.mark_up([Served(name, own or name, 100) for name in served[endpoint.name].split()], -100.0)
+            endpoint.mark_up([ServedModel(name, own or name, 100) for name in served[endpoint.name].split()], -100.0)
     made.refresh()
 
 

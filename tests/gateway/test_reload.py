@@ -8,7 +8,7 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from backends.base import Served as Serves
+from backends.base import ServedModel
 from gateway.config import BreakerConfig, Config, DeploymentConfig, HealthConfig, ModelConfig
 from gateway.upstream.models import Catalog
 from tests.support.harness import Script, checked, engine
@@ -112,7 +112,7 @@ def used() -> Catalog:
     """Return a catalog whose engine is up, at work, and left alone by its breaker."""
     catalog = Catalog(of(ENGINE), 1)
     (endpoint,) = catalog.endpoints
-    endpoint.mark_up([Serves("own", "own", 100)], 0.0)
+    endpoint.mark_up([ServedModel("own", "own", 100)], 0.0)
     endpoint.in_flight = 3
     for _ in range(5):
         endpoint.breaker.record_failure(False, 10.0)

@@ -139,7 +139,7 @@ LIVE: dict[str, Live] = {
     "models.deployments.weight": Live(7.0, lambda made: endpoint(made).weight),
     "models.deployments.max_in_flight": Live(7, lambda made: endpoint(made).max_in_flight),
     "models.deployments.discover": Live("dns", lambda made: endpoint(made).name, "a@10.0.0.1"),
-    "models.deployments.vision": Live(True, lambda made: route(made).candidates[0].sees),
+    "models.deployments.vision": Live(True, lambda made: route(made).candidates[0].supports_vision),
     "models.deployments.api_key_env": Live(
         "OTHER_KEY", lambda made: endpoint(made).headers["authorization"], "Bearer another"
     ),

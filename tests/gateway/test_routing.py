@@ -6,7 +6,7 @@ from random import Random
 
 import pytest
 
-from backends.base import Call, Served
+from backends.base import Call, ServedModel
 from backends.loads import Load
 from gateway import config
 from gateway.http.errors import InvalidRequest, Unavailable
@@ -23,7 +23,7 @@ LATER = 1000.0  # when all are warm
 def candidate(name: str, weight: float = 1.0) -> Candidate:
     row = config.DeploymentConfig(name=name, engine="vllm", url=f"http://{name}", weight=weight)
     made = Endpoint(row, config.BreakerConfig(), SLOW_START)
-    made.mark_up([Served("m", "m", 100)], 0.0)
+    made.mark_up([ServedModel("m", "m", 100)], 0.0)
     return Candidate(made, "m", 100)
 
 
@@ -33,7 +33,7 @@ def model(policy: config.tables.Policy = "weighted", **engines: str) -> ModelRou
     given = config.Config(models=[config.ModelConfig(name="m", policy=policy, prefix_bytes=64, deployments=rows)])
     made = Catalog(checked(given), 1)
     for endpoint in made.endpoints:
-        endpoint.mark_up([Served("x", "tgi" if endpoint.engine == "tgi" else "x", 100)], 0.0)
+        endpoint.mark_up([ServedModel("x", "tgi" if endpoint.engine == "tgi" else "x", 100)], 0.0)
     made.refresh()
     return made.find("m")
 
@@ -73,7 +73,7 @@ def test_by_weight_each_gets_its_share_and_one_of_no_weight_is_the_last() -> Non
 def test_one_that_came_back_is_given_more_and_more(after: float, share: float) -> None:
     old, new = candidate("old"), candidate("new")
     new.endpoint.mark_down("gone")
-    new.endpoint.mark_up([Served("m", "m", 100)], LATER)
+    new.endpoint.mark_up([ServedModel("m", "m", 100)], LATER)
     assert new.endpoint.effective_weight(LATER + after) == pytest.approx(share)
     random, now = Random(1), LATER + after
     first = sum(weighted.order([old, new], b"", now, random)[0] is new for _ in range(4000))

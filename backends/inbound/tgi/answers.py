@@ -204,7 +204,7 @@ class Whole:
         pieces = [one for several in self._sequences.values() for one in several]
         return unnamed(pieces, names) | ({token for token, by, _ in self._prompt_tokens() if by is None} - names.keys())
 
-    def written(self, names: Names) -> tuple[bytes, int]:
+    def render(self, names: Names) -> tuple[bytes, int]:
         """Return TGI's answer, and how many tokens it counts: the best sequence's."""
         sequences = [self._sequence(index, names) for index in sorted(self._sequences)]
         if len(sequences) < self._asked.sequences:  # greedy: TGI would draw the same again and again

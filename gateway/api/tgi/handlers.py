@@ -25,7 +25,7 @@ from gateway.http.context import Attempt, RequestContext
 from gateway.http.errors import InvalidRequest, MethodNotAllowed
 from gateway.http.lifecycle import ASGI, with_context
 from gateway.proxy.pipeline import Prepared, pin, serve
-from gateway.proxy.sources import Answer
+from gateway.proxy.sources import OpenAnswer
 from gateway.proxy.surfaces import TGI
 from gateway.routing import order_candidates, pinned
 from gateway.services import Services
@@ -37,7 +37,7 @@ INFO = "/info"
 Vocabularies = dict[tuple[str, str], Names]  # of each deployment's models
 
 
-class TgiAnswer(Answer, Protocol):
+class TgiAnswer(OpenAnswer, Protocol):
     """An engine's answer that has begun, and is written to the client in TGI's words."""
 
     async def send(self, client: TgiClient, stream: TgiEventStream | None) -> None:

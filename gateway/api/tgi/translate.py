@@ -101,7 +101,7 @@ class TranslatedAnswer:
         self._request = request
         self._whole = whole
         self._client = client
-        self._body, self._generated = whole.written(names)
+        self._body, self._generated = whole.render(names)
 
     def worked(self) -> Usage:
         """Return the engine's own figures."""

@@ -10,7 +10,7 @@ from typing import Any
 from msgspec import Struct
 
 from backends import BACKENDS
-from backends.base import BackendError, Served
+from backends.base import BackendError, ServedModel
 from gateway.cli.doctor import ask
 from gateway.cli.doctor.aspects import Question
 from gateway.cli.doctor.heard import EngineAnswer, Heard, fields, read, tokens, words
@@ -38,7 +38,7 @@ class Side(Struct):
     url: str
     trouble: str = ""
     version: str = ""
-    served: list[Served] = []
+    served: list[ServedModel] = []
     facts: dict[str, Any] = {}
     auth: str = "open"
     raw: dict[int, EngineAnswer] = {}
@@ -93,7 +93,7 @@ async def _introduced(deployment: DeploymentConfig, side: Side, patience: float)
         side.facts = fields(heard.body)
         if deployment.model:
             side.served = [one for one in side.served if deployment.model in (one.name, one.model)] or [
-                Served(deployment.model, deployment.model, side.served[0].max_model_len)
+                ServedModel(deployment.model, deployment.model, side.served[0].max_model_len)
             ]
         side.trouble = await _first_words(line, side, bool(deployment.api_key))
     return side
