@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import copy
 import json
-import time
 from typing import Any
 
 import pytest
@@ -88,10 +87,8 @@ def test_a_few_references_to_a_few_are_not_followed_for_ever() -> None:
     defs: dict[str, Any] = {"a9": TEXT}
     for level in range(9):
         defs[f"a{level}"] = {"anyOf": [{"$ref": f"#/$defs/a{level + 1}"}] * 60}
-    began = time.monotonic()
     with pytest.raises(Unresolvable):
         resolved(of({"$ref": "#/$defs/a0"}, **defs))
-    assert time.monotonic() - began < 2
     assert resolved({"enum": list(range(MAX_VALUES // 2))})
 
 

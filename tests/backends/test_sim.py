@@ -22,6 +22,7 @@ from backends.sim.tgi_check import Failed, limit
 from backends.sim.tgi_serde import cut_short
 from backends.sim.vllm import Vllm
 from tests.support.asgi import Answer, ask
+from tests.support.harness import until
 from tests.support.shapes import events
 
 ENGINES = pytest.mark.parametrize("engine", [Vllm, Tgi])
@@ -445,7 +446,7 @@ async def test_permits(engine: type[Engine]) -> None:
     app = started(engine, "stall:3", max_concurrent=1)
     gone = asyncio.Event()
     first = asyncio.create_task(ask(app, "POST", CHAT, chat(stream=True), leaves=gone))
-    await asyncio.sleep(0.01)
+    await until(lambda: app.running)
     refused = await ask(app, "POST", CHAT, chat())
     assert refused.status == (503 if engine is Vllm else 429)
     gone.set()
@@ -576,7 +577,7 @@ async def test_a_client_that_leaves_is_let_go(engine: type[Engine], stream: bool
     gauge = "vllm:num_requests_running" if engine is Vllm else "tgi_batch_current_size"
     gone = asyncio.Event()
     asking = asyncio.create_task(ask(app, "POST", CHAT, chat(stream=stream), leaves=gone))
-    await asyncio.sleep(0.01)
+    await until(lambda: app.running)
     assert (app.running, app.metrics.value(gauge)) == (1, 1)
     gone.set()
     answer = await asking

@@ -10,7 +10,6 @@ from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from itertools import count
-from time import monotonic
 
 import pytest
 
@@ -22,6 +21,7 @@ from gateway.cache.names import name_of
 from gateway.cache.redis import RedisTier, shared_cache
 from gateway.cache.store import Store
 from tests.support import redis_servers
+from tests.support.clock import Clock
 from tests.support.harness import until
 from tests.support.redis_servers import Server
 
@@ -59,7 +59,7 @@ class Gateway:
 @asynccontextmanager
 async def gateway(server: Server) -> AsyncIterator[Gateway]:
     redis = shared_cache(server.url)
-    redis.client.deadline = 0.5  # which no busy machine misses
+    redis.client.deadline, redis.client.connect_timeout = 2.0, redis_servers.UNHURRIED  # which no busy machine misses
     made = Gateway(Store(MemoryTier(1_000_000), redis, lambda: made.now), redis)
     await made.store.open()
     try:
@@ -196,19 +196,25 @@ async def test_a_purge_forgets_in_both_tiers(server: Server) -> None:
 # --- leases ------------------------------------------------------------------------------------------------
 
 
-def leases(of: Gateway, number: int, seconds: float = 5.0) -> Leases:
+STANDING = Clock()  # nobody has waited long enough, whatever the machine takes
+
+
+def leases(of: Gateway, number: int, seconds: float = 600.0, clock: Clock = STANDING) -> Leases:
     names = count()
-    return Leases(of.redis, lambda: f"{number}-{next(names)}", monotonic, seconds)
+    return Leases(of.redis, lambda: f"{number}-{next(names)}", clock, seconds)
 
 
-async def answered(of: Gateway, whose: Leases, asked: list[int], slow: float = 0.1, keeps: bool = True) -> CachedAnswer:
-    """Answer as a gateway does: from another's answer if there is one, else by the engine."""
+async def answered(
+    of: Gateway, whose: Leases, asked: list[int], gate: asyncio.Event | None = None, keeps: bool = True
+) -> CachedAnswer:
+    """Answer as a gateway does: from another's answer if there is one, else by the engine, once the gate is open."""
     turn = await whose.acquire_or_get(NAME, lambda: of.store.shared(KEY, "m"))
     if isinstance(turn, CachedAnswer):
         return turn
     try:
         asked.append(1)
-        await asyncio.sleep(slow)
+        if gate is not None:
+            await gate.wait()
         if keeps:
             of.store.put(ENTRY)
         return ENTRY
@@ -216,12 +222,26 @@ async def answered(of: Gateway, whose: Leases, asked: list[int], slow: float = 0
         turn.release()
 
 
+class Looks:
+    """Looks in vain, and counts how often."""
+
+    def __init__(self) -> None:
+        self.count = 0
+
+    async def __call__(self) -> CachedAnswer | None:
+        self.count += 1
+        return None
+
+
 async def test_of_several_gateways_one_asks(server: Server) -> None:
     asked: list[int] = []
+    gate = asyncio.Event()
     async with gateway(server) as one, gateway(server) as two, gateway(server) as three:
         made = [(of, leases(of, number)) for number, of in enumerate((one, two, three))]
-        found = await asyncio.gather(*(answered(of, whose, asked) for of, whose in made))
-        assert found == [ENTRY] * 3
+        asking = [asyncio.ensure_future(answered(of, whose, asked, gate)) for of, whose in made]
+        await until(lambda: asked)
+        gate.set()
+        assert await asyncio.gather(*asking) == [ENTRY] * 3
         assert len(asked) == 1
         await one.settled()
         assert await one.redis.client.redis.exists(NAME + ":lease") == 0
@@ -229,47 +249,46 @@ async def test_of_several_gateways_one_asks(server: Server) -> None:
 
 async def test_a_gateway_that_comes_to_nothing_lets_the_next_ask(server: Server) -> None:
     asked: list[int] = []
+    gate, looks = asyncio.Event(), Looks()
     async with gateway(server) as one, gateway(server) as two:
-        first = asyncio.ensure_future(answered(one, leases(one, 1), asked, keeps=False))
-        await asyncio.sleep(0.03)
-        began = monotonic()
-        await answered(two, leases(two, 2), asked)
-        assert monotonic() - began < 2.0
-        await first
-        assert len(asked) == 2
-
-
-async def test_who_has_waited_long_enough_asks_too(server: Server) -> None:
-    asked: list[int] = []
-    async with gateway(server) as one, gateway(server) as two:
-        first = asyncio.ensure_future(answered(one, leases(one, 1), asked, slow=1.0))
-        await asyncio.sleep(0.03)
-        began = monotonic()
-        await answered(two, leases(two, 2, seconds=0.2), asked, slow=0.0)
-        assert 0.15 < monotonic() - began < 0.8
-        await first
-        assert len(asked) == 2
-
-
-async def test_who_has_less_patience_than_a_lease_lasts_asks_when_it_is_over(server: Server) -> None:
-    asked: list[int] = []
-    async with gateway(server) as one, gateway(server) as two:
-        first = asyncio.ensure_future(answered(one, leases(one, 1), asked, slow=1.0))
-        await asyncio.sleep(0.03)
-        began = monotonic()
-        turn = await leases(two, 2).acquire_or_get(NAME, lambda: two.store.shared(KEY, "m"), max_wait=0.2)
-        assert 0.15 < monotonic() - began < 0.8
+        first = asyncio.ensure_future(answered(one, leases(one, 1), asked, gate, keeps=False))
+        await until(lambda: asked)
+        waiting = asyncio.ensure_future(leases(two, 2).acquire_or_get(NAME, looks))
+        await until(lambda: looks.count > 1)
+        assert not waiting.done()
+        gate.set()
+        turn = await waiting
         assert isinstance(turn, Lease)
         turn.release()
         await first
 
 
+@pytest.mark.parametrize(
+    ("lasts", "patience"), [(4.0, 600.0), (600.0, 4.0)], ids=["as long as a lease lasts", "as long as it may wait"]
+)
+async def test_who_has_waited_long_enough_asks_too(server: Server, lasts: float, patience: float) -> None:
+    clock, looks = Clock(), Looks()
+    async with gateway(server) as one, gateway(server) as two:
+        first = await leases(one, 1).acquire_or_get(NAME, Looks())
+        assert isinstance(first, Lease)
+        waiting = asyncio.ensure_future(leases(two, 2, lasts, clock).acquire_or_get(NAME, looks, patience))
+        await until(lambda: looks.count > 1)
+        assert not waiting.done()
+        clock.now += 5
+        turn = await waiting
+        assert isinstance(turn, Lease)
+        for one_lease in (turn, first):
+            one_lease.release()
+
+
 async def test_a_lease_that_ran_out_is_not_taken_from_the_next_who_has_it(server: Server) -> None:
     asked: list[int] = []
     async with gateway(server) as one, gateway(server) as two:
-        slow = asyncio.ensure_future(answered(one, leases(one, 1, seconds=0.05), asked, slow=0.3, keeps=False))
-        await asyncio.sleep(0.1)
+        gate = asyncio.Event()
+        slow = asyncio.ensure_future(answered(one, leases(one, 1, seconds=0.05), asked, gate, keeps=False))
+        await until(lambda: asked and server.ask("EXISTS", NAME + ":lease") == ":0")
         assert isinstance(await leases(two, 2).acquire_or_get(NAME, lambda: two.store.shared(KEY, "m")), Lease)
+        gate.set()
         await slow
         await one.settled()
         assert await two.redis.client.redis.get(NAME + ":lease") == b"2-0"
@@ -278,8 +297,8 @@ async def test_a_lease_that_ran_out_is_not_taken_from_the_next_who_has_it(server
 async def test_a_lease_is_given_back_when_its_holder_is_cancelled(server: Server) -> None:
     asked: list[int] = []
     async with gateway(server) as one:
-        holding = asyncio.ensure_future(answered(one, leases(one, 1), asked, slow=10.0))
-        await asyncio.sleep(0.05)
+        holding = asyncio.ensure_future(answered(one, leases(one, 1), asked, asyncio.Event()))
+        await until(lambda: asked)
         holding.cancel()
         await asyncio.gather(holding, return_exceptions=True)
         await one.settled()
@@ -292,13 +311,16 @@ async def test_a_turn_that_is_cancelled_while_it_waits_leaves_no_lease(server: S
         first = await leases(one, 1).acquire_or_get(NAME, lambda: one.store.shared(KEY, "m"))
         assert isinstance(first, Lease)
 
+        looks = Looks()
+
         async def look() -> CachedAnswer | None:
+            await looks()
             if server.ask("GET", NAME + ":lease").endswith("2-0"):
                 await asyncio.Event().wait()
             return None
 
         waiting = asyncio.ensure_future(leases(two, 2).acquire_or_get(NAME, look))
-        await asyncio.sleep(0.05)
+        await until(lambda: looks.count)
         first.release()
         await until(lambda: server.ask("GET", NAME + ":lease").endswith("2-0"))
         waiting.cancel()
@@ -312,7 +334,5 @@ async def test_without_redis_everybody_asks_at_once() -> None:
     with redis_servers.single() as mortal:
         async with gateway(mortal) as one, gateway(mortal) as two:
             mortal.send(signal.SIGKILL)
-            began = monotonic()
             await asyncio.gather(answered(one, leases(one, 1), asked), answered(two, leases(two, 2), asked))
-            assert monotonic() - began < 1.0
             assert len(asked) == 2

@@ -15,13 +15,13 @@ from gateway import config
 from gateway.cache.redis import RedisTier
 from tests.support import redis_servers
 from tests.support.caching import FULL, STREAMED, crowd, gated, given_back, joined, plain, said
-from tests.support.harness import CHAT, Engine, Gateway, Script, engine, gateway, of, until
+from tests.support.harness import CHAT, PATIENCE, Engine, Gateway, Script, engine, gateway, of, settled, until
 from tests.support.processes import answers
 from tests.support.redis_servers import Server
 from tests.support.scrape import scraped
 
-DEADLINE = 0.2  # seconds for an answer of Redis
-SLACK = 0.3  # seconds that a busy machine may take beside what is waited for
+DEADLINE = 1.0  # seconds for an answer of Redis
+FOR_LONG = 20.0  # seconds: a few deadlines are far less on any machine, and a Redis that hangs takes for ever
 
 
 @pytest.fixture(scope="module")
@@ -72,10 +72,7 @@ def shared(front: Gateway) -> RedisTier:
 
 async def become(front: Gateway, up: bool) -> None:
     """Wait until a gateway knows whether the Redis answers."""
-    ends = monotonic() + 15
-    while shared(front).up is not up:
-        assert monotonic() < ends
-        await asyncio.sleep(0.02)
+    await until(lambda: shared(front).up is up)
 
 
 async def written(front: Gateway) -> None:
@@ -108,7 +105,7 @@ async def test_of_two_gateways_that_are_asked_the_same_at_once_one_asks_the_engi
             for _ in range(50)
             for client in (left, right)
         ]
-        await asyncio.sleep(0.3)
+        await until(lambda: sum(one.cache != "" for front in (one, other) for one in front.services.sweep.open) >= 100)
         gate.set()
         told = await asyncio.gather(*asking)
         assert len(behind.asked) == 1
@@ -132,11 +129,12 @@ async def test_at_an_engine_that_answers_at_once_two_gateways_ask_once_each_time
 
 async def test_an_answer_of_anothers_is_not_made_younger_by_who_waited_for_it(server: Server) -> None:
     gate = asyncio.Event()
-    async with sharing(gated(gate), server.url, ttls=("1m", "10m")) as (_, one, other):
+    async with sharing(gated(gate), server.url, ttls=("1m", "10m")) as (behind, one, other):
         first = asyncio.ensure_future(one.post(CHAT))
-        await asyncio.sleep(0.1)
+        await until(lambda: behind.asked)
         waiting = asyncio.ensure_future(other.post(CHAT))
-        await asyncio.sleep(0.1)
+        await until(lambda: other.services.sweep.open)
+        await settled()
         gate.set()
         assert [said(await first), said(await waiting)] == ["miss", "hit"]
         await written(other)
@@ -155,7 +153,7 @@ async def test_a_redis_that_is_gone_or_hangs_is_a_miss_and_holds_nobody_up_for_l
                 began = monotonic()
                 answer = await other.post(CHAT | {"seed": number})
                 assert (answer.status_code, said(answer)) == (200, "miss")
-                assert monotonic() - began < 3 * DEADLINE + SLACK  # it looks, takes a lease, and looks again
+                assert monotonic() - began < FOR_LONG  # it looks, takes a lease, and looks again
             assert not shared(other).up
             assert said(await one.post(CHAT)) == "hit"  # of its own memory
             figures = await scraped(other.client)
@@ -200,12 +198,12 @@ async def test_a_failover_by_sentinels_is_a_few_misses_and_then_goes_on() -> Non
             assert said(await other.post(CHAT)) == "hit"
             watched.primary.send(signal.SIGKILL)
             statuses = set()
-            ends, seed, again = monotonic() + 20, 0, ""
+            ends, seed, again = monotonic() + PATIENCE, 0, ""
             while again != "hit" and monotonic() < ends:
                 seed += 1
                 began = monotonic()
                 statuses.add((await one.post(CHAT | {"seed": seed})).status_code)
-                assert monotonic() - began < 3 * DEADLINE + SLACK
+                assert monotonic() - began < FOR_LONG
                 await asyncio.sleep(0.05)
                 again = said(await other.post(CHAT | {"seed": seed}))
             assert statuses == {200}
@@ -225,4 +223,4 @@ async def test_a_cluster_that_loses_a_node_still_serves_what_the_others_have() -
                 began = monotonic()
                 answer = await other.post(CHAT | {"seed": seed})
                 assert (answer.status_code, said(answer)) == (200, "miss")
-                assert monotonic() - began < 3 * DEADLINE + SLACK
+                assert monotonic() - began < FOR_LONG

@@ -31,7 +31,7 @@ def started(*words: str) -> Iterator[subprocess.Popen[bytes]]:
 
 def wait(url: str) -> httpx.Response:
     """Wait until a URL answers 200."""
-    for _ in range(300):
+    for _ in range(1200):
         try:
             answer = httpx.get(url, trust_env=False)
             if answer.status_code == 200:

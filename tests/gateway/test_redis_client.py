@@ -283,7 +283,7 @@ def server() -> Iterator[Server]:
 @asynccontextmanager
 async def opened(url: str, *scripts: str) -> AsyncIterator[RedisClient]:
     """Connect a client with a deadline that no busy machine misses."""
-    client = RedisClient(url, "test", WHILE_DOWN, 1.0, retry_interval=0.02)
+    client = RedisClient(url, "test", WHILE_DOWN, 5.0, 0.02, redis_servers.UNHURRIED)
     for script in scripts:
         client.script(script)
     await client.open()
@@ -315,7 +315,7 @@ async def test_scripts_are_there_as_soon_as_redis_is(server: Server) -> None:
 
 
 async def test_a_script_is_asked_by_its_keys_and_arguments(server: Server) -> None:
-    client = RedisClient(server.url, "test", WHILE_DOWN, 1.0)
+    client = RedisClient(server.url, "test", WHILE_DOWN, 5.0, connect_timeout=redis_servers.UNHURRIED)
     script = client.script("return {KEYS[1], ARGV[1]}")
     await client.open()
     assert await client.ask(lambda _: script(["k"], ["a"])) == [b"k", b"a"]

@@ -19,6 +19,7 @@ import pytest
 SERVICE = "answers"
 SLOTS = 16384
 PATIENCE = 30.0  # seconds for servers to come up and find each other
+UNHURRIED = 20.0  # seconds to connect, which no busy machine needs
 
 
 def free_port() -> int:
