@@ -71,10 +71,10 @@ async def assert_settled(process: Process, sent: int) -> None:
 
 
 @contextlib.asynccontextmanager
-async def process(directory: Path, url: str, *words: str) -> AsyncIterator[Process]:
-    """Run a gateway over an engine; when it is told to end, it has to do so with status 0."""
+async def process(directory: Path, url: str, *words: str, more: str = "") -> AsyncIterator[Process]:
+    """Run a gateway over an engine; when it is told to end, it has to do so with status 0. `more` is TOML."""
     file = directory / "pointsman.toml"
-    file.write_text(written({"tiny": {"one": url}}))
+    file.write_text(written({"tiny": {"one": url}}) + more)
     async with served(file, *words) as front:
         yield Process(front)
         front.process.terminate()

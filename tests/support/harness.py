@@ -246,7 +246,7 @@ class Quiet(uvicorn.Server):
 async def engine(script: Script) -> AsyncIterator[Engine]:
     """Run a scripted engine on a real port."""
     made = Engine(script)
-    listening = await asyncio.start_server(made.serve, "127.0.0.1", 0, limit=2**25, backlog=1024)
+    listening = await asyncio.start_server(made.serve, "127.0.0.1", 0, limit=2**25, backlog=4096)
     made.url = f"http://127.0.0.1:{listening.sockets[0].getsockname()[1]}"
     made.listening = listening
     try:
