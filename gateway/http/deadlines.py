@@ -41,8 +41,11 @@ class IdleTimer:
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, _: TracebackType | None) -> None:
         task, self._task = self._task, None
-        if self._expired and kind is asyncio.CancelledError and task is not None and not task.uncancel():
-            self._expired = False
+        if task is None or not self._expired:
+            return
+        self._expired = False
+        others = task.uncancel()  # who else wants the task cancelled goes first
+        if kind is asyncio.CancelledError and not others:
             raise self._silence(self.limit) from error
 
     def check(self, now: float) -> None:

@@ -35,16 +35,20 @@ class SubRequest:
         now = services.clock()
         timing = Timing(now, min(parent.timing.deadline, now + limit))
         self.context = parent.fork(path, CancelScope(task), timing)
+        self._parent = parent
         self._services = services
         services.sweep.open.add(self.context)
 
     async def __aenter__(self) -> RequestContext:
+        if self._parent.trace.notes is not None:  # its attempts will have spans
+            self._parent.beside.append(self.context)
         return self.context
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, _: TracebackType | None
     ) -> None:
-        meaning = None if error is None else await self.context.scope.leave(error)
+        ended = error or self.context.scope.reason  # which may have come in the moment of the answer
+        meaning = None if ended is None else await self.context.scope.leave(ended)
         self.close(meaning)
         if meaning is not None and meaning is not error:
             raise meaning from error
@@ -69,7 +73,6 @@ async def ask_beside(
     Raises PointsmanError; an EngineTimeout after `limit` seconds.
     """
     async with SubRequest(path, parent, services, limit) as context:
-        parent.beside.append(context)
         return await dispatch(
             candidates, lambda attempt: question(EngineClient(attempt, context, services, NEVER)), context, services
         )
@@ -88,7 +91,6 @@ async def ask_within(
     It is counted there, and waits for no room: the attempt, which waits for the answer, holds what room there is.
     """
     async with SubRequest(path, parent, services, limit) as context:
-        parent.beside.append(context)
         services.admission.join(attempt.candidate)
         own = attempts.begin(attempt.candidate, context, services)
         return await question(EngineClient(own, context, services, NEVER))

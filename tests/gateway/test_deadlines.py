@@ -15,7 +15,6 @@ from gateway.http.errors import (
     ShuttingDown,
     UpstreamIdleTimeout,
 )
-from tests.support.harness import until
 
 
 class Clock:
@@ -161,4 +160,36 @@ async def test_a_cancellation_that_nobody_gave_a_reason_for_stays_one() -> None:
     assert task is not None
     error = asyncio.CancelledError()
     assert await CancelScope(task).leave(error) is error
-    await until(lambda: True)
+
+
+async def test_a_wait_that_fails_otherwise_as_its_time_is_over_leaves_no_cancellation_behind() -> None:
+    one = timer(Clock())
+
+    async def reworded() -> None:
+        one.check(3.0)
+        try:
+            await asyncio.sleep(0)
+        except asyncio.CancelledError:
+            raise EngineFailed("the library's own words for it") from None
+
+    async def wait() -> int:
+        with pytest.raises(EngineFailed), one:
+            await reworded()
+        task = asyncio.current_task()
+        assert task is not None
+        await asyncio.sleep(0)
+        return task.cancelling()
+
+    assert await asyncio.ensure_future(wait()) == 0
+
+
+async def test_a_timer_that_has_ended_one_wait_judges_the_next() -> None:
+    clock = Clock()
+    one = timer(clock)
+    for now in (0.0, 10.0):
+        clock.now = now
+        task = waiting(one)
+        await asyncio.sleep(0)
+        one.check(now + 3.0)
+        with pytest.raises(UpstreamIdleTimeout):
+            await task

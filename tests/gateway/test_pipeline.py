@@ -2,6 +2,9 @@
 
 import asyncio
 
+import msgspec
+import pytest
+
 from gateway import config
 from gateway.access.principal import Principal
 from gateway.http.context import RequestContext
@@ -20,8 +23,10 @@ from tests.support.harness import (
     head,
     over,
     piece,
+    says,
     until,
     when,
+    whole,
 )
 from tests.support.pairs import pair
 
@@ -88,6 +93,31 @@ async def test_a_stream_that_ends_debits_the_engines_own_figures() -> None:
         limit(front)
         await front.post(STREAMED, authorization="Bearer k")
         assert await remaining(front) == TOKENS - 14
+
+
+@pytest.mark.parametrize("kind", ["tgi", "vllm"])
+async def test_a_stream_of_tgis_own_api_that_is_cut_debits_what_was_written(kind: str) -> None:
+    """Passed on from a TGI, or translated for a vLLM."""
+    token = {"id": 1, "text": "a", "logprob": -1.0, "special": False}
+    event = {"index": 1, "token": token, "generated_text": None, "details": None}
+    logprobs = {"tokens": ["a"], "token_logprobs": [-1.0], "top_logprobs": [{"a": -1.0}], "text_offset": [0]}
+    choice = {"index": 0, "text": "a", "finish_reason": None, "token_ids": [1], "logprobs": logprobs}
+    said = event if kind == "tgi" else {"choices": [choice]}
+    async with over(cuts(head() + piece(3 * (b"data: " + msgspec.json.encode(said) + b"\n\n"))), kind) as (front, _):
+        limit(front)
+        answer = await front.post({"inputs": "x"}, "/generate_stream", authorization="Bearer k")
+        assert answer.content.count(b'"token"') == 3
+        assert b'"error"' in answer.content
+        assert await remaining(front) == TOKENS - 3
+
+
+async def test_a_question_that_its_engine_fails_at_is_not_the_clients_fault() -> None:
+    failed = says(whole({"error": {"message": "no"}}, "500 Internal Server Error"))
+    async with pair(failed, hangs(), ("vllm", "tgi")) as engines:
+        asked = {"model": "tiny", "prompt": [1, 2], "max_tokens": 4}
+        answer = await engines.front.post(asked, "/v1/completions", x_pointsman_engine="tgi")
+        assert (answer.status_code, answer.json()["error"]["code"]) == (502, "engine_error")
+        assert not engines.second.asked
 
 
 async def test_each_of_two_hedged_engines_is_judged_by_its_own_silence() -> None:

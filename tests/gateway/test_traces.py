@@ -192,3 +192,23 @@ async def test_a_span_says_what_the_cache_did_for_its_request() -> None:
     assert [attributes(span)["pointsman.cache"] for span in servers] == ["miss", "hit"]
     assert [event.name for event in servers[1].events] == ["pointsman.cache"]
     assert len(collector.spans) == 3  # the hit asked no engine
+
+
+async def test_a_question_beside_a_request_has_a_span_of_its_own() -> None:
+    """Token ids become text for a TGI by the `/detokenize` of the vLLM beside it."""
+    refused = whole({"error": "no", "error_type": "validation"}, "422 Unprocessable Entity")
+    with over_http() as collector:
+        told = TelemetryConfig(otlp_endpoint=collector.url)
+        async with engine(says(whole({"prompt": "hi"}))) as vllm, engine(says(refused)) as tgi:
+            async with gateway(configured(vllm.url, tgi.url, telemetry=told)) as front:
+                await front.post(TEXT | {"prompt": [1, 2]}, "/v1/completions", x_pointsman_engine="tgi")
+            assert (vllm.asked[0].path, tgi.asked[0].path) == ("/detokenize", "/generate")
+    spans = {span.name: span for span in collector.spans}
+    assert set(spans) == {"POST /v1/completions", "text_completion tiny", "detokenize tiny"}
+    server, question, attempt = (
+        spans[name] for name in ("POST /v1/completions", "detokenize tiny", "text_completion tiny")
+    )
+    assert question.parent_span_id == attempt.parent_span_id == server.span_id
+    assert question.span_id.hex() in vllm.asked[0].headers["traceparent"]
+    assert attempt.span_id.hex() in tgi.asked[0].headers["traceparent"]
+    assert attributes(question)["pointsman.deployment"] == "vllm"
