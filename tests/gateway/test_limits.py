@@ -401,6 +401,7 @@ async def test_a_killed_redis_lets_requests_in_uncounted_and_counts_again_once_i
     async with opened(limiter):
         await limiter.enter(principal, NOW)
         server.kill()
+        caplog.clear()
         with caplog.at_level(logging.INFO, "pointsman"):
             for _ in range(20):
                 limiter.leave(await limiter.enter(principal, NOW), 7, NOW)

@@ -49,7 +49,12 @@ def test_either_class_answers_and_handles_errors_alike(route: type[ASGIRouteHand
     def handled(_: Any, error: Exception) -> Any:
         return Response(type(error).__name__, status_code=418, media_type="text/plain")
 
-    made = Litestar([route("/a", copy_scope=False)(app)], exception_handlers={KeyError: handled}, openapi_config=None)
+    made = Litestar(
+        [route("/a", copy_scope=False)(app)],
+        exception_handlers={KeyError: handled},
+        openapi_config=None,
+        logging_config=None,
+    )
     with TestClient(made) as client:
         for _ in range(2):
             assert client.get("/a").text == "well"
