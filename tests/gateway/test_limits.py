@@ -480,7 +480,7 @@ async def test_a_redis_that_hangs_at_the_start_is_left_after_a_moment(server: Re
 
 
 async def test_a_burst_while_redis_hangs_waits_for_little_more_than_one_deadline(server: RedisServer) -> None:
-    limiter = redis_limiter(server.url)
+    limiter = redis_limiter(server.url, retry_interval=60.0)  # no question but the burst's
     async with opened(limiter):
         limiter.client.deadline = 0.05
         before = limiter.client.health.errors
