@@ -8,6 +8,7 @@ is in `aiohttp_internals`.
 import asyncio
 import time
 from collections.abc import Callable
+from contextvars import ContextVar
 
 import aiohttp
 from multidict import CIMultiDictProxy
@@ -20,12 +21,15 @@ from gateway.upstream.endpoints import Endpoint
 
 # All in seconds. uvicorn, and so vLLM, closes a connection that was idle for 5 s: it must not be used at that moment.
 ENGINE_KEEP_ALIVE = 4.0
-RESEND_WINDOW = 0.25  # a connection reset sooner than this after a request was sent had been closed before it arrived
+RESEND_WINDOW = 0.25  # a reused connection that is reset sooner than this had been closed before the request arrived
 DRAIN_TIMEOUT = 1.0  # for the rest of a body of which nothing is wanted any more
 
 AIOHTTP_ERRORS = (aiohttp.ClientError, OSError)  # TimeoutError is an OSError
 CONNECT_ERRORS = (aiohttp.ClientConnectorError, aiohttp.ConnectionTimeoutError, aiohttp.InvalidURL)
 RESET_ERRORS = (aiohttp.ServerDisconnectedError, aiohttp.ClientOSError, ConnectionError)
+
+# Whether a connection was made for the request that this task sends now: aiohttp makes it in the same task.
+_new_connection: ContextVar[bool] = ContextVar("new_connection", default=False)
 
 
 class Reply:
@@ -110,7 +114,7 @@ class Upstream:
         """Make ready; to be called in the running event loop."""
         self._way = await aiohttp_internals.choose(self._classes)
         self._session = self._way.session(
-            self.connected,
+            self._note_connected,
             ENGINE_KEEP_ALIVE,
             cookie_jar=aiohttp.DummyCookieJar(),
             trust_env=False,
@@ -125,16 +129,22 @@ class Upstream:
         if self._session is not None:
             await self._session.close()
 
+    def _note_connected(self, took: float) -> None:
+        _new_connection.set(True)
+        self.connected(took)
+
     async def post(self, endpoint: Endpoint, path: str, body: bytes, headers: dict[str, str]) -> Reply:
-        """Send a request; return when the answer's head is there. Raises UpstreamConnectError and EngineFailed."""
+        """Send a request; return when the answer's head is there. Raises UpstreamConnectError and EngineFailed.
+
+        An engine may close an idle connection just as it is used again (RFC 9112, 9.3.1): then the request is sent once
+        more. Not so where the connection was new, or was closed later: that request may be what made the engine fail.
+        """
         began = self._clock()
+        _new_connection.set(False)
         try:
             return await self._send(endpoint, "POST", path, body, headers)
         except UpstreamReset:
-            # An engine may close an idle connection just as it is used again; any later, it was at work.
-            # KNOWN FAULT: only a reused connection justifies this, and whether this one was new is not looked at. So
-            # a request that crashes its engine within the window is sent to it twice, outside the retry budget.
-            if self._clock() - began > RESEND_WINDOW:
+            if _new_connection.get() or self._clock() - began > RESEND_WINDOW:
                 raise
             return await self._send(endpoint, "POST", path, body, headers)
 

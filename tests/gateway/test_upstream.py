@@ -1,8 +1,8 @@
 """The connections to engines: aiohttp's private parts give what its public ones give, and each error becomes ours."""
 
 import logging
-from asyncio import Event, Future, StreamWriter, get_running_loop
-from collections.abc import AsyncIterator
+from asyncio import Event, Future, StreamWriter, gather, get_running_loop
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from random import Random
 from typing import Any
@@ -16,9 +16,10 @@ from gateway.config.tables import BreakerConfig, DeploymentConfig, TimeoutsConfi
 from gateway.http.errors import EngineFailed, UpstreamConnectError, UpstreamReset
 from gateway.upstream import aiohttp_internals
 from gateway.upstream.aiohttp_internals import AiohttpClasses, FastAiohttp, GreedyReader, PublicAiohttp
-from gateway.upstream.connection import Reply, Upstream, gateway_error
+from gateway.upstream.connection import RESEND_WINDOW, Reply, Upstream, gateway_error
 from gateway.upstream.endpoints import Endpoint
-from tests.support.harness import STREAM, Asked, Script, cuts, engine, head, piece, says, streamed, until, whole
+from tests.support.clock import Clock
+from tests.support.harness import STREAM, Asked, Engine, Script, cuts, engine, head, piece, says, streamed, until, whole
 
 
 def reader(kind: Any) -> Any:
@@ -124,6 +125,7 @@ async def test_an_aiohttp_that_is_not_as_expected_is_used_by_its_public_interfac
 
 # --- both ways, over real connections -----------------------------------------------------------------------------
 
+STILL = Clock()  # so that no window passes on a busy machine
 WAYS = {"fast": AiohttpClasses(), "public": AiohttpClasses(reader=WithoutBuffer)}
 both_ways = pytest.mark.parametrize("way", WAYS)
 
@@ -133,10 +135,10 @@ def endpoint(url: str) -> Endpoint:
 
 
 @asynccontextmanager
-async def opened(way: str) -> AsyncIterator[tuple[Upstream, list[float]]]:
+async def opened(way: str, clock: Callable[[], float] = STILL) -> AsyncIterator[tuple[Upstream, list[float]]]:
     """Give the connections in one of the two ways, and how long each new one took."""
     took: list[float] = []
-    upstream = Upstream(TimeoutsConfig(), classes=WAYS[way])
+    upstream = Upstream(TimeoutsConfig(), clock, WAYS[way])
     upstream.connected = took.append
     await upstream.open()
     try:
@@ -193,6 +195,70 @@ async def test_a_connection_that_is_released_before_the_end_of_its_body_is_used_
             reply.release()
             await until(lambda: not upstream._drains)
         assert len(took) == 1
+
+
+# --- a connection that is reset before any answer -----------------------------------------------------------------
+
+
+@both_ways
+async def test_a_request_that_resets_a_new_connection_is_sent_once(way: str) -> None:
+    """It may be what crashed the engine, even where that came at once."""
+    async with engine(cuts(b"")) as behind, opened(way) as (upstream, took):
+        for _ in range(2):
+            with pytest.raises(UpstreamReset):
+                await upstream.post(endpoint(behind.url), "/v1/chat/completions", b"{}", {})
+        assert (len(behind.asked), len(took)) == (2, 2)
+
+
+def once_a_connection(before_it_closes: Callable[[], None] = lambda: None) -> Script:
+    """Return a script that answers the first request of each connection, and closes it at the second."""
+    used: set[StreamWriter] = set()
+
+    async def script(_: Asked, writer: StreamWriter) -> None:
+        if writer in used:
+            before_it_closes()
+            writer.close()
+            raise ConnectionError
+        used.add(writer)
+        writer.write(whole({}))
+
+    return script
+
+
+async def posted(upstream: Upstream, behind: Engine) -> int:
+    reply = await upstream.post(endpoint(behind.url), "/v1/chat/completions", b"{}", {})
+    await reply.read()
+    return reply.status
+
+
+@both_ways
+async def test_a_request_is_sent_again_where_the_engine_closed_an_idle_connection(way: str) -> None:
+    async with engine(once_a_connection()) as behind, opened(way) as (upstream, took):
+        assert [await posted(upstream, behind) for _ in range(3)] == [200] * 3
+        assert (len(behind.asked), len(took)) == (5, 3)
+
+
+@both_ways
+async def test_a_request_is_not_sent_again_where_a_reused_connection_was_closed_later(way: str) -> None:
+    clock = Clock()
+
+    def late() -> None:
+        clock.now += 2 * RESEND_WINDOW
+
+    async with engine(once_a_connection(late)) as behind, opened(way, clock) as (upstream, _took):
+        await posted(upstream, behind)
+        with pytest.raises(UpstreamReset):
+            await posted(upstream, behind)
+        assert len(behind.asked) == 2
+
+
+@both_ways
+async def test_a_new_connection_of_another_request_is_not_taken_for_its_own(way: str) -> None:
+    """One request finds its idle connection closed while another, beside it, opens one."""
+    async with engine(once_a_connection()) as behind, opened(way) as (upstream, _took):
+        await posted(upstream, behind)
+        assert await gather(*(posted(upstream, behind) for _ in range(3))) == [200] * 3
+        assert len(behind.asked) == 5
 
 
 @both_ways
