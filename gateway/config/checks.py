@@ -8,6 +8,7 @@ from urllib.parse import urlsplit
 import msgspec
 
 from backends import BACKENDS
+from gateway.config.base_url import base_url
 from gateway.config.tables import CacheConfig, Config, DeploymentConfig, ModelConfig, TelemetryConfig, duration, size
 from gateway.redis.url import parse_redis_url
 
@@ -66,7 +67,7 @@ def _duration(text: str, path: str, faults: list[str]) -> None:
 def _check_telemetry(telemetry: TelemetryConfig, faults: list[str]) -> None:
     endpoint = telemetry.otlp_endpoint
     if endpoint:
-        _url(endpoint, "telemetry.otlp_endpoint", faults)
+        _check_url(endpoint, "telemetry.otlp_endpoint", faults)
     for place, pattern in enumerate(telemetry.redact):
         try:
             re.compile(pattern)
@@ -114,7 +115,9 @@ def _check_deployment(
     key = key.strip()
     if not (key.isascii() and key.isprintable()):
         faults.append(f"{path}.api_key_env: the key has characters that a header cannot hold")
-    url = deployment.url and _url(deployment.url, f"{path}.url", faults)
+    url = deployment.url
+    if url and _check_url(url, f"{path}.url", faults):
+        url = base_url(url, deployment.engine)
     return msgspec.structs.replace(deployment, url=url, api_key=key)
 
 
@@ -124,8 +127,8 @@ def _claim(what: str, path: str, taken: dict[str, str], faults: list[str]) -> No
     taken[what] = path
 
 
-def _url(text: str, path: str, faults: list[str]) -> str:
-    """Return the engine's base URL: a `/` or `/v1` at its end is what people paste, and means the same."""
+def _check_url(text: str, path: str, faults: list[str]) -> bool:
+    """Note what is wrong with a URL; return whether it is one."""
     try:
         parts = urlsplit(text)
         good = parts.scheme in ("http", "https") and parts.hostname and (parts.port or True)
@@ -133,7 +136,7 @@ def _url(text: str, path: str, faults: list[str]) -> str:
         good = False
     if not good:
         faults.append(f"{path}: expected a URL such as http://10.0.0.5:8000, got {text!r}")
-        return text
+        return False
     if parts.username or parts.query or parts.fragment:
         faults.append(f"{path}: expected a URL without credentials, query or fragment (keys: api_key_env)")
-    return text.rstrip("/").removesuffix("/v1").rstrip("/")
+    return True

@@ -8,6 +8,7 @@ from backends import BACKENDS
 from backends.base import Backend, ServedModel
 from backends.loads import Load
 from gateway.config import BreakerConfig, DeploymentConfig
+from gateway.config.base_url import path_below
 from gateway.http.errors import UpstreamIdleTimeout
 from gateway.upstream.breaker import Breaker
 
@@ -64,7 +65,7 @@ class Endpoint:
     def at(self, path: str) -> URL:
         """Return the URL of a path; made once, as taking a text apart costs each request."""
         if path not in self._urls:
-            self._urls[path] = URL(str(self._base).rstrip("/") + path)
+            self._urls[path] = URL(str(self._base).rstrip("/") + path_below(path, self.engine))
         return self._urls[path]
 
     def ready(self, now: float) -> bool:

@@ -22,7 +22,6 @@ from gateway.config import (
     size,
 )
 from gateway.config.reader import NOT_WRITTEN
-from tests.support.harness import checked
 
 GOOD = """
 [server]
@@ -186,12 +185,6 @@ def test_engines_by_url_are_models_of_their_own_or_all_behind_one_name() -> None
     (together,) = from_urls(urls, "llama", keys)
     assert together.name == "llama"
     assert [one.name for one in together.deployments] == names
-
-
-@pytest.mark.parametrize("url", ["http://a:1", "http://a:1/", "http://a:1/v1", "http://a:1/v1/"])
-def test_a_url_may_end_as_people_paste_it(url: str) -> None:
-    models = [ModelConfig(deployments=[DeploymentConfig(name="x", engine="vllm", url=url)])]
-    assert checked(Config(models=models)).models[0].deployments[0].url == "http://a:1"
 
 
 def test_the_example_is_in_order_and_has_every_key_with_its_default() -> None:

@@ -66,6 +66,7 @@ class Engine:
     listening: asyncio.Server | None = None
     writers: list[asyncio.StreamWriter] = field(default_factory=list)
     hung: set[str] = field(default_factory=set)  # paths that are never answered
+    facts: dict[str, Any] = field(default_factory=lambda: dict(FACTS))  # what a GET is answered; else by the script
 
     def stop(self) -> None:
         """Be gone: no new connections, and the old ones closed."""
@@ -82,8 +83,8 @@ class Engine:
                 asked = await read_request(reader)
                 if asked.path in self.hung:
                     await asyncio.Event().wait()
-                if asked.path in FACTS and asked.method == "GET":
-                    writer.write(whole(FACTS[asked.path]))
+                if asked.path in self.facts and asked.method == "GET":
+                    writer.write(whole(self.facts[asked.path]))
                     continue
                 self.asked.append(asked)
                 await self._play(asked, reader, writer)

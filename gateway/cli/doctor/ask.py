@@ -15,6 +15,7 @@ import msgspec
 
 from gateway.cli.doctor.heard import Heard
 from gateway.config import Config, DeploymentConfig, LoggingConfig, ModelConfig, TimeoutsConfig
+from gateway.config.base_url import path_below
 
 CONNECT = 2.0  # seconds
 ANSWER_TIMEOUT = 15.0  # seconds for one response: a grammar may have to be compiled first
@@ -25,11 +26,15 @@ MODEL = "doctor"
 
 
 class EngineConnection:
-    """A connection to one engine, or to a gateway in front of it. `given_up` is why it is not used any more."""
+    """A connection to one engine, or to a gateway in front of it. `given_up` is why it is not used any more.
 
-    def __init__(self, client: httpx.AsyncClient, patience: float = ANSWER_TIMEOUT) -> None:
+    `engine` is the dialect, by which the client's base URL is read (`gateway.config.base_url`).
+    """
+
+    def __init__(self, client: httpx.AsyncClient, patience: float = ANSWER_TIMEOUT, engine: str = "") -> None:
         self._client = client
         self._patience = patience
+        self._engine = engine
         self._strikes = 0
         self._until = time.monotonic() + BUDGET
         self.given_up = ""
@@ -54,7 +59,7 @@ class EngineConnection:
         return heard
 
     async def _once(self, method: str, path: str, body: bytes | None, headers: dict[str, str]) -> Heard:
-        request = self._client.build_request(method, path, content=body, headers=headers)
+        request = self._client.build_request(method, path_below(path, self._engine), content=body, headers=headers)
         if request.headers.get("authorization") == "":
             del request.headers["authorization"]
         try:
@@ -105,7 +110,7 @@ async def direct(deployment: DeploymentConfig, patience: float = ANSWER_TIMEOUT)
     async with httpx.AsyncClient(
         base_url=deployment.url, headers=headers, timeout=timeout, trust_env=False, follow_redirects=False
     ) as client:
-        yield EngineConnection(client, patience)
+        yield EngineConnection(client, patience, deployment.engine)
 
 
 @asynccontextmanager
