@@ -36,7 +36,7 @@ def engine_options(command: Any) -> Any:
     for option in (
         click.option("--model", metavar="NAME", default="", help="Serve all engines given by URL as this one model."),
         click.option(
-            "--openai", "openai_", multiple=True, metavar="URL", help="Another server, by its OpenAI SDK's base_url."
+            "--openai", "openai_", multiple=True, metavar="URL", help="Another OpenAI-compatible API, by its base_url."
         ),
         click.option("--tgi", multiple=True, metavar="URL", help="A TGI. Can be repeated."),
         click.option("--vllm", multiple=True, metavar="URL", help="A vLLM. Can be repeated."),
