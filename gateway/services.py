@@ -33,6 +33,7 @@ from gateway.upstream.connection import Upstream
 from gateway.upstream.discovery import Discovery, resolve
 from gateway.upstream.health import HealthChecker
 from gateway.upstream.models import Catalog
+from gateway.upstream.refresh import CatalogRefresh
 
 
 @dataclass(slots=True)
@@ -51,6 +52,7 @@ class Services:
     budget: Budget
     sweep: DeadlineSweeper
     prober: HealthChecker
+    catalog_refresh: CatalogRefresh
     limiter: Limiter
     cache: Cache | None
     metrics: Metrics
@@ -140,6 +142,7 @@ def make(
         budget=Budget(config.retries.budget),
         sweep=DeadlineSweeper(config.timeouts, clock),
         prober=HealthChecker(catalog, upstream, config.health, clock, supervisor.start),
+        catalog_refresh=CatalogRefresh(catalog, upstream, clock),
         limiter=limiter,
         cache=cache,
         metrics=metrics,

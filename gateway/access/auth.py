@@ -35,10 +35,14 @@ def _presented(headers: dict[bytes, bytes]) -> str:
     return token.strip().decode("latin-1")
 
 
-def allow(principal: Principal, model: str) -> None:
-    """Raise Forbidden if the key is not good for a model, by the gateway's own name for it (not an alias)."""
+def allow(principal: Principal, model: str, words: str = "") -> None:
+    """Raise Forbidden if the key is not good for a model, by the gateway's own name for it (not an alias).
+
+    `words` are what the client is told of the model, where that name would be news to it.
+    """
     if not principal.may_ask(model):
-        raise Forbidden(f"This API key is not good for the model '{model}'.", "model")
+        told = words or f"the model '{model}'"
+        raise Forbidden(f"This API key is not good for {told}.", "model")
 
 
 def require_admin(principal: Principal) -> None:

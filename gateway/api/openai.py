@@ -6,7 +6,7 @@ from urllib.parse import unquote
 import msgspec
 
 from backends.base import Call
-from gateway.access.auth import allow
+from gateway.access.models import find_model
 from gateway.http.body import Receive, cancel_on_disconnect, read_json
 from gateway.http.client import Client
 from gateway.http.context import Attempt, RequestContext
@@ -124,12 +124,11 @@ def completions(services: Services) -> Handler:
 
 
 def models(services: Services) -> Handler:
-    """Return the handler of `GET /v1/models`."""
+    """Return the handler of `GET /v1/models`: all names of the models that the key is good for, aliases too."""
 
     async def handle(context: RequestContext, receive: Receive, client: Client) -> None:
-        catalog = services.catalog
-        routes = [route for route in catalog.routes.values() if context.principal.may_ask(route.name)]
-        cards = [_card(route, route.name, catalog) for route in routes]
+        catalog, may_ask = services.catalog, context.principal.may_ask
+        cards = [_card(route, name, catalog) for name, route in catalog.names.items() if may_ask(route.name)]
         await client.respond(200, msgspec.json.encode({"object": "list", "data": cards}))
 
     return handle
@@ -143,8 +142,7 @@ def model(services: Services) -> Handler:
         name = unquote(context.raw_path.decode("latin-1")).removeprefix(MODELS + "/")
         if not name:
             raise ModelNotFound("The path needs the name of a model.", "model")
-        route = services.catalog.find(name)
-        allow(context.principal, route.name)
+        route = await find_model(name, context, services)
         await client.respond(200, msgspec.json.encode(_card(route, name, services.catalog)))
 
     return handle

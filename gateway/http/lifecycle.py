@@ -63,6 +63,7 @@ def _open(scope: Any, services: Services) -> RequestContext:
         method=scope["method"],
         path=path,
         raw_path=scope["raw_path"],
+        query=scope["query_string"],
         headers=headers,
         trace=services.tracer.begin(headers, own, path),
         timing=Timing(now, now + services.config.timeouts.total),

@@ -10,7 +10,7 @@ from typing import Protocol, TypeVar
 from msgspec import Raw, Struct
 
 from backends.base import Call
-from gateway.access.auth import allow
+from gateway.access.models import find_model
 from gateway.access.principal import Tier
 from gateway.cache.middleware import answer_from_cache, look_up, shared
 from gateway.http.client import Client
@@ -63,7 +63,7 @@ class Work(Protocol[A]):
 
 async def serve(work: Work[A], context: RequestContext, client: Client, services: Services) -> None:
     """Lead a request through the steps. Raises PointsmanError; whoever opened the context tells the client."""
-    prepared = prepare(work, context, services)
+    prepared = await prepare(work, context, services)
     prepared_call = work.prepare(prepared)
     call = prepared_call if work.surface.cache is Applies.YES else None
     lookup = look_up(call, prepared.route, prepared.pin, context, services)
@@ -81,11 +81,9 @@ async def serve(work: Work[A], context: RequestContext, client: Client, services
         answer.close()
 
 
-def prepare(work: Work[A], context: RequestContext, services: Services) -> Prepared:
+async def prepare(work: Work[A], context: RequestContext, services: Services) -> Prepared:
     """Find the model, and see that the key is good for it. Raises ModelNotFound, Forbidden, Unavailable."""
-    route = services.catalog.find(work.model)
-    context.model = route.name
-    allow(context.principal, route.name)
+    route = await find_model(work.model, context, services)
     context.tier = tier(work.service_tier, context.principal.tier)
     return Prepared(route, pin(context))
 

@@ -7,6 +7,7 @@ A model keeps the engines that offered it while they are away, so that a client 
 from msgspec import Struct
 
 from backends.base import ServedModel
+from gateway.access.principal import ANYBODY, Principal
 from gateway.config import Config, DeploymentConfig, ModelConfig
 from gateway.http.errors import RETRY_AFTER, ModelNotFound, Unavailable
 from gateway.upstream.endpoints import Endpoint
@@ -51,15 +52,20 @@ class ModelRoute(Struct, frozen=True):
 
 
 class Catalog:
-    """The models, by every name that clients may use."""
+    """The models: `routes` by their own names, `names` by every name that clients may use, aliases too."""
 
     def __init__(self, config: Config, created: int) -> None:
         self.created = created  # Unix seconds; what `GET /v1/models` says of each
         self.endpoints: list[Endpoint] = []
         self.routes: dict[str, ModelRoute] = {}
+        self.names: dict[str, ModelRoute] = {}
         self._models: list[tuple[ModelConfig, list[Endpoint]]] = []
-        self._names: dict[str, ModelRoute] = {}
         self.replace(config)
+
+    @property
+    def discovering(self) -> list[Endpoint]:
+        """The deployments that serve what they say they serve, and so may come to serve another model."""
+        return [endpoint for model, endpoints in self._models if not model.name for endpoint in endpoints]
 
     def replace(self, config: Config) -> None:
         """Follow a changed configuration: an engine that stays keeps all that is known of it, and its requests."""
@@ -91,21 +97,31 @@ class Catalog:
                 served = tuple(sorted({candidate.served for candidate in together}))
                 routes[name] = ModelRoute(name, aliases, together, settings, served, by_capability)
         self.routes = routes
-        self._names = {alias: route for route in routes.values() for alias in route.aliases} | routes
+        self.names = dict(routes)
+        for route in routes.values():
+            for alias in route.aliases:
+                self.names.setdefault(alias, route)
 
-    def find(self, name: str) -> ModelRoute:
-        """Return the model that a client means. Raises ModelNotFound, or Unavailable if no engine has answered."""
-        route = self._names.get(name)
+    def find(self, name: str, principal: Principal = ANYBODY) -> ModelRoute:
+        """Return the model that a client means, whether or not its key is good for it.
+
+        Raises ModelNotFound, which tells of no model but those that the key is good for, or Unavailable if no engine
+        has answered.
+        """
+        route = self.names.get(name)
         if route is not None:
             return route
         if len(self.routes) == 1 and name in ANY_MODEL:
             return next(iter(self.routes.values()))
         if not self.routes:
             raise Unavailable("No engine has answered yet.", headers={"retry-after": RETRY_AFTER})
-        there = ", ".join(self.routes)
-        if not name:
-            raise ModelNotFound(f"'model' is required; there are: {there}.", "model")
-        raise ModelNotFound(f"The model '{name}' does not exist; there are: {there}.", "model")
+        lacking = f"The model '{name}' does not exist" if name else "'model' is required"
+        raise ModelNotFound(f"{lacking}{self.listed(principal)}.", "model")
+
+    def listed(self, principal: Principal) -> str:
+        """Return the end of a sentence that names the models that a key is good for; nothing if there are none."""
+        there = ", ".join(name for name in self.routes if principal.may_ask(name))
+        return there and f"; there are: {there}"
 
 
 def _candidates(model: ModelConfig, endpoints: list[Endpoint]) -> dict[str, list[Candidate]]:

@@ -9,6 +9,7 @@ import asyncio
 import contextlib
 import json
 import socket
+from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from dataclasses import dataclass, field
 from random import Random
@@ -67,6 +68,7 @@ class Engine:
     writers: list[asyncio.StreamWriter] = field(default_factory=list)
     hung: set[str] = field(default_factory=set)  # paths that are never answered
     facts: dict[str, Any] = field(default_factory=lambda: dict(FACTS))  # what a GET is answered; else by the script
+    gets: Counter[str] = field(default_factory=Counter)  # how often each path was asked for by a GET
 
     def stop(self) -> None:
         """Be gone: no new connections, and the old ones closed."""
@@ -81,6 +83,7 @@ class Engine:
         with contextlib.suppress(ConnectionError, asyncio.IncompleteReadError):
             while True:
                 asked = await read_request(reader)
+                self.gets[asked.path] += asked.method == "GET"
                 if asked.path in self.hung:
                     await asyncio.Event().wait()
                 if asked.path in self.facts and asked.method == "GET":

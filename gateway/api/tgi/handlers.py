@@ -14,27 +14,27 @@ from backends.inbound.tgi import serde
 from backends.inbound.tgi import translate as inbound
 from backends.inbound.tgi.wire import TgiRequest
 from gateway.access.guard import admit
+from gateway.access.models import find_model
 from gateway.api.tgi.client import TgiClient, TgiEventStream
 from gateway.api.tgi.errors import Misread
 from gateway.api.tgi.info import description
 from gateway.api.tgi.passthrough import TgiPassthrough
-from gateway.api.tgi.translate import Names, Translation
+from gateway.api.tgi.translate import Translation
 from gateway.api.tgi.upstream import TgiEngineClient
+from gateway.api.tgi.vocabularies import Vocabularies
 from gateway.http.body import JSON, Receive, cancel_on_disconnect, read_json
 from gateway.http.context import Attempt, RequestContext
-from gateway.http.errors import InvalidRequest, MethodNotAllowed
+from gateway.http.errors import Forbidden, InvalidRequest, MethodNotAllowed, ModelNotFound
 from gateway.http.lifecycle import ASGI, with_context
 from gateway.proxy.pipeline import Prepared, pin, serve
 from gateway.proxy.sources import OpenAnswer
 from gateway.proxy.surfaces import TGI
 from gateway.routing import order_candidates, pinned
 from gateway.services import Services
-from gateway.upstream.models import Candidate
+from gateway.upstream.models import Candidate, ModelRoute
 
 PATHS = (inbound.WHOLE, inbound.STREAM, inbound.COMPAT_PATH)
 INFO = "/info"
-
-Vocabularies = dict[tuple[str, str], Names]  # of each deployment's models
 
 
 class TgiAnswer(OpenAnswer, Protocol):
@@ -59,6 +59,7 @@ class TgiGeneration:
         client: TgiClient,
         services: Services,
     ) -> None:
+        self.model = ""
         self._body = body
         self._vocabularies = vocabularies
         self._context = context
@@ -70,7 +71,6 @@ class TgiGeneration:
         context.timing.mark_stage("parse", services.clock())
         if self._request is not None and self._request.stream:
             self._stream = client.tgi_stream()
-        self.model = spoken_for(services)
 
     def _read(self) -> InvalidRequest | None:
         """Read the request; return what the translation has against it."""
@@ -103,7 +103,7 @@ class TgiGeneration:
         client = TgiEngineClient(attempt, context, self._services)
         if candidate.endpoint.engine == "tgi" or self._request is None:
             return await TgiPassthrough(self._body, self._request, client).open(context.path)
-        names = self._vocabularies.setdefault((candidate.endpoint.name, candidate.model), {})
+        names = self._vocabularies.of(candidate)
         return await Translation(self._request, names, client).open(self._services.random)
 
     async def send(self, answer: TgiAnswer) -> None:
@@ -113,7 +113,7 @@ class TgiGeneration:
 
 def generation(services: Services) -> ASGI:
     """Return the application that answers the three paths that generate."""
-    vocabularies: Vocabularies = {}
+    vocabularies = Vocabularies()
 
     async def handle(context: RequestContext, receive: Receive, client: TgiClient) -> None:
         _check_method(context, "POST")
@@ -122,6 +122,7 @@ def generation(services: Services) -> ASGI:
         context.timing.stage_started_at = services.clock()
         with cancel_on_disconnect(context, receive):
             work = TgiGeneration(body, vocabularies, context, client, services)
+            work.model = (await spoken_for(context, services)).name
             await serve(work, context, client, services)
 
     return with_context(services, TgiClient, handle)
@@ -134,7 +135,7 @@ def info(services: Services) -> ASGI:
         _check_method(context, "GET", "HEAD")
         await admit(context, services)
         with cancel_on_disconnect(context, receive):
-            route = services.catalog.find(spoken_for(services))
+            route = await spoken_for(context, services)
             await client.respond(200, await description(route, pin(context), context, services), JSON)
 
     return with_context(services, TgiClient, handle)
@@ -145,11 +146,19 @@ def _check_method(context: RequestContext, *methods: str) -> None:
         raise MethodNotAllowed("", headers={"allow": ",".join(methods)})
 
 
-def spoken_for(services: Services) -> str:
-    """Return the name of the model that TGI's paths speak for. Raises InvalidRequest if there are several."""
-    catalog = services.catalog
+async def spoken_for(context: RequestContext, services: Services) -> ModelRoute:
+    """Return the model that TGI's paths speak for.
+
+    Raises InvalidRequest if there are several, and as `find_model` does, without a name that the client has not said.
+    """
+    catalog, principal = services.catalog, context.principal
     name = services.config.server.tgi_model
     if not name and len(catalog.routes) > 1:
-        there = ", ".join(catalog.routes)
-        raise InvalidRequest(f"this path names no model, and there are several: {there}; server.tgi_model chooses one")
-    return name
+        there = catalog.listed(principal)
+        raise InvalidRequest(f"this path names no model, and there are several; server.tgi_model chooses one{there}")
+    try:
+        return await find_model(name, context, services)
+    except (Forbidden, ModelNotFound) as error:
+        if not principal.models:
+            raise
+        raise type(error)("this API key is not good for the model that this path speaks for") from error

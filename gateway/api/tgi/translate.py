@@ -15,14 +15,13 @@ from backends.schema import Usage
 from gateway.api.tgi.client import TgiClient, TgiEventStream
 from gateway.api.tgi.streams import StreamedAnswer
 from gateway.api.tgi.upstream import TgiEngineClient
+from gateway.api.tgi.vocabularies import Names
 from gateway.http.body import JSON
 from gateway.http.errors import InvalidRequest, from_backend
 from gateway.upstream.connection import Reply
 
 COMPUTE_TYPE = (b"x-compute-type", b"gpu+optimized")  # what TGI's router says whatever it runs on
 MAX_CONCURRENT = 16  # questions for the text of a token
-
-Names = dict[int, str]
 
 
 class Vocabulary:
