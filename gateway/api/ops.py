@@ -1,13 +1,21 @@
 """What operators ask: is it alive, is it ready, how is it doing."""
 
+from collections.abc import Sequence
+from itertools import groupby
+from urllib.parse import parse_qsl
+
 import msgspec
 
+from gateway.access.models import find_model
 from gateway.http.body import Receive
 from gateway.http.client import Client
 from gateway.http.context import RequestContext
+from gateway.http.errors import ModelNotFound
 from gateway.http.lifecycle import Handler
 from gateway.observe.metrics import CONTENT_TYPE
 from gateway.services import Services
+from gateway.upstream.endpoints import Endpoint
+from gateway.upstream.models import ModelRoute
 
 
 def alive(services: Services) -> Handler:
@@ -20,23 +28,50 @@ def alive(services: Services) -> Handler:
 
 
 def ready(services: Services) -> Handler:
-    """Return the handler of `/readyz`: 200 when each model has an engine, else 503 and who is missing."""
+    """Return the handler of `/readyz`: 200 when at least one model can be served, else 503; and who is missing.
+
+    `?model=NAME` asks for one model, by any of its names. The answer holds no addresses, as it needs no key.
+    """
 
     async def handle(context: RequestContext, receive: Receive, client: Client) -> None:
-        routes = services.catalog.routes
-        now = services.clock()
-        lacking = [name for name, route in routes.items() if not route.ready(now)]
-        is_ready = bool(routes) and not lacking and not services.draining
+        catalog, now = services.catalog, services.clock()
+        routes, endpoints = list(catalog.routes.values()), catalog.endpoints
+        if name := dict(parse_qsl(context.query.decode("latin-1"))).get("model"):
+            route = await _model(name, context, services)
+            routes, endpoints = [route], [candidate.endpoint for candidate in route.candidates]
+        models = {route.name: route.ready(now) for route in routes}
+        is_ready = any(models.values()) and not services.draining
         report = {
             "status": "ready" if is_ready else "draining" if services.draining else "not ready",
-            "models": {name: name not in lacking for name in routes},
-            "missing": {
-                endpoint.name: endpoint.lacks(now) for endpoint in services.catalog.endpoints if not endpoint.ready(now)
-            },
+            "models": models,
+            "missing": missing(endpoints, now),
         }
         await client.respond(200 if is_ready else 503, msgspec.json.encode(report))
 
     return handle
+
+
+async def _model(name: str, context: RequestContext, services: Services) -> ModelRoute:
+    """Return a model that an operator asks for. Raises ModelNotFound, Unavailable."""
+    try:
+        return await find_model(name, context, services)
+    except ModelNotFound as error:  # whose words list the models
+        raise ModelNotFound(f"The model '{name}' does not exist.", "model") from error
+
+
+def missing(endpoints: Sequence[Endpoint], now: float) -> dict[str, str]:
+    """Return the deployments that are not ready, by name, and why; in place of addresses, how many of them."""
+    told = {}
+    for name, alike in groupby(sorted(endpoints, key=_public_name), _public_name):
+        replicas = list(alike)
+        lacks = [endpoint.lacks(now) for endpoint in replicas if not endpoint.ready(now)]
+        if lacks:
+            told[name] = lacks[0] if len(replicas) == 1 else f"{len(lacks)} of {len(replicas)}: {lacks[0]}"
+    return told
+
+
+def _public_name(endpoint: Endpoint) -> str:
+    return endpoint.public_name
 
 
 def metrics(services: Services) -> Handler:

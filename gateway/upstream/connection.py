@@ -169,7 +169,7 @@ class Upstream:
             )
         except AIOHTTP_ERRORS as error:
             if isinstance(error, CONNECT_ERRORS):
-                endpoint.mark_down(f"no connection to {endpoint.url}: {_reason(error)}")
+                endpoint.mark_down(f"no connection to {endpoint.url}: {_reason(error)}", public_reason(error))
             raise gateway_error(error, endpoint.name) from error
         return Reply(response, self._way.body(response), endpoint, self._drains)
 
@@ -185,6 +185,18 @@ def gateway_error(error: Exception, name: str) -> EngineFailed | UpstreamConnect
     if isinstance(error, aiohttp.ClientResponseError):
         return EngineFailed(f"The engine {name} does not speak HTTP as expected.")
     return EngineFailed(f"The connection to the engine {name} failed.")
+
+
+def public_reason(error: Exception) -> str:
+    """Return why there is no connection, in words that hold no address: those of an error may."""
+    cause = getattr(error, "os_error", None)
+    if isinstance(error, aiohttp.ClientConnectorDNSError):
+        return "no connection: the host's name cannot be resolved"
+    if isinstance(error, aiohttp.ClientSSLError):
+        return "no connection: TLS failed"
+    if isinstance(error, TimeoutError):
+        return "no connection in time"
+    return "no connection: refused" if isinstance(cause, ConnectionRefusedError) else "no connection"
 
 
 def _reason(error: Exception) -> str:

@@ -32,7 +32,7 @@ class Endpoint:
         ]
         self.served: list[ServedModel] = []
         self.up = False
-        self.reason_down = "not checked yet"
+        self.reason_down = self.public_reason = "not checked yet"
         self.breaker = Breaker(rules)
         self.in_flight = 0
         self.figures = Load()  # the engine's own, as it said last
@@ -73,8 +73,14 @@ class Endpoint:
         return self.up and self.breaker.allows(now)
 
     def lacks(self, now: float) -> str:
-        """Return why it is not ready."""
-        return self.reason_down if self.breaker.allows(now) else self.breaker.describe(now)
+        """Return why it is not ready, without its address: anybody may ask for that."""
+        return self.public_reason if self.breaker.allows(now) else self.breaker.describe(now)
+
+    @property
+    def public_name(self) -> str:
+        """The deployment's name as it is configured, which those found behind one name of a host share."""
+        address = self.deployment.address
+        return self.name.removesuffix(f"@{address}") if address else self.name
 
     def silence(self, limit: float) -> UpstreamIdleTimeout:
         """Return the error of having been silent for so many seconds."""
@@ -108,11 +114,11 @@ class Endpoint:
             log.info("%s at %s serves %s", self.name, self.url, names)
         if not self.up:
             self._warm_at = now + self._slow_start
-        self.up, self.served, self.reason_down = True, served, ""
+        self.up, self.served, self.reason_down, self.public_reason = True, served, "", ""
         return news
 
-    def mark_down(self, why: str) -> None:
-        """Note that the engine does not answer."""
+    def mark_down(self, why: str, public_reason: str = "it does not answer as expected") -> None:
+        """Note that the engine does not answer: `why`, for the log, and what anybody may know of that."""
         if self.reason_down != why:
             log.warning("%s: %s", self.name, why)
-        self.up, self.reason_down, self.figures = False, why, Load()
+        self.up, self.reason_down, self.public_reason, self.figures = False, why, public_reason, Load()

@@ -66,7 +66,8 @@ class HealthChecker:
             try:
                 await self.check(endpoint)
             except Exception:
-                endpoint.mark_down("health check failed: internal error of the gateway; its log has the traceback")
+                why = "health check failed: internal error of the gateway; its log has the traceback"
+                endpoint.mark_down(why, why)
                 raise  # to the supervisor, which logs it and starts this again
             interval = self.health.interval
             await asyncio.sleep(interval if endpoint.up else min(interval, MAX_DOWN_INTERVAL))
@@ -84,7 +85,8 @@ class HealthChecker:
         except UpstreamConnectError:
             return  # which has been noted
         except (PointsmanError, BackendError, TimeoutError) as error:
-            endpoint.mark_down(f"health check failed: GET {endpoint.url}{path}: {_reason(error)}")
+            failed = f"health check failed: GET {endpoint.url}{path}: {_reason(error)}"
+            endpoint.mark_down(failed, f"health check failed: GET {path}")
             return
         if endpoint.mark_up(served, self._clock()):
             self._catalog.refresh()

@@ -143,7 +143,7 @@ def free_port() -> int:
 
 
 def wait_until_ready(process: "subprocess.Popen[bytes]", url: str, patience: float = 30) -> None:
-    """Return once /readyz says 200; fail if the gateway ends or does not get there."""
+    """Return once /readyz says that no engine is missing; fail if the gateway ends or does not get there."""
     until = time.monotonic() + patience
     last = "no answer"
     while time.monotonic() < until:
@@ -154,7 +154,7 @@ def wait_until_ready(process: "subprocess.Popen[bytes]", url: str, patience: flo
         except httpx.TransportError:
             pass
         else:
-            if response.status_code == 200:
+            if response.status_code == 200 and not response.json()["missing"]:
                 return
             last = f"{response.status_code} {response.text}"
         time.sleep(0.1)
