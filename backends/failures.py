@@ -98,13 +98,18 @@ def _cause(status: int, found: problem.Problem) -> Cause:
         return Cause.CONTEXT
     if status == 404:
         return _missing(found)
-    if found.status in (503, 529) and (status == 429 or status >= 500):
+    if found.status in (503, 529) and (status >= 500 or (status == 429 and _is_overload(found))):
         return Cause.OVERLOADED
     if found.status == 429 and status == 500:
         return Cause.LIMITED
     if status in _BY_STATUS:
         return _BY_STATUS[status]
     return Cause.INVALID if status < 500 else Cause.FAILED
+
+
+def _is_overload(found: problem.Problem) -> bool:
+    """Whether it is the engine that is overloaded, as a TGI says by 429, and not the account that has a limit."""
+    return "overload" in f"{found.kind} {found.message}".lower()
 
 
 def _missing(found: problem.Problem) -> Cause:

@@ -392,7 +392,7 @@ STATUSES: list[tuple[str, int, bytes, Cause, str]] = [
         (451, b'{"error": {"message": "By law."}}', Cause.INVALID, "By law."),
         (429, b"<html></html>", Cause.LIMITED, "The engine's rate limit is reached."),
         (429, b'{"error": "Model is overloaded", "error_type": "overloaded"}', Cause.OVERLOADED, BUSY),
-        (429, b'{"error": {"message": "x", "code": 503}}', Cause.OVERLOADED, BUSY),
+        (429, b'{"error": {"message": "x", "code": 503}}', Cause.LIMITED, "x"),
         (500, b'{"error": {"message": "x", "type": "overloaded_error"}}', Cause.OVERLOADED, BUSY),
         (500, b'{"error": {"message": "Slow.", "code": "rate_limit_exceeded"}}', Cause.LIMITED, "Slow."),
         (501, b"", Cause.NOT_IMPLEMENTED, "The engine cannot do what the request asks for."),

@@ -66,6 +66,7 @@ class Engine:
     listening: asyncio.Server | None = None
     writers: list[asyncio.StreamWriter] = field(default_factory=list)
     hung: set[str] = field(default_factory=set)  # paths that are never answered
+    facts: dict[str, Any] = field(default_factory=lambda: FACTS)  # what it says of itself, by path
 
     def stop(self) -> None:
         """Be gone: no new connections, and the old ones closed."""
@@ -82,8 +83,8 @@ class Engine:
                 asked = await read_request(reader)
                 if asked.path in self.hung:
                     await asyncio.Event().wait()
-                if asked.path in FACTS and asked.method == "GET":
-                    writer.write(whole(FACTS[asked.path]))
+                if asked.path in self.facts and asked.method == "GET":
+                    writer.write(whole(self.facts[asked.path]))
                     continue
                 self.asked.append(asked)
                 await self._play(asked, reader, writer)
@@ -243,9 +244,11 @@ class Quiet(uvicorn.Server):
 
 
 @contextlib.asynccontextmanager
-async def engine(script: Script) -> AsyncIterator[Engine]:
-    """Run a scripted engine on a real port."""
+async def engine(script: Script, *models: str) -> AsyncIterator[Engine]:
+    """Run a scripted engine on a real port, which serves these models, or the usual one."""
     made = Engine(script)
+    if models:
+        made.facts = FACTS | {"/v1/models": {"data": [{"id": name, "max_model_len": 1024} for name in models]}}
     listening = await asyncio.start_server(made.serve, "127.0.0.1", 0, limit=2**25, backlog=4096)
     made.url = f"http://127.0.0.1:{listening.sockets[0].getsockname()[1]}"
     made.listening = listening
