@@ -92,7 +92,14 @@ class Cause(Enum):
 
     INVALID = auto()  # the request is invalid
     CONTEXT = auto()  # the prompt does not fit the model's context
-    NOT_SERVED = auto()  # the engine does not serve that model or path
+    PAYMENT_REQUIRED = auto()  # the account at the engine has no credit left
+    NOT_SERVED = auto()  # the engine does not serve that path
+    MODEL_NOT_FOUND = auto()  # the engine does not serve that model, such as an adapter that it has unloaded
+    NOT_FOUND = auto()  # something else that the request names does not exist
+    CONFLICT = auto()  # the request conflicts with the state of the engine
+    TOO_LARGE = auto()  # the body is larger than the engine takes
+    MEDIA_TYPE = auto()  # the body is in a form that the engine does not take
+    NOT_IMPLEMENTED = auto()  # the engine cannot do what is asked
     OVERLOADED = auto()  # the engine takes no more requests now
     LIMITED = auto()  # an upstream's own rate limit
     FAILED = auto()  # the engine failed while it worked on the request
@@ -102,13 +109,17 @@ class Cause(Enum):
 
 
 class BackendError(Exception):
-    """An engine's failure. `message` may be shown to clients; `param` names the request field at fault."""
+    """An engine's failure. `message` may be shown to clients; `param` names the request field at fault.
+
+    `retry_after` is the engine's header of that name, as it came (RFC 9110, 10.2.3); empty if there was none.
+    """
 
     def __init__(self, cause: Cause, message: str, param: str | None = None) -> None:
         super().__init__(message)
         self.cause = cause
         self.message = message
         self.param = param
+        self.retry_after = ""
 
 
 class FollowUp(Struct, frozen=True):

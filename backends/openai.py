@@ -25,7 +25,7 @@ from backends.base import (
     UpstreamRequest,
 )
 from backends.extras import ExtrasReader, merge_extra
-from backends.failures import CUT, NOT_THE_PROTOCOL, classify, event_failure
+from backends.failures import CUT, NOT_THE_PROTOCOL, event_failure, refusal
 from backends.finishing import (
     copies,
     greedy_copies,
@@ -152,7 +152,7 @@ class OpenAI:
         self, call: Call | None, request: UpstreamRequest | None, status: int, headers: Headers, body: bytes
     ) -> BackendError | FollowUp | Completion:
         """Return the failure for a response whose status is not 200."""
-        return classify(status, problem.read(body), call)
+        return refusal(status, headers, body, call)
 
 
 WHOLE_CHAT = ExtrasReader(ChatAnswer)

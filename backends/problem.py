@@ -25,14 +25,30 @@ UNREADABLE = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
 
 
 _LENGTH = re.compile(r"maximum context length is (\d+)")
+_BUSY = re.compile(
+    r"overloaded\b|[\w' ]{0,40}\b(?:is|are) (?:currently |temporarily )?"
+    r"(?:overloaded|(?:too )?busy|(?:at|over) capacity)\b",
+    re.IGNORECASE,
+)
+# What engines and proxies call a status in words, by what the letters of the word contain.
+_STATUS_WORDS = {
+    503: ("overload", "unavailable", "capacity", "slowdown"),
+    429: ("ratelimit", "toomanyrequests", "quota", "exhausted", "throttl"),
+    404: ("notfound",),
+    400: ("badrequest", "invalidrequest"),
+}
 
 
 class Problem(Struct):
-    """The content of an error body: message, parameter at fault, and the engine's name for the kind of error."""
+    """The content of an error body: message, parameter at fault, and the engine's name for the kind of error.
+
+    `status` is the HTTP status that the body itself names, by a number or in words, and 0 if it names none.
+    """
 
     message: str = ""
     param: str | None = None
     kind: str = ""
+    status: int = 0
 
 
 def read(body: bytes) -> Problem:
@@ -50,11 +66,13 @@ def read_value(value: Any) -> Problem:
         return Problem()
     error = value.get("error", value.get("detail", value))
     if isinstance(error, str):
-        return Problem(clean(error), kind=str(value.get("error_type", "")))
-    if not isinstance(error, dict) or not isinstance(error.get("message"), str):
+        kind = str(value.get("error_type", ""))
+        return Problem(clean(error), kind=kind, status=_status(value, kind, error))
+    if not isinstance(error, dict):
         return Problem()
-    param = error.get("param")
-    return Problem(clean(error["message"]), _path(param), str(error.get("type", "")))
+    message, kind = error.get("message"), str(error.get("type") or "")
+    message = message if isinstance(message, str) else ""
+    return Problem(clean(message), _path(error.get("param")), kind, _status(error, kind, message))
 
 
 def clean(message: str) -> str:
@@ -66,6 +84,22 @@ def clean(message: str) -> str:
         where = _path(first["loc"])
         return f"{where}: {first['msg']}" if where else first["msg"]
     return _PARAMETER.sub("", message)
+
+
+def _status(error: dict[str, Any], kind: str, message: str) -> int:
+    """Return the status that an error names; words for overload count more than a number, as TGI's is always 422."""
+    if _BUSY.match(message):
+        return 503
+    codes = [error.get(name) for name in ("code", "http_status_code", "status_code", "status")]
+    words = [_status_of_word(word) for word in (kind, *codes) if isinstance(word, str)]
+    numbers = [int(code) for code in codes if isinstance(code, int) or (isinstance(code, str) and code.isdecimal())]
+    named = [number for number in numbers if 400 <= number < 600]
+    return next((status for status in (*named, *words) if status), 0)
+
+
+def _status_of_word(word: str) -> int:
+    letters = "".join(letter for letter in word.lower() if letter.isalpha())
+    return next((status for status, parts in _STATUS_WORDS.items() if any(part in letters for part in parts)), 0)
 
 
 def _path(param: object) -> str | None:
@@ -82,7 +116,7 @@ def _plain(body: bytes) -> Problem:
     if text.startswith("<"):
         return Problem()
     found = _SERDE.fullmatch(text)
-    return Problem(found["said"], found["param"]) if found else Problem(text)
+    return Problem(found["said"], found["param"]) if found else Problem(text, status=_status({}, "", text))
 
 
 def context_length(message: str) -> int | None:

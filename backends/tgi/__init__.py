@@ -93,7 +93,7 @@ class TGI:
         self, call: Call | None, request: UpstreamRequest | None, status: int, headers: Headers, body: bytes
     ) -> BackendError | FollowUp | Completion:
         """Read a response whose status is not 200."""
-        return by_status(call, request, status, body)
+        return by_status(call, request, status, headers, body)
 
 
 def _unsupported(call: Call, supports_vision: bool) -> Iterator[str]:

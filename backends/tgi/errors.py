@@ -9,8 +9,8 @@ import re
 import msgspec
 
 from backends import problem
-from backends.base import BackendError, Call, Cause, Completion, Continuation, FollowUp, UpstreamRequest
-from backends.failures import FAILED, prompt_param, too_long
+from backends.base import BackendError, Call, Cause, Completion, Continuation, FollowUp, Headers, UpstreamRequest
+from backends.failures import BUSY, FAILED, REFUSED, classify, prompt_param, refusal, too_long
 from backends.schema import ChatRequest
 from backends.tgi import pieces
 from backends.tgi.answers import context_full, counted
@@ -24,14 +24,10 @@ _ROOM = re.compile(r"tokens \+ `max_new_tokens` must be <= (\d+)\. Given: (\d+)"
 _BLAMED = re.compile(r"`(\w+)` |(grammar) is not valid")
 _TOO_LONG = re.compile(r"must have less than (\d+) tokens\. Given: (\d+)")
 _CAUSES = {
-    "overloaded": (Cause.OVERLOADED, "The engine is busy and takes no new requests now."),
+    "overloaded": (Cause.OVERLOADED, BUSY),
     "generation": (Cause.FAILED, FAILED),
     "incomplete_generation": (Cause.FAILED, FAILED),
     "healthcheck": (Cause.FAILED, FAILED),
-}
-_BY_STATUS = {
-    429: (Cause.LIMITED, "The engine's rate limit is reached."),
-    503: _CAUSES["overloaded"],
 }
 
 
@@ -43,8 +39,10 @@ def failed(
     kind = found.kind or _kind(found.message)
     if kind in _CAUSES:
         return BackendError(*_CAUSES[kind])
+    if found.status in (429, 503, 529):  # in a proxy's words
+        return classify(found.status, found, call)
     if call is None or request is None:
-        return BackendError(Cause.INVALID, message or "The engine refused the request.")
+        return BackendError(Cause.INVALID, message or REFUSED)
     if kind == "tool_error":
         return _tool_error(call, request, message)
     if room := _ROOM.search(message) or _TOO_LONG.search(message):
@@ -58,7 +56,7 @@ def _invalid(call: Call, message: str, param: str | None) -> BackendError:
         theirs = blamed[1] or blamed[2]
         param = _ours(call).get(theirs, theirs)
         message = message.replace(theirs, param)
-    return BackendError(Cause.INVALID, message or "The engine refused the request.", param)
+    return BackendError(Cause.INVALID, message or REFUSED, param)
 
 
 def _ours(call: Call) -> dict[str, str]:
@@ -112,18 +110,21 @@ def _tool_error(call: Call, request: UpstreamRequest, message: str) -> BackendEr
 
 
 def by_status(
-    call: Call | None, request: UpstreamRequest | None, status: int, body: bytes
+    call: Call | None, request: UpstreamRequest | None, status: int, headers: Headers, body: bytes
 ) -> BackendError | FollowUp | Completion:
-    """Return what a response with a status other than 200 means, by its status and then its body."""
-    if status in (401, 403):
-        return BackendError(Cause.UPSTREAM_AUTH, "The engine refused the gateway's credentials.")
-    if status in (404, 405):
-        return BackendError(Cause.NOT_SERVED, "The engine does not serve this model here.")
-    if status == 413:
-        return BackendError(Cause.INVALID, "The request is larger than the engine takes.")
-    found = problem.read(body)
+    """Return what a response with a status other than 200 means: some of TGI's own are told apart by their words."""
     if request is not None and request.continuation.ended:
         return counted(call, request, None)  # the answer is there; only its count is missing
-    if status in (400, 415, 422) or (found.kind or _kind(found.message)) in _CAUSES:
-        return failed(call, request, found)
-    return BackendError(*_BY_STATUS.get(status, (Cause.FAILED, FAILED)))
+    found = problem.read(body)
+    kind = found.kind or _kind(found.message)
+    if status in (400, 422) or (kind in _CAUSES and status >= 424):
+        return _with_retry_after(failed(call, request, found), headers)
+    return refusal(status, headers, body, call)
+
+
+def _with_retry_after(
+    failure: BackendError | FollowUp | Completion, headers: Headers
+) -> BackendError | FollowUp | Completion:
+    if isinstance(failure, BackendError):
+        failure.retry_after = headers.get("retry-after", "")
+    return failure

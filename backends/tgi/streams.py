@@ -6,7 +6,7 @@ import msgspec
 
 from backends import problem
 from backends.base import BackendError, Call, Cause, Completion, Continuation, Event, FollowUp, UpstreamRequest
-from backends.failures import CUT, FAILED, NOT_THE_PROTOCOL
+from backends.failures import CUT, NOT_THE_PROTOCOL, classify
 from backends.finishing import FINISH, multiply, repeat
 from backends.schema import Answer, ChatRequest, ChunkChoice, CompletionRequest, Delta, TextChoice, Usage
 from backends.sse import DONE, EventReader, EventTooLarge
@@ -16,7 +16,12 @@ from backends.tgi.errors import failed
 from backends.tgi.pieces import counting, following, in_pieces
 from backends.tgi.wire import GenerateEvent, TGIChunkChoice, read_chunk, read_generate_event
 
-SORTED = ("Input validation error", "Model is overloaded", "Template error", "Tool error")  # all others are FAILED
+SORTED = (
+    "Input validation error",
+    "Model is overloaded",
+    "Template error",
+    "Tool error",
+)  # all others are the engine's fault
 Failure = BackendError | FollowUp | Completion | None
 
 
@@ -70,7 +75,7 @@ class _Stream:
         if not found.message:
             return BackendError(Cause.PROTOCOL_ERROR, NOT_THE_PROTOCOL)
         if not found.message.startswith(SORTED):
-            return BackendError(Cause.FAILED, FAILED)
+            return classify(max(found.status, 500), found, self._call)  # its own 422 says nothing
         return failed(self._call, self._request, found)
 
     def _text(self, given: str, finish: str | None) -> tuple[str, str | None]:

@@ -223,7 +223,7 @@ def _kind(reply: Reply) -> bytes:
 
 def _is_anthropics(reply: Reply, body: bytes, context: RequestContext) -> bool:
     """Whether an error is one that a client of Anthropic's API reads: on its paths, and in its envelope."""
-    if not context.path.startswith("/v1/messages") or reply.status in (401, 403):
+    if not context.path.startswith("/v1/messages") or reply.status in (401, 403, 407):
         return False
     try:
         return bool(msgspec.json.decode(body, type=dict[str, Any]).get("type") == "error")

@@ -38,7 +38,8 @@ async def read_body(context: RequestContext, receive: Receive, limit: int, clock
     timer = IdleTimer(BODY_TIMEOUT, clock, _stalled)
     context.idle_timers.append(timer)
     try:
-        return await _collect(receive, limit, timer)
+        context.body = await _collect(receive, limit, timer)
+        return context.body
     finally:
         context.idle_timers.remove(timer)
 

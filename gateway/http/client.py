@@ -61,7 +61,7 @@ class Client:
     async def _refuse(self, error: PointsmanError) -> None:
         if error.passthrough_body is not None:
             status, body, kind = error.passthrough_body.status, error.passthrough_body.body, error.passthrough_body.kind
-            await self.respond(status, body, kind)
+            await self.respond(status, body, kind, encoded(error.headers))
         else:
             await self.respond(error.status, error.body(), headers=encoded(error.headers))
 

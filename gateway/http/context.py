@@ -26,7 +26,8 @@ Stage = Literal["auth", "parse", "cache", "route", "queue"]
 class Attempt:
     """One deployment asked. Times are of the monotonic clock, in seconds; `ended` is 0 before.
 
-    `number` counts the attempts of a request and of what goes on beside it: it tells their spans apart.
+    `number` counts the attempts of a request and of what goes on beside it: it tells their spans apart. `undecided`:
+    its failure is held until it is known whether another deployment fails alike (`proxy.verdict`).
     """
 
     candidate: Candidate
@@ -36,6 +37,7 @@ class Attempt:
     adapted: tuple[str, ...] = ()
     ended: float = 0.0
     failure: BaseException | None = None
+    undecided: bool = False
 
 
 @dataclass(slots=True, eq=False)
@@ -97,6 +99,7 @@ class RequestContext:
     timing: Timing
     scope: CancelScope
     query: bytes = b""
+    body: bytes = b""
     principal: Principal = ANYBODY
     trace: Trace = UNTRACED
     rate_limit: RateLimitLease | None = None
@@ -144,6 +147,7 @@ class RequestContext:
             headers=self.headers,
             timing=timing,
             scope=scope,
+            body=self.body,
             principal=self.principal,
             trace=self.trace,
             tier=self.tier,

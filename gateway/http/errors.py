@@ -5,17 +5,23 @@
     │   └── ContextExceeded       400   the prompt does not fit the model
     ├── Unauthorized              401   no key, or an unknown one
     ├── Forbidden                 403   the key may not do this
-    ├── NotFound                  404   no such path
+    ├── PaymentRequired           402   the account at an upstream has no credit left
+    ├── NotFound                  404   no such path, or what the request names does not exist
     │   └── ModelNotFound         404   no such model
     ├── MethodNotAllowed          405
     ├── RequestTimeout            408   the client stopped sending
+    ├── Conflict                  409   the request conflicts with the state of the engine
     ├── BodyTooLarge              413
     ├── UnsupportedMedia          415   naming the header
     ├── RateLimited               429   the key's limit, or an upstream's own
     ├── Internal                  500   a fault of the gateway's
-    ├── EngineFailed              502   an engine tried and failed, or does not speak its protocol
-    │   ├── UpstreamReset         502   an engine closed the connection without an answer
-    │   └── ModelFailed           502   the engine is well, its model's output is not what was asked for
+    ├── NotImplementedByEngine    501   the engine cannot do what is asked
+    ├── EngineFailed              502   an engine answered that it failed
+    │   ├── ProtocolViolated      502   an engine's answer does not follow its protocol
+    │   ├── ModelFailed           502   the engine is well, its model's output is not what was asked for
+    │   ├── CredentialsRefused    502   an engine does not take the gateway's key: a fault of the configuration
+    │   ├── UpstreamBroken        502   the connection broke in the answer, or does not speak HTTP
+    │   └── UpstreamReset         502   an engine closed the connection without an answer
     ├── Unavailable               503   no engine, or none with room
     │   ├── UpstreamConnectError  503   no connection to an engine
     │   └── ShuttingDown          503   the gateway ends before the answer did
@@ -24,8 +30,8 @@
     ClientDisconnected            —     nobody is there to be told
 
 Each class says all that others ask of it: its status, type and code (OpenAI's envelope), its form in TGI's dialect, its
-outcome (the word of metrics and logs), whether it is worth a retry, and whether it blames the engine. Nobody else keeps
-a table of error classes.
+outcome (the word of metrics and logs), whether it is worth a retry, and whom it blames. Nobody else keeps a table of
+error classes.
 
 Statuses are those that OpenAI's SDKs act on: they retry 408, 409, 429 and 5xx, and wait for Retry-After.
 """
@@ -62,6 +68,15 @@ class Retry(Enum):
     ANYWHERE = auto()
 
 
+class Blame(Enum):
+    """What a failure at a deployment says of it, and of the request (`proxy.verdict`)."""
+
+    NOBODY = auto()  # no room, no key, the end of time: it says nothing of either
+    REQUEST = auto()  # the engine refused the request; where a second one refuses it alike, no third is asked
+    ANSWER = auto()  # an engine answered with a failure: its own, unless another deployment fails alike
+    CONNECTION = auto()  # no connection, a broken one, or silence: the engine's in any case
+
+
 class TgiForm(NamedTuple):
     """An error in TGI's dialect: status, `error_type` and words (CONTRACT.md 5). `{}` in them is the gateway's message.
 
@@ -92,7 +107,8 @@ GENERATION = TgiForm(424, "generation", "Request failed during generation: {}")
 class PointsmanError(Exception):
     """An error that a client is told of, in OpenAI's envelope (OpenAI API reference, "Error codes").
 
-    `passthrough_body` is the engine's own error, where the path is one that passes it on.
+    `passthrough_body` is the engine's own error, where the path is one that passes it on. `retry_after` is the engine's
+    header of that name, as it came; empty if there was none.
     """
 
     status: ClassVar[int] = 500
@@ -100,7 +116,7 @@ class PointsmanError(Exception):
     code: ClassVar[str | None] = None
     outcome: ClassVar[Outcome] = "client_error"
     retry: ClassVar[Retry] = Retry.NEVER
-    blames_engine: ClassVar[bool] = False  # its circuit breaker counts it
+    blame: ClassVar[Blame] = Blame.NOBODY
     tgi: TgiForm = TgiForm()
 
     def __init__(self, message: str, param: str | None = None, headers: dict[str, str] | None = None) -> None:
@@ -109,6 +125,7 @@ class PointsmanError(Exception):
         self.param = param
         self.headers = headers or {}
         self.passthrough_body: UpstreamErrorBody | None = None
+        self.retry_after = ""
 
     def body(self) -> bytes:
         """Return OpenAI's error object as JSON."""
@@ -121,6 +138,7 @@ class InvalidRequest(PointsmanError):
 
     status = 400
     type = "invalid_request_error"
+    blame = Blame.REQUEST
     tgi = VALIDATION
 
 
@@ -147,18 +165,31 @@ class Forbidden(PointsmanError):
     code = "not_allowed"
 
 
+class PaymentRequired(PointsmanError):
+    """The account at an upstream has no credit left; another deployment has its own."""
+
+    status = 402
+    type = "invalid_request_error"
+    code = "payment_required"
+    retry = Retry.ELSEWHERE
+    blame = Blame.REQUEST
+
+
 class NotFound(PointsmanError):
-    """There is no such path."""
+    """There is no such path; or an engine does not know what the request names, and another may."""
 
     status = 404
     type = "invalid_request_error"
+    retry = Retry.ELSEWHERE
+    blame = Blame.REQUEST
     tgi = VALIDATION
 
 
 class ModelNotFound(NotFound):
-    """There is no such model."""
+    """There is no such model; or an engine has unloaded it. That says nothing of its other models."""
 
     code = "model_not_found"
+    blame = Blame.NOBODY
 
 
 class MethodNotAllowed(PointsmanError):
@@ -176,19 +207,33 @@ class RequestTimeout(PointsmanError):
     type = "invalid_request_error"
 
 
+class Conflict(PointsmanError):
+    """The request conflicts with the state of the engine (RFC 9110, 15.5.10)."""
+
+    status = 409
+    type = "invalid_request_error"
+    code = "conflict"
+    retry = Retry.ELSEWHERE
+    blame = Blame.REQUEST
+
+
 class BodyTooLarge(PointsmanError):
-    """The body is over the limit."""
+    """The body is over the limit, the gateway's or an engine's."""
 
     status = 413
     type = "invalid_request_error"
+    retry = Retry.ELSEWHERE
+    blame = Blame.REQUEST
     tgi = TgiForm(words="Failed to buffer the request body: length limit exceeded", plain=True)
 
 
 class UnsupportedMedia(PointsmanError):
-    """The body is not in a form that is read here."""
+    """The body is not in a form that is read here, or by an engine."""
 
     status = 415
     type = "invalid_request_error"
+    retry = Retry.ELSEWHERE
+    blame = Blame.REQUEST
     tgi = TgiForm(words="Expected request with `Content-Type: application/json`", plain=True)
 
 
@@ -210,26 +255,53 @@ class Internal(PointsmanError):
     outcome = "internal"
 
 
+class NotImplementedByEngine(PointsmanError):
+    """The engine cannot do what is asked (RFC 9110, 15.6.2); another may."""
+
+    status = 501
+    type = "invalid_request_error"
+    code = "not_implemented"
+    retry = Retry.ELSEWHERE
+    blame = Blame.REQUEST
+
+
 class EngineFailed(PointsmanError):
-    """The engine failed, or does not speak its protocol."""
+    """The engine answered that it failed."""
 
     status = 502
     code = "engine_error"
     outcome = "engine_error"
     retry = Retry.ANYWHERE
-    blames_engine = True
+    blame = Blame.ANSWER
     tgi = GENERATION
 
 
-class UpstreamReset(EngineFailed):
-    """The engine closed the connection without an answer."""
+class ProtocolViolated(EngineFailed):
+    """The engine's answer does not follow its protocol."""
 
 
 class ModelFailed(EngineFailed):
     """The engine is well, and what its model wrote is not what was asked for: it may be otherwise on another."""
 
     retry = Retry.ELSEWHERE
-    blames_engine = False
+    blame = Blame.REQUEST
+
+
+class CredentialsRefused(EngineFailed):
+    """The engine does not take the gateway's key: the configuration is at fault, and another deployment has its own."""
+
+    retry = Retry.ELSEWHERE
+    blame = Blame.NOBODY
+
+
+class UpstreamBroken(EngineFailed):
+    """The connection to the engine broke before the answer was complete, or does not speak HTTP."""
+
+    blame = Blame.CONNECTION
+
+
+class UpstreamReset(UpstreamBroken):
+    """The engine closed the connection without an answer."""
 
 
 class Unavailable(PointsmanError):
@@ -247,7 +319,7 @@ class UpstreamConnectError(Unavailable):
 
     code = "engine_unreachable"
     outcome = "unreachable"
-    blames_engine = True
+    blame = Blame.CONNECTION
     tgi = UNREACHABLE
 
 
@@ -272,7 +344,7 @@ class UpstreamIdleTimeout(EngineTimeout):
     """The engine said nothing for too long; another may be asked, if the client has heard nothing yet."""
 
     retry = Retry.ELSEWHERE
-    blames_engine = True
+    blame = Blame.CONNECTION
 
 
 class ClientDisconnected(Exception):
@@ -302,30 +374,40 @@ def retryable(failure: BaseException) -> Retry:
     return failure.retry if isinstance(failure, PointsmanError) else Retry.NEVER
 
 
-def blames_engine(failure: BaseException) -> bool:
-    """Whether a failure is the engine's doing, so that its circuit breaker counts it."""
-    return isinstance(failure, PointsmanError) and failure.blames_engine
+def blame(failure: BaseException) -> Blame:
+    """Return whom a failure blames."""
+    return failure.blame if isinstance(failure, PointsmanError) else Blame.NOBODY
 
 
 # The one table from an engine's cause to what the client is told.
 BY_CAUSE: dict[Cause, type[PointsmanError]] = {
     Cause.INVALID: InvalidRequest,
     Cause.CONTEXT: ContextExceeded,
-    Cause.NOT_SERVED: EngineFailed,
+    Cause.PAYMENT_REQUIRED: PaymentRequired,
+    Cause.NOT_SERVED: NotFound,
+    Cause.MODEL_NOT_FOUND: ModelNotFound,
+    Cause.NOT_FOUND: NotFound,
+    Cause.CONFLICT: Conflict,
+    Cause.TOO_LARGE: BodyTooLarge,
+    Cause.MEDIA_TYPE: UnsupportedMedia,
+    Cause.NOT_IMPLEMENTED: NotImplementedByEngine,
     Cause.OVERLOADED: Unavailable,
     Cause.LIMITED: RateLimited,
     Cause.FAILED: EngineFailed,
     Cause.MODEL_OUTPUT_INVALID: ModelFailed,
-    Cause.UPSTREAM_AUTH: EngineFailed,
-    Cause.PROTOCOL_ERROR: EngineFailed,
+    Cause.UPSTREAM_AUTH: CredentialsRefused,
+    Cause.PROTOCOL_ERROR: ProtocolViolated,
 }
 
 
 def from_backend(error: BackendError) -> PointsmanError:
     """Return what the client is told of an engine's failure."""
     kind = BY_CAUSE[error.cause]
-    headers = {"retry-after": RETRY_AFTER} if kind in (Unavailable, RateLimited) else {}
-    return kind(error.message, error.param, headers)
+    if kind not in (Unavailable, RateLimited):
+        return kind(error.message, error.param)
+    failure = kind(error.message, error.param, {"retry-after": RETRY_AFTER})
+    failure.retry_after = error.retry_after
+    return failure
 
 
 def from_validation(error: msgspec.DecodeError) -> InvalidRequest:

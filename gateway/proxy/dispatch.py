@@ -5,15 +5,18 @@ from collections.abc import Callable, Coroutine, Sequence
 from typing import Any, TypeVar
 
 from gateway.http.context import Attempt, RequestContext
-from gateway.http.errors import RETRY_AFTER, Unavailable
+from gateway.http.errors import RETRY_AFTER, PointsmanError, Unavailable
 from gateway.proxy import attempts
 from gateway.proxy.hedge import hedged
 from gateway.proxy.retry import wait
+from gateway.proxy.verdict import agreed
 from gateway.services import Services
 from gateway.upstream.models import Candidate
 
 T = TypeVar("T")
 Ask = Callable[[Attempt], Coroutine[Any, Any, T]]
+
+RETRY_AFTER_HEADER = "retry-after"
 
 
 async def dispatch(
@@ -29,7 +32,7 @@ async def dispatch(
     while True:
         attempt = await attempts.acquire(following, context, services)
         try:
-            _check_circuit(attempt)
+            _check_allowed(attempt, services.clock())
             answer = await hedged(attempt, candidates, ask, context, services, hedge_after)
         except (Exception, asyncio.CancelledError) as error:
             failure = context.scope.explain(error)
@@ -37,9 +40,11 @@ async def dispatch(
             following = _next(candidates, context, services.clock())
             pause = _pause(failure, following, context, services)
             if pause is None:
+                _give_up(failure, following, context, services)
                 raise
         else:
             attempts.resolve_probe(context.answering or attempt, services)
+            attempts.settle(context, True, services)
             return answer
         context.answering = None
         if pause:
@@ -48,16 +53,22 @@ async def dispatch(
 
 
 def _next(candidates: Sequence[Candidate], context: RequestContext, now: float) -> Sequence[Candidate]:
-    """Return the deployments to be asked next: the untried ones, or all again; none whose circuit is open."""
-    allowed = [candidate for candidate in candidates if candidate.endpoint.breaker.allows(now)]
+    """Return the deployments to be asked next: the untried ones, or all again; none that is to be left alone."""
+    allowed = [candidate for candidate in candidates if candidate.may_be_asked(now)]
     return attempts.untried(allowed, context) or allowed
 
 
-def _check_circuit(attempt: Attempt) -> None:
-    """See that the circuit has not opened since the permit was waited for. Raises Unavailable."""
-    endpoint = attempt.candidate.endpoint
-    if endpoint.breaker.open_until and not attempt.half_open_probe:
-        raise Unavailable(f"The engine {endpoint.name} has failed too often.", headers={"retry-after": RETRY_AFTER})
+def _check_allowed(attempt: Attempt, now: float) -> None:
+    """See that the deployment may be asked still, as the permit may have been waited for.
+
+    Raises Unavailable, or what the engine has said with a Retry-After.
+    """
+    candidate = attempt.candidate
+    if candidate.breaker.open_until and not attempt.half_open_probe:
+        name = candidate.endpoint.name
+        raise Unavailable(f"The engine {name} has failed too often.", headers={"retry-after": RETRY_AFTER})
+    if candidate.endpoint.pause.until > now:
+        raise candidate.endpoint.pause.error(now)
 
 
 def _pause(
@@ -66,6 +77,24 @@ def _pause(
     """Return how many seconds to wait before the next attempt, or None if there is to be none."""
     if context.scope.reason is not None or context.status or not following:
         return None
+    if agreed(attempts.tries(context)) is not None:  # what two say alike, a third would say
+        return None
     elsewhere = all(attempt.candidate is not following[0] for attempt in context.attempts)
     rules = services.config.retries
     return wait(failure, len(context.attempts), elsewhere, rules, services.budget, services.random)
+
+
+def _give_up(
+    failure: BaseException, following: Sequence[Candidate], context: RequestContext, services: Services
+) -> None:
+    """Settle whose fault it was, and tell a client that is to come back the shortest time of those that refused."""
+    asked = [attempt.candidate for attempt in context.attempts]
+    others = len({candidate.endpoint for candidate in (*asked, *following)}) > 1
+    attempts.settle(context, others, services)
+    if isinstance(failure, PointsmanError) and RETRY_AFTER_HEADER in failure.headers:
+        waits = [_retry_after(attempt.failure) for attempt in context.attempts]
+        failure.headers[RETRY_AFTER_HEADER] = min((wait for wait in waits if wait), key=int)
+
+
+def _retry_after(failure: BaseException | None) -> str:
+    return failure.headers.get(RETRY_AFTER_HEADER, "") if isinstance(failure, PointsmanError) else ""

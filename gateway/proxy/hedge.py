@@ -41,7 +41,8 @@ async def hedged(
 def _begin_other(candidates: Sequence[Candidate], context: RequestContext, services: Services) -> Attempt | None:
     """Begin a second attempt, if a deployment has room now and the budget allows it."""
     now = services.clock()
-    ready = [candidate for candidate in attempts.untried(candidates, context) if candidate.endpoint.ready(now)]
+    untried = attempts.untried(candidates, context)
+    ready = [candidate for candidate in untried if candidate.endpoint.up and candidate.may_be_asked(now)]
     candidate = services.admission.try_acquire(ready)
     if candidate is None:
         return None

@@ -2,18 +2,18 @@
 
 Capability comes first and is decided for the model: what only some of its engines can do goes to those alone,
 whether or not they are up, so that an answer never depends on which replica was drawn. Then deployments that are
-ready go before those that are down; one whose circuit is open is not asked at all.
+ready go before those that are down; one whose circuit is open, or whose Retry-After is not over, is not asked at all.
 """
 
-import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from random import Random
 
 from backends import BACKENDS
 from backends.base import Call
-from gateway.http.errors import RETRY_AFTER, InvalidRequest, Unavailable
+from gateway.http.errors import RETRY_AFTER, InvalidRequest, PointsmanError, Unavailable
 from gateway.routing import least_busy, prefix, round_robin, weighted
 from gateway.upstream.models import Candidate, ModelRoute
+from gateway.upstream.pause import header
 
 Policy = Callable[[list[Candidate], bytes, float, Random], list[Candidate]]
 
@@ -70,19 +70,29 @@ def pinned(route: ModelRoute, pin: str | None) -> list[Candidate]:
 def order_candidates(
     candidates: list[Candidate], route: ModelRoute, head: bytes, now: float, random: Random
 ) -> list[Candidate]:
-    """Return the candidates in the order of the model's policy. Raises Unavailable if all circuits are open."""
-    if len(candidates) == 1 and candidates[0].endpoint.breaker.allows(now):
+    """Return the candidates in the order of the model's policy.
+
+    Raises Unavailable if all circuits are open; where an engine has asked to be left in peace, what it said.
+    """
+    if len(candidates) == 1 and candidates[0].may_be_asked(now):
         return candidates
-    ready = [candidate for candidate in candidates if candidate.endpoint.ready(now)]
-    if not ready:  # who is down may be back since it was looked at
-        ready = [candidate for candidate in candidates if candidate.endpoint.breaker.allows(now)]
+    able = [candidate for candidate in candidates if candidate.may_be_asked(now)]
+    ready = [candidate for candidate in able if candidate.endpoint.up] or able  # who is down may be back since
     if not ready:
-        soonest = min(candidate.endpoint.breaker.open_until for candidate in candidates) - now
-        headers = {"retry-after": str(max(1, math.ceil(soonest)))}
-        raise Unavailable(f"The engines of '{route.name}' have failed too often just now.", headers=headers)
+        raise nobody_left(candidates, route.name, now)
     if len(ready) > 1:
         ready = POLICIES[route.settings.policy](ready, head, now, random)
     return ready
+
+
+def nobody_left(candidates: Sequence[Candidate], name: str, now: float) -> PointsmanError:
+    """Return the error of a model none of whose deployments may be asked, with the time until the first one may."""
+    pauses = [candidate.endpoint.pause for candidate in candidates if candidate.breaker.allows(now)]
+    if pauses:
+        return min(pauses, key=lambda pause: pause.until).error(now)
+    soonest = min(candidate.breaker.open_until for candidate in candidates) - now
+    headers = {"retry-after": header(soonest)}
+    return Unavailable(f"The engines of '{name}' have failed too often just now.", headers=headers)
 
 
 def _with_room(call: Call, candidates: list[Candidate]) -> list[Candidate]:

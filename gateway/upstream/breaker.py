@@ -1,7 +1,8 @@
 """The circuit breaker of one deployment: asked whether it may be tried, told how it went. It never acts.
 
 It counts what the engine did wrong (no connection, a failed or broken answer, silence), never what a client asked
-for or that there was no room. Closed, it opens after some failures in a row, or when too large a share of the recent
+for or that there was no room. What fails alike elsewhere is held to be the request's fault, until many distinct ones
+do so (`proxy.verdict`). Closed, it opens after some failures in a row, or when too large a share of the recent
 answers failed. Open, nothing goes there for a while; then one half-open probe decides (M. Nygard, "Release It!").
 For a model with several deployments that is the ejection of an outlier: the others take its requests.
 """
@@ -9,6 +10,7 @@ For a model with several deployments that is the ejection of an outlier: the oth
 from gateway.config import BreakerConfig
 
 MIN_SAMPLES = 20  # answers in the window, below which a share says nothing
+DISTINCT = 10  # requests that fail in a window as they fail elsewhere, from which on that is the engines' fault
 
 
 class Breaker:
@@ -20,6 +22,8 @@ class Breaker:
         self._past = [0, 0]  # answers, and how many of them failed
         self._present = [0, 0]
         self._began = 0.0  # the present half
+        self._excused: dict[int, float] = {}  # requests that failed here as elsewhere, and when; the oldest first
+        self._excused_in_a_row = 0  # of them, since the last success, and not counted yet
         self._length = rules.open
         self.open_until = 0.0  # 0 while closed
         self._probe_until = 0.0  # until then it is waited for the end of a probe
@@ -50,13 +54,14 @@ class Breaker:
 
     def record_success(self, half_open_probe: bool, now: float) -> bool:
         """Note a good answer; return whether that closes the circuit."""
-        self._in_a_row = 0
+        self._in_a_row = self._excused_in_a_row = 0
         self._turn(now)
         self._present[0] += 1
         closes = half_open_probe and self.open_until > 0
         if closes:
             self.open_until = self._probe_until = 0.0
             self._past, self._present = [0, 0], [0, 0]
+            self._excused.clear()
         return closes
 
     def record_failure(self, half_open_probe: bool, now: float) -> bool:
@@ -74,6 +79,23 @@ class Breaker:
             self._length = self.rules.open
         self.open_until = now + self._length
         return True
+
+    def record_excused(self, request: int, now: float) -> bool:
+        """Note a failure that is the request's fault, as it failed elsewhere alike, or as there is no elsewhere.
+
+        `request` tells requests apart. Once `DISTINCT` of them have failed so within the window, it is the engine's
+        fault, and those since its last success are counted; return whether that opens the circuit.
+        """
+        known = request in self._excused
+        recent = {one: at for one, at in self._excused.items() if one != request and now - at < self.rules.window}
+        self._excused = dict(list(recent.items())[1 - DISTINCT :]) | {request: now}
+        if not known:
+            self._excused_in_a_row += 1
+        if len(self._excused) < DISTINCT:
+            return False
+        count, self._excused_in_a_row = self._excused_in_a_row, 0
+        opened = [self.record_failure(False, now) for _ in range(count)]
+        return any(opened)
 
     def _too_many(self) -> bool:
         answers, failures = (before + since for before, since in zip(self._past, self._present, strict=True))

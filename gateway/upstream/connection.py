@@ -14,7 +14,7 @@ import aiohttp
 from multidict import CIMultiDictProxy
 
 from gateway.config import TimeoutsConfig
-from gateway.http.errors import RETRY_AFTER, EngineFailed, UpstreamConnectError, UpstreamReset
+from gateway.http.errors import RETRY_AFTER, UpstreamBroken, UpstreamConnectError, UpstreamReset
 from gateway.upstream import aiohttp_internals
 from gateway.upstream.aiohttp_internals import AiohttpClasses, AiohttpWay, PublicAiohttp, ReadBody
 from gateway.upstream.endpoints import Endpoint
@@ -46,7 +46,7 @@ class Reply:
         self._drains = drains
 
     async def read(self) -> bytes:
-        """Return the whole body. Raises EngineFailed."""
+        """Return the whole body. Raises UpstreamBroken."""
         try:
             return await self._response.read()
         except AIOHTTP_ERRORS as error:
@@ -55,7 +55,7 @@ class Reply:
     async def chunk(self) -> bytes:
         """Return what has come of the body since the last call, or wait for more; at the end, nothing.
 
-        Raises EngineFailed.
+        Raises UpstreamBroken.
         """
         try:
             return await self._read()
@@ -134,7 +134,7 @@ class Upstream:
         self.connected(took)
 
     async def post(self, endpoint: Endpoint, path: str, body: bytes, headers: dict[str, str]) -> Reply:
-        """Send a request; return when the answer's head is there. Raises UpstreamConnectError and EngineFailed.
+        """Send a request; return when the answer's head is there. Raises UpstreamConnectError and UpstreamBroken.
 
         An engine may close an idle connection just as it is used again (RFC 9112, 9.3.1): then the request is sent once
         more. Not so where the connection was new, or was closed later: that request may be what made the engine fail.
@@ -174,17 +174,17 @@ class Upstream:
         return Reply(response, self._way.body(response), endpoint, self._drains)
 
 
-def gateway_error(error: Exception, name: str) -> EngineFailed | UpstreamConnectError:
+def gateway_error(error: Exception, name: str) -> UpstreamBroken | UpstreamConnectError:
     """Return the gateway's error for one of aiohttp's or the system's; `name` is the endpoint's."""
     if isinstance(error, CONNECT_ERRORS):
         return UpstreamConnectError(f"The engine {name} cannot be reached.", headers={"retry-after": RETRY_AFTER})
     if isinstance(error, RESET_ERRORS):
         return UpstreamReset(f"The engine {name} closed the connection without an answer.")
     if isinstance(error, aiohttp.ClientPayloadError):
-        return EngineFailed(f"The engine {name} closed the connection before the answer was complete.")
+        return UpstreamBroken(f"The engine {name} closed the connection before the answer was complete.")
     if isinstance(error, aiohttp.ClientResponseError):
-        return EngineFailed(f"The engine {name} does not speak HTTP as expected.")
-    return EngineFailed(f"The connection to the engine {name} failed.")
+        return UpstreamBroken(f"The engine {name} does not speak HTTP as expected.")
+    return UpstreamBroken(f"The connection to the engine {name} failed.")
 
 
 def public_reason(error: Exception) -> str:

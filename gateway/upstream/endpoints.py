@@ -11,6 +11,7 @@ from gateway.config import BreakerConfig, DeploymentConfig
 from gateway.config.base_url import path_below
 from gateway.http.errors import UpstreamIdleTimeout
 from gateway.upstream.breaker import Breaker
+from gateway.upstream.pause import NO_PAUSE, Pause
 
 log = logging.getLogger("pointsman")
 
@@ -34,6 +35,9 @@ class Endpoint:
         self.up = False
         self.reason_down = self.public_reason = "not checked yet"
         self.breaker = Breaker(rules)
+        self.connection = Breaker(rules)  # counts failed connections and silence alone, for models it serves alone
+        self.pause: Pause = NO_PAUSE
+        self.credentials_refused = False
         self.in_flight = 0
         self.figures = Load()  # the engine's own, as it said last
         self.last_attempt_at = 0.0
@@ -50,7 +54,7 @@ class Endpoint:
     def adopt(self, deployment: DeploymentConfig, rules: BreakerConfig, slow_start: float) -> None:
         """Take over what a changed configuration says, where it is still the same engine."""
         self.deployment = deployment
-        self.breaker.rules = rules
+        self.breaker.rules = self.connection.rules = rules
         self._slow_start = slow_start
         self.model = deployment.model
         self.weight = deployment.weight
@@ -96,10 +100,11 @@ class Endpoint:
         left = self._warm_at - now
         return self.weight if left <= 0 else self.weight * max(0.1, 1 - left / self._slow_start)
 
-    def begin_attempt(self, now: float) -> bool:
-        """Note that an attempt begins there; return whether it is a half-open probe."""
-        self.last_attempt_at = now
-        return self.breaker.began(now)
+    def refuse_credentials(self) -> None:
+        """Note that it does not take the gateway's key; that is said once, until it has taken it again."""
+        if not self.credentials_refused:
+            log.error("%s: the engine refuses the gateway's credentials; see api_key_env of the deployment", self.name)
+        self.credentials_refused = True
 
     def mark_recovered(self, now: float) -> None:
         """Note that it has recovered."""

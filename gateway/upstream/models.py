@@ -5,11 +5,13 @@ A model keeps the engines that offered it while they are away, so that a client 
 """
 
 from msgspec import Struct
+from msgspec.structs import replace
 
 from backends.base import ServedModel
 from gateway.access.principal import ANYBODY, Principal
 from gateway.config import Config, DeploymentConfig, ModelConfig
 from gateway.http.errors import RETRY_AFTER, ModelNotFound, Unavailable
+from gateway.upstream.breaker import Breaker
 from gateway.upstream.endpoints import Endpoint
 
 # What TGI's examples and huggingface_hub send for "the model that you serve", besides nothing at all.
@@ -17,13 +19,30 @@ ANY_MODEL = frozenset({"", "tgi", "dummy"})
 
 
 class Candidate(Struct, frozen=True):
-    """A deployment that serves a model: what a request must call the model there, and its context length in tokens."""
+    """A deployment that serves a model: what a request must call the model there, and its context length in tokens.
+
+    `only`: no other deployment serves the model. Then it is not ejected for what it answers over HTTP.
+    """
 
     endpoint: Endpoint
     model: str
     max_model_len: int | None
     supports_vision: bool = False
     served: str = ""  # what the engine itself says that this is
+    only: bool = False
+
+    @property
+    def breaker(self) -> Breaker:
+        """The circuit breaker that lets the model's requests through, or not."""
+        return self.endpoint.connection if self.only else self.endpoint.breaker
+
+    def may_be_asked(self, now: float) -> bool:
+        """Whether its circuit lets requests through, and it has not asked to be left in peace."""
+        return self.breaker.allows(now) and now >= self.endpoint.pause.until
+
+    def ready(self, now: float) -> bool:
+        """Whether it is up, and its circuit lets requests through. One that has no room for a moment is ready."""
+        return self.endpoint.up and self.breaker.allows(now)
 
 
 class ModelRoute(Struct, frozen=True):
@@ -43,7 +62,7 @@ class ModelRoute(Struct, frozen=True):
 
     def ready(self, now: float) -> bool:
         """Whether at least one deployment is up, and its circuit closed."""
-        return any(candidate.endpoint.ready(now) for candidate in self.candidates)
+        return any(candidate.ready(now) for candidate in self.candidates)
 
     @property
     def max_model_len(self) -> int | None:
@@ -94,6 +113,7 @@ class Catalog:
                 by_capability = model.on_unsupported == "route" and (known is None or known.by_capability)
                 settings = known.settings if known else model
                 together = [*(known.candidates if known else []), *candidates]
+                together = [replace(candidate, only=len(together) == 1) for candidate in together]
                 served = tuple(sorted({candidate.served for candidate in together}))
                 routes[name] = ModelRoute(name, aliases, together, settings, served, by_capability)
         self.routes = routes

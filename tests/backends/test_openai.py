@@ -502,7 +502,7 @@ def test_an_error_in_a_stream_comes_after_what_came_before() -> None:
     for code in ("rate_limit_exceeded", None, 7):
         error["error"]["code"] = code
         got = heard(BACKEND, chat(stream=True), [b"data: " + json.dumps(error).encode() + b"\n\n"])
-        assert got.cause is Cause.FAILED
+        assert got.cause is Cause.LIMITED, "as the type says"
 
 
 def test_a_context_error_in_a_stream_names_the_clients_field() -> None:

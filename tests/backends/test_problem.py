@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+import msgspec
 import pytest
 
 from backends import BACKENDS, problem
-from backends.base import BackendError, Cause
+from backends.base import BackendError, Call, Cause
+from backends.failures import event_failure
 from backends.problem import Problem
 from gateway.proxy import parse
+from tests.support.dialects import heard
 from tests.support.recorded import load, names
 
 CHAT = parse.chat(b'{"messages": [{"role": "user", "content": "a"}], "max_tokens": 1000}', "r", 1)
 TEXT = parse.completion(b'{"prompt": "a", "max_tokens": 1000}', "r", 1)
+CHAT_STREAM = parse.chat(b'{"messages": [{"role": "user", "content": "a"}], "stream": true}', "r", 1)
+TEXT_STREAM = parse.completion(b'{"prompt": "a", "stream": true}', "r", 1)
 
 NOT_HERE = "The engine does not serve this model here."
 NO_KEY = "The engine refused the gateway's credentials."
@@ -28,6 +33,10 @@ TEXT_FORMAT = f"response_format.type: unknown variant `text`, {_FORMATS}"
 XML_FORMAT = f"response_format.type: unknown variant `xml`, {_FORMATS}"
 
 INVALID, MISSING, CONTEXT, OVERLOADED = Cause.INVALID, Cause.NOT_SERVED, Cause.CONTEXT, Cause.OVERLOADED
+NO_METHOD = "Method Not Allowed"
+NO_MEDIA = "Expected request with `Content-Type: application/json`"
+NO_ANSWER = "The engine answered with status {}, which is no answer; redirects are not followed."
+LIMIT = "Failed to buffer the request body: length limit exceeded"
 
 # The beginning of a recording's name, as far as its first underscore, and what its answer is.
 RECORDED: list[tuple[str, Cause, str | None, str]] = [
@@ -108,8 +117,8 @@ RECORDED: list[tuple[str, Cause, str | None, str]] = [
         "tool_choice",
         'Invalid value for `tool_choice`: get_w! Only named tools, "none", "auto" or "required" are supported.',
     ),
-    ("vllm/13", MISSING, None, NOT_HERE),
-    ("vllm/13d", MISSING, None, NOT_HERE),
+    ("vllm/13", Cause.MODEL_NOT_FOUND, "model", "The model `nope` does not exist."),
+    ("vllm/13d", Cause.MODEL_NOT_FOUND, "model", "The model `nope` does not exist."),
     ("vllm/14", CONTEXT, "messages", TOO_LONG),
     ("vllm/14b", CONTEXT, "messages", TOO_LONG),
     ("vllm/15", INVALID, None, "JSON decode error"),
@@ -119,7 +128,7 @@ RECORDED: list[tuple[str, Cause, str | None, str]] = [
     ("vllm/15e", INVALID, "messages", "messages: Field required"),
     ("vllm/15f", INVALID, None, "Cannot apply chat template to an empty conversation. Provide at least one message."),
     ("vllm/15h", INVALID, "messages", "messages: Input should be a valid string"),
-    ("vllm/15i", MISSING, None, NOT_HERE),
+    ("vllm/15i", INVALID, None, NO_METHOD),
     ("vllm/15j", MISSING, None, NOT_HERE),
     ("vllm/15k", INVALID, None, "Input should be a valid dictionary or object to extract fields from"),
     ("vllm/16h", INVALID, "suffix", "suffix is only supported for models with FIM completion rendering"),
@@ -127,7 +136,7 @@ RECORDED: list[tuple[str, Cause, str | None, str]] = [
     ("vllm/16p", INVALID, "max_tokens", "max_tokens must be at least 1, got 0."),
     ("vllm/16s", INVALID, None, "You must pass at least one prompt"),
     ("vllm/17b", MISSING, None, NOT_HERE),
-    ("vllm/19e", MISSING, None, NOT_HERE),
+    ("vllm/19e", INVALID, None, "The engine refused the request."),
     ("vllm/21", MISSING, None, NOT_HERE),
     ("vllm/24d", INVALID, "stream_options", "Stream options can only be defined when `stream=True`."),
     (
@@ -180,11 +189,11 @@ RECORDED: list[tuple[str, Cause, str | None, str]] = [
     ("tgi/14", CONTEXT, "messages", TOO_LONG),
     ("tgi/15", INVALID, "messages", "messages: EOF while parsing a list"),
     ("tgi/15b", INVALID, None, "expected ident"),
-    ("tgi/15c", INVALID, None, "Expected request with `Content-Type: application/json`"),
+    ("tgi/15c", Cause.MEDIA_TYPE, None, NO_MEDIA),
     ("tgi/15d", INVALID, None, "EOF while parsing a value"),
     ("tgi/15e", INVALID, None, "missing field `messages`"),
     ("tgi/15h", INVALID, "messages", "messages[0]: data did not match any variant of untagged enum MessageBody"),
-    ("tgi/15i", MISSING, None, NOT_HERE),
+    ("tgi/15i", INVALID, None, "The engine refused the request."),
     ("tgi/15j", MISSING, None, NOT_HERE),
     ("tgi/15k", INVALID, None, "invalid length 0, expected struct ChatRequest with 19 elements"),
     ("tgi/16e", INVALID, "prompt", "prompt: data did not match any variant of untagged enum PromptDeserializer"),
@@ -242,11 +251,11 @@ RECORDED: list[tuple[str, Cause, str | None, str]] = [
     ("tgi/N30", CONTEXT, "prompt", TOO_LONG),
     ("tgi/N34", INVALID, None, "missing field `inputs`"),
     ("tgi/N35", INVALID, None, "EOF while parsing an object"),
-    ("tgi/N36", INVALID, None, "Expected request with `Content-Type: application/json`"),
-    ("tgi/N37", MISSING, None, NOT_HERE),
+    ("tgi/N36", Cause.MEDIA_TYPE, None, NO_MEDIA),
+    ("tgi/N37", INVALID, None, "The engine refused the request."),
     ("tgi/N38", INVALID, "seed", "seed: invalid value: integer `-1`, expected u64"),
     ("tgi/N67", MISSING, None, NOT_HERE),
-    ("tgi/N71", INVALID, None, "The request is larger than the engine takes."),
+    ("tgi/N71", Cause.TOO_LARGE, None, LIMIT),
     ("tgi/N84", INVALID, "tools", "Grammar and tools are mutually exclusive"),
     ("tgi/N92", INVALID, "tools", "tools[0].function: missing field `arguments`"),
     ("tgi/N95", INVALID, "repetition_penalty", "`repetition_penalty` must be strictly positive"),
@@ -302,7 +311,7 @@ SHAPES: list[tuple[bytes, Problem]] = [
     (b'{"error": null}', Problem()),
     (b'{"error": 7}', Problem()),
     (b'{"error": {"message": null}}', Problem()),
-    (b'{"error": {"message": {"a": 1}, "param": "n"}}', Problem()),
+    (b'{"error": {"message": {"a": 1}, "param": "n"}}', Problem("", "n")),
     (b'{"error": {"message": "no"}}', Problem("no")),
     (b'{"error": {"message": "no", "param": 7, "type": "t"}}', Problem("no", None, "t")),
     (b'{"error": {"message": "no", "param": "body.a.b"}}', Problem("no", "a")),
@@ -314,6 +323,26 @@ SHAPES: list[tuple[bytes, Problem]] = [
     (b'{"detail": "Not Found"}', Problem("Not Found")),
     (b'{"detail": [{"loc": ["body"]}]}', Problem()),
     (b'{"message": "no", "type": "t", "param": null}', Problem("no", None, "t")),
+    (b'{"error": {"message": "no", "code": 503}}', Problem("no", status=503)),
+    (b'{"error": {"message": "no", "code": "503"}}', Problem("no", status=503)),
+    (b'{"error": {"message": "no", "code": "rate_limit_exceeded"}}', Problem("no", status=429)),
+    (b'{"error": {"message": "no", "type": "insufficient_quota"}}', Problem("no", None, "insufficient_quota", 429)),
+    (b'{"error": {"message": "no", "type": "Service Unavailable"}}', Problem("no", None, "Service Unavailable", 503)),
+    (b'{"error": {"message": "no", "type": "NotFoundError"}}', Problem("no", None, "NotFoundError", 404)),
+    (
+        b'{"error": {"message": "no", "type": "invalid_request_error"}}',
+        Problem("no", None, "invalid_request_error", 400),
+    ),
+    (b'{"error": {"message": "no", "code": 7, "status": true}}', Problem("no")),
+    (b'{"error": {"type": "overloaded_error"}}', Problem("", None, "overloaded_error", 503)),
+    (
+        b'{"error": {"message": "Model is overloaded", "http_status_code": 422}}',
+        Problem("Model is overloaded", status=503),
+    ),
+    (b'{"error": "Model is overloaded"}', Problem("Model is overloaded", status=503)),
+    (b"Overloaded", Problem("Overloaded", status=503)),
+    (b"The server is currently busy.", Problem("The server is currently busy.", status=503)),
+    (b"A tool: it is overloaded", Problem("A tool: it is overloaded")),
     (b"no room\n", Problem("no room")),
     (b"<html><body>502 Bad Gateway</body></html>", Problem()),
     (b"\n <!DOCTYPE html>", Problem()),
@@ -341,15 +370,42 @@ STATUSES: list[tuple[str, int, bytes, Cause, str]] = [
         (400, b"", Cause.INVALID, "The engine refused the request."),
         (422, b"<html></html>", Cause.INVALID, "The engine refused the request."),
         (403, b"", Cause.UPSTREAM_AUTH, NO_KEY),
+        (407, b"", Cause.UPSTREAM_AUTH, NO_KEY),
+        (402, b"", Cause.PAYMENT_REQUIRED, "The engine's account has no credit left."),
+        (402, b'{"error": {"message": "Pay."}}', Cause.PAYMENT_REQUIRED, "Pay."),
         (404, b"<html></html>", Cause.NOT_SERVED, NOT_HERE),
+        (404, b'{"detail": "Not Found"}', Cause.NOT_SERVED, NOT_HERE),
+        (
+            404,
+            b'{"error": {"message": "Response with id \'r\' not found."}}',
+            Cause.NOT_FOUND,
+            "Response with id 'r' not found.",
+        ),
+        (405, b"", Cause.INVALID, "The engine refused the request."),
+        (408, b"", Cause.FAILED, BROKE),
+        (409, b'{"error": {"message": "Loading."}}', Cause.CONFLICT, "Loading."),
+        (410, b"gone", Cause.INVALID, "gone"),
+        (413, b"", Cause.TOO_LARGE, "The request is larger than the engine takes."),
+        (415, b"", Cause.MEDIA_TYPE, "The engine does not take a request in this form."),
+        (418, b"", Cause.INVALID, "The engine refused the request."),
+        (424, b"", Cause.FAILED, BROKE),
+        (451, b'{"error": {"message": "By law."}}', Cause.INVALID, "By law."),
         (429, b"<html></html>", Cause.LIMITED, "The engine's rate limit is reached."),
+        (429, b'{"error": "Model is overloaded", "error_type": "overloaded"}', Cause.OVERLOADED, BUSY),
+        (429, b'{"error": {"message": "x", "code": 503}}', Cause.LIMITED, "x"),
+        (500, b'{"error": {"message": "x", "type": "overloaded_error"}}', Cause.OVERLOADED, BUSY),
+        (500, b'{"error": {"message": "Slow.", "code": "rate_limit_exceeded"}}', Cause.LIMITED, "Slow."),
+        (501, b"", Cause.NOT_IMPLEMENTED, "The engine cannot do what the request asks for."),
+        (529, b"", Cause.OVERLOADED, BUSY),
+        (503, b'{"error": "The model is currently scaling. Please try again later."}', Cause.OVERLOADED, BUSY),
         (500, b"<html></html>", Cause.FAILED, BROKE),
         (500, b'{"error": "boom", "error_type": "new"}', Cause.FAILED, BROKE),
         (502, b"<html></html>", Cause.FAILED, BROKE),
         (503, b"", Cause.OVERLOADED, BUSY),
         (503, b"<html></html>", Cause.OVERLOADED, BUSY),
         (504, b"", Cause.FAILED, BROKE),
-        (302, b"", Cause.FAILED, BROKE),
+        (302, b"", Cause.PROTOCOL_ERROR, NO_ANSWER.format(302)),
+        (204, b"", Cause.PROTOCOL_ERROR, NO_ANSWER.format(204)),
     ]
 ]
 
@@ -359,12 +415,90 @@ STATUSES: list[tuple[str, int, bytes, Cause, str]] = [
 def test_a_status_alone_has_its_cause(
     engine: str, status: int, body: bytes, cause: Cause, message: str, known: bool
 ) -> None:
-    """A client is not blamed for what is the engine's: only 400, 413, 415 and 422 are the request's fault."""
+    """A client is not blamed for what is the engine's, nor an engine for what is the request's or for being busy."""
     backend = BACKENDS[engine]
     request = backend.encode(CHAT, "m")[0]
     failure = backend.failure(CHAT if known else None, request if known else None, status, {}, body)
     assert isinstance(failure, BackendError)
     assert (failure.cause, failure.message, failure.param) == (cause, message, None)
+
+
+@pytest.mark.parametrize("engine", BACKENDS)
+def test_what_says_when_to_come_back_is_no_room_and_keeps_its_time(engine: str) -> None:
+    """RFC 9110, 10.2.3: a number of seconds or a date. It is kept as it came, as the dialects know no clock."""
+    for status, cause in (
+        (429, Cause.LIMITED),
+        (500, Cause.OVERLOADED),
+        (501, Cause.NOT_IMPLEMENTED),
+        (502, Cause.OVERLOADED),
+        (503, Cause.OVERLOADED),
+        (529, Cause.OVERLOADED),
+    ):
+        failure = BACKENDS[engine].failure(CHAT, None, status, {"retry-after": "20"}, b"")
+        assert isinstance(failure, BackendError)
+        assert (failure.cause, failure.retry_after) == (cause, "20")
+
+
+@pytest.mark.parametrize("engine", ["openai", "vllm"])
+@pytest.mark.parametrize(
+    ("said", "cause"),
+    [
+        ("The model `x` does not exist. Valid aliases: secret.", Cause.MODEL_NOT_FOUND),
+        ("Model x not found", Cause.MODEL_NOT_FOUND),
+        ("The LoRA model x is not loaded", Cause.MODEL_NOT_FOUND),
+        ("File f not found", Cause.NOT_FOUND),
+    ],
+)
+def test_a_404_says_whether_the_model_is_missing_and_no_other_model_is_named(
+    engine: str, said: str, cause: Cause
+) -> None:
+    body = msgspec.json.encode({"error": {"message": said, "type": "NotFoundError", "code": 404}})
+    for call in (CHAT, None):
+        failure = BACKENDS[engine].failure(call, None, 404, {}, body)
+        assert isinstance(failure, BackendError)
+        assert (failure.cause, failure.param) == (cause, "model" if cause is Cause.MODEL_NOT_FOUND else None)
+        assert "secret" not in failure.message
+
+
+# An error event inside a stream of status 200, and what it is.
+EVENTS: list[tuple[bytes, Cause]] = [
+    (b'{"error": {"message": "x", "code": 503}}', Cause.OVERLOADED),
+    (b'{"error": {"message": "x", "code": 529}}', Cause.OVERLOADED),
+    (b'{"error": {"message": "x", "code": "503"}}', Cause.OVERLOADED),
+    (b'{"error": {"message": "x", "type": "overloaded_error"}}', Cause.OVERLOADED),
+    (b'{"error": {"message": "x", "code": "server_overloaded"}}', Cause.OVERLOADED),
+    (b'{"error": {"message": "Model is overloaded", "http_status_code": 422}}', Cause.OVERLOADED),
+    (b'{"error": "Model is overloaded", "error_type": "overloaded"}', Cause.OVERLOADED),
+    (b'{"error": {"message": "x", "code": 429}}', Cause.LIMITED),
+    (b'{"error": {"message": "x", "type": "rate_limit_error"}}', Cause.LIMITED),
+    (b'{"error": {"message": "x", "code": 500}}', Cause.FAILED),
+    (b'{"error": {"message": "something new"}}', Cause.FAILED),
+]
+
+
+@pytest.mark.parametrize("engine", BACKENDS)
+@pytest.mark.parametrize(("payload", "cause"), EVENTS)
+@pytest.mark.parametrize("call", [CHAT_STREAM, TEXT_STREAM], ids=["chat", "text"])
+def test_an_error_event_is_told_apart_by_its_code_and_its_words(
+    engine: str, payload: bytes, cause: Cause, call: Call
+) -> None:
+    assert heard(BACKENDS[engine], call, [b"data: " + payload + b"\n\n"]).cause is cause
+
+
+@pytest.mark.parametrize(
+    ("payload", "cause"),
+    [
+        (b'{"error": {"message": "x", "code": 400}}', Cause.INVALID),
+        (b'{"error": {"message": "x", "type": "invalid_request_error"}}', Cause.INVALID),
+        (b'{"error": {"message": "The model `x` does not exist.", "code": 404}}', Cause.MODEL_NOT_FOUND),
+        (b'{"object": "error", "message": "x", "code": 400}', Cause.INVALID),
+        (b'{"error": {"message": "x", "code": 401}}', Cause.UPSTREAM_AUTH),
+        (b'{"error": null}', Cause.PROTOCOL_ERROR),
+    ],
+)
+def test_an_error_event_of_openais_dialect_may_be_the_requests_fault(payload: bytes, cause: Cause) -> None:
+    failure = event_failure(payload, CHAT_STREAM)
+    assert failure.cause is cause
 
 
 def test_without_a_call_tgis_own_words_pass() -> None:

@@ -39,10 +39,10 @@ def refuses(status: str, message: str, **more: Any) -> Script:
 
 # (engine, what it does, the status that clients see, whether the breaker opens, how often one try comes to the engine)
 STORMS: dict[str, tuple[str, Script, int, bool, int]] = {
-    "vLLM's 500": ("vllm", refuses("500 Internal Server Error", "EngineCore died"), 502, True, 1),
+    "vLLM's 500": ("vllm", refuses("500 Internal Server Error", "EngineCore died"), 502, False, 1),
     "vLLM's 503": ("vllm", refuses("503 Service Unavailable", "busy"), 503, False, 1),
     "an upstream's 429": ("vllm", refuses("429 Too Many Requests", "slow down"), 429, False, 1),
-    "TGI's 424": ("tgi", refuses("424 Failed Dependency", "failed", error_type="generation"), 502, True, 1),
+    "TGI's 424": ("tgi", refuses("424 Failed Dependency", "failed", error_type="generation"), 502, False, 1),
     "TGI's 429": (
         "tgi",
         refuses("429 Too Many Requests", "Model is overloaded", error_type="overloaded"),

@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
 from gateway import config
-from gateway.upstream.breaker import MIN_SAMPLES, Breaker
+from gateway.upstream.breaker import DISTINCT, MIN_SAMPLES, Breaker
 
 RULES = config.BreakerConfig(failures=3, share=0.5, window=10.0, open=1.0, most_open=4.0)
 How = str  # good, bad, said nothing
@@ -133,6 +133,59 @@ def test_an_answer_from_before_the_opening_decides_nothing(how: How) -> None:
     assert not breaker.allows(101.5)
     assert breaker.record_success(True, 102.0)
     assert breaker.allows(102.0)
+
+
+# --- what fails elsewhere alike ---------------------------------------------------------------------------------
+
+# name: what happens, each with its time (a number is a request that fails as it does elsewhere), and whether it opens
+EXCUSED: dict[str, tuple[list[tuple[float, int | How]], bool]] = {
+    "nine distinct": ([(0.0, one) for one in range(DISTINCT - 1)], False),
+    "ten distinct": ([(0.0, one) for one in range(DISTINCT)], True),
+    "one again and again": ([(0.0, 1)] * 100, False),
+    "nine and one of them again": ([(0.0, one) for one in range(DISTINCT - 1)] + [(0.0, 3)], False),
+    "ten, slower than the window": ([(1.2 * one, one) for one in range(DISTINCT)], False),
+    "ten with one of them early": ([(0.0, 0)] + [(9.0, one) for one in range(1, DISTINCT)], True),
+    "ten with one of them too early": ([(0.0, 0)] + [(10.0, one) for one in range(1, DISTINCT)], False),
+    "ten among good answers": (
+        [event for one in range(DISTINCT) for event in ((0.0, one), (0.0, "good"), (0.0, "good"))],
+        False,
+    ),
+    "ten, and as many as it takes since the last success": (
+        [(0.0, one) for one in range(DISTINCT - 3)] + [(0.0, "good")] + [(0.0, one) for one in range(100, 103)],
+        True,
+    ),
+    "ten, and fewer than it takes since the last success": (
+        [(0.0, one) for one in range(DISTINCT - 2)] + [(0.0, "good")] + [(0.0, one) for one in range(100, 102)],
+        False,
+    ),
+}
+
+
+@pytest.mark.parametrize("name", EXCUSED)
+def test_ten_distinct_requests_that_fail_as_elsewhere_within_the_window_are_the_engines_fault(name: str) -> None:
+    events, opens = EXCUSED[name]
+    breaker = Breaker(RULES)
+    for now, what in events:
+        if isinstance(what, int):
+            breaker.record_excused(what, now)
+        else:
+            end(breaker, breaker.began(now), what, now)
+    assert (breaker.open_until > 0) is opens
+
+
+def test_from_the_tenth_on_each_distinct_one_counts_until_the_window_is_over() -> None:
+    breaker = Breaker(config.BreakerConfig(failures=DISTINCT + 2, window=10.0))
+    assert not any(breaker.record_excused(one, 0.0) for one in range(DISTINCT))
+    assert not breaker.record_excused(0, 0.0), "it has been counted"
+    assert [breaker.record_excused(DISTINCT + one, 0.0) for one in range(2)] == [False, True]
+
+
+def test_after_a_recovery_it_takes_ten_again() -> None:
+    breaker = Breaker(RULES)
+    assert [breaker.record_excused(one, 0.0) for one in range(DISTINCT)] == [False] * (DISTINCT - 1) + [True]
+    assert breaker.record_success(breaker.began(1.0), 1.0)
+    assert not any(breaker.record_excused(100 + one, 1.0) for one in range(DISTINCT - 1))
+    assert breaker.record_excused(200, 1.0)
 
 
 class Traffic(RuleBasedStateMachine):

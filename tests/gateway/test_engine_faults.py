@@ -49,7 +49,7 @@ REFUSALS: dict[str, tuple[str, Script, int]] = {
         says(whole({"error": {"message": "slow down"}}, "429 Too Many Requests")),
         429,
     ),
-    "vLLM has no such path": ("vllm", says(whole({"detail": "Not Found"}, "404 Not Found")), 502),
+    "vLLM has no such path": ("vllm", says(whole({"detail": "Not Found"}, "404 Not Found")), 404),
     "a proxy's page": ("vllm", says(whole(b"<html>Bad gateway</html>", "502 Bad Gateway", "text/html")), 502),
     "a page with status 200": ("vllm", says(whole(b"<html>Welcome</html>", "200 OK", "text/html")), 502),
     "JSON that is no answer": ("vllm", says(whole({"hello": "world"})), 502),
@@ -62,6 +62,7 @@ REFUSALS: dict[str, tuple[str, Script, int]] = {
     "TGI's key is wrong": ("tgi", says(whole(b"", "401 Unauthorized")), 502),
     "vLLM where TGI should be": ("tgi", says(whole(BUSY, "503 Service Unavailable")), 503),
 }
+TYPES = {404: "invalid_request_error", 429: "rate_limit_error"}
 # Streams that fail before the first chunk: the status can still be told.
 EARLY: dict[str, tuple[str, bytes, int]] = {
     "TGI is busy": ("tgi", event({"error": {"message": "Model is overloaded", "http_status_code": 422}}) + DONE, 503),
@@ -103,7 +104,7 @@ async def test_a_refusal_becomes_a_status_that_sdks_act_on(name: str, stream: bo
     async with over(script, kind) as (front, behind):
         answer = await front.post(CHAT | {"stream": stream})
         assert answer.status_code == status
-        error = is_error(answer.json(), "rate_limit_error" if status == 429 else "server_error")
+        error = is_error(answer.json(), TYPES.get(status, "server_error"))
         assert "EngineCore" not in error["message"]
         assert (status in (429, 503)) == ("retry-after" in answer.headers)
         if kind == "vllm":

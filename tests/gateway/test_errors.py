@@ -8,24 +8,34 @@ import pytest
 from gateway.api.tgi.errors import render
 from gateway.http import errors
 from gateway.http.errors import (
+    Blame,
+    BodyTooLarge,
     ClientDisconnected,
+    Conflict,
+    CredentialsRefused,
     EngineFailed,
     EngineTimeout,
     Internal,
     InvalidRequest,
     ModelFailed,
     ModelNotFound,
+    NotFound,
+    NotImplementedByEngine,
     Outcome,
+    PaymentRequired,
     PointsmanError,
+    ProtocolViolated,
     RateLimited,
     Retry,
     ShuttingDown,
     Unauthorized,
     Unavailable,
+    UnsupportedMedia,
+    UpstreamBroken,
     UpstreamConnectError,
     UpstreamIdleTimeout,
     UpstreamReset,
-    blames_engine,
+    blame,
     error_type,
     outcome,
     retryable,
@@ -33,21 +43,30 @@ from gateway.http.errors import (
 
 CLASSES = [one for one in vars(errors).values() if isinstance(one, type) and issubclass(one, PointsmanError)]
 
-# class: outcome, whether it is worth a retry, whether the engine is blamed, the status and error_type of TGI
-TABLE: dict[type[PointsmanError], tuple[str, Retry, bool, int, str]] = {
-    InvalidRequest: ("client_error", Retry.NEVER, False, 422, "validation"),
-    ModelNotFound: ("client_error", Retry.NEVER, False, 422, "validation"),
-    Unauthorized: ("client_error", Retry.NEVER, False, 401, ""),
-    RateLimited: ("rate_limited", Retry.ANYWHERE, False, 429, "overloaded"),
-    Internal: ("internal", Retry.NEVER, False, 500, "server_error"),
-    EngineFailed: ("engine_error", Retry.ANYWHERE, True, 424, "generation"),
-    UpstreamReset: ("engine_error", Retry.ANYWHERE, True, 424, "generation"),
-    ModelFailed: ("engine_error", Retry.ELSEWHERE, False, 424, "generation"),
-    Unavailable: ("overloaded", Retry.ANYWHERE, False, 429, "overloaded"),
-    UpstreamConnectError: ("unreachable", Retry.ANYWHERE, True, 429, "overloaded"),
-    ShuttingDown: ("aborted", Retry.NEVER, False, 429, "overloaded"),
-    EngineTimeout: ("timeout", Retry.NEVER, False, 424, "generation"),
-    UpstreamIdleTimeout: ("timeout", Retry.ELSEWHERE, True, 424, "generation"),
+# class: outcome, whether it is worth a retry, whom it blames, the status and error_type of TGI
+TABLE: dict[type[PointsmanError], tuple[str, Retry, Blame, int, str]] = {
+    InvalidRequest: ("client_error", Retry.NEVER, Blame.REQUEST, 422, "validation"),
+    PaymentRequired: ("client_error", Retry.ELSEWHERE, Blame.REQUEST, 402, "invalid_request_error"),
+    NotFound: ("client_error", Retry.ELSEWHERE, Blame.REQUEST, 422, "validation"),
+    ModelNotFound: ("client_error", Retry.ELSEWHERE, Blame.NOBODY, 422, "validation"),
+    Conflict: ("client_error", Retry.ELSEWHERE, Blame.REQUEST, 409, "invalid_request_error"),
+    BodyTooLarge: ("client_error", Retry.ELSEWHERE, Blame.REQUEST, 413, ""),
+    UnsupportedMedia: ("client_error", Retry.ELSEWHERE, Blame.REQUEST, 415, ""),
+    NotImplementedByEngine: ("client_error", Retry.ELSEWHERE, Blame.REQUEST, 501, "invalid_request_error"),
+    Unauthorized: ("client_error", Retry.NEVER, Blame.NOBODY, 401, ""),
+    RateLimited: ("rate_limited", Retry.ANYWHERE, Blame.NOBODY, 429, "overloaded"),
+    Internal: ("internal", Retry.NEVER, Blame.NOBODY, 500, "server_error"),
+    EngineFailed: ("engine_error", Retry.ANYWHERE, Blame.ANSWER, 424, "generation"),
+    ProtocolViolated: ("engine_error", Retry.ANYWHERE, Blame.ANSWER, 424, "generation"),
+    UpstreamBroken: ("engine_error", Retry.ANYWHERE, Blame.CONNECTION, 424, "generation"),
+    UpstreamReset: ("engine_error", Retry.ANYWHERE, Blame.CONNECTION, 424, "generation"),
+    ModelFailed: ("engine_error", Retry.ELSEWHERE, Blame.REQUEST, 424, "generation"),
+    CredentialsRefused: ("engine_error", Retry.ELSEWHERE, Blame.NOBODY, 424, "generation"),
+    Unavailable: ("overloaded", Retry.ANYWHERE, Blame.NOBODY, 429, "overloaded"),
+    UpstreamConnectError: ("unreachable", Retry.ANYWHERE, Blame.CONNECTION, 429, "overloaded"),
+    ShuttingDown: ("aborted", Retry.NEVER, Blame.NOBODY, 429, "overloaded"),
+    EngineTimeout: ("timeout", Retry.NEVER, Blame.NOBODY, 424, "generation"),
+    UpstreamIdleTimeout: ("timeout", Retry.ELSEWHERE, Blame.CONNECTION, 424, "generation"),
 }
 
 
@@ -56,7 +75,7 @@ def test_an_error_says_what_is_made_of_it(kind: type[PointsmanError]) -> None:
     error = kind("It went {wrong}.")
     word, retry, blamed, status, tgi_type = TABLE[kind]
     rendered = render(error)
-    assert (outcome(error), retryable(error), blames_engine(error)) == (word, retry, blamed)
+    assert (outcome(error), retryable(error), blame(error)) == (word, retry, blamed)
     assert (rendered.status, b"error_type" in rendered.body) == (status, bool(tgi_type))
     assert tgi_type.encode() in rendered.body
 

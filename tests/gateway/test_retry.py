@@ -8,12 +8,15 @@ from gateway import config
 from gateway.http.errors import (
     ClientDisconnected,
     ContextExceeded,
+    CredentialsRefused,
     EngineFailed,
     EngineTimeout,
     Internal,
     InvalidRequest,
-    ModelNotFound,
+    NotFound,
+    NotImplementedByEngine,
     RateLimited,
+    Unauthorized,
     Unavailable,
     UpstreamConnectError,
     UpstreamIdleTimeout,
@@ -22,7 +25,7 @@ from gateway.proxy.retry import MAX_SAVED, Budget, wait
 
 RULES = config.RetriesConfig(attempts=3, backoff=0.05)
 CAUSES: list[type[Exception]] = [UpstreamConnectError, Unavailable, RateLimited, EngineFailed]
-NO_CAUSES = [InvalidRequest, ContextExceeded, ModelNotFound, Internal, EngineTimeout, ClientDisconnected, ValueError]
+NO_CAUSES = [InvalidRequest, ContextExceeded, Unauthorized, Internal, EngineTimeout, ClientDisconnected, ValueError]
 
 
 def empty() -> Budget:
@@ -77,9 +80,10 @@ def test_what_another_try_cannot_mend_is_not_tried_again(cause: type[Exception],
     assert saved(budget) == MAX_SAVED
 
 
-def test_silence_is_tried_elsewhere_and_not_waited_for_twice() -> None:
-    assert wait(UpstreamIdleTimeout("x"), 1, True, RULES, empty(), Random(1)) == 0.0
-    assert wait(UpstreamIdleTimeout("x"), 1, False, RULES, Budget(0.2), Random(1)) is None
+@pytest.mark.parametrize("kind", [UpstreamIdleTimeout, CredentialsRefused, NotFound, NotImplementedByEngine])
+def test_silence_and_what_one_engine_cannot_do_is_tried_elsewhere_and_not_there_again(kind: type[Exception]) -> None:
+    assert wait(kind("x"), 1, True, RULES, empty(), Random(1)) == 0.0
+    assert wait(kind("x"), 1, False, RULES, Budget(0.2), Random(1)) is None
 
 
 def test_with_one_attempt_in_all_there_is_no_second() -> None:

@@ -11,6 +11,7 @@ from backends.loads import Load
 from gateway import config
 from gateway.http.errors import InvalidRequest, Unavailable
 from gateway.routing import least_busy, order_candidates, plan, plan_path, prefix, round_robin, weighted
+from gateway.upstream.breaker import Breaker
 from gateway.upstream.endpoints import Endpoint
 from gateway.upstream.models import Candidate, Catalog, ModelRoute
 from tests.support.dialects import chat
@@ -46,11 +47,15 @@ def names(candidates: list[Candidate]) -> str:
     return " ".join(one.endpoint.name for one in candidates)
 
 
+def breaker(entry: ModelRoute, name: str) -> Breaker:
+    return next(one.breaker for one in entry.candidates if one.endpoint.name == name)
+
+
 def fail(entry: ModelRoute, *those: str, now: float = LATER) -> None:
     """Open the breakers of some."""
     for name in those:
         for _ in range(5):
-            endpoint(entry, name).breaker.record_failure(endpoint(entry, name).breaker.began(now), now)
+            breaker(entry, name).record_failure(breaker(entry, name).began(now), now)
 
 
 # --- weighted ---------------------------------------------------------------------------------------------------
@@ -93,7 +98,7 @@ def test_in_turn_each_is_asked_once_before_any_is_asked_again() -> None:
     candidates, random, asked = [candidate("a"), candidate("b"), candidate("c")], Random(1), []
     for turn in range(9):
         first = round_robin.order(candidates, b"", LATER, random)[0]
-        first.endpoint.begin_attempt(LATER + turn)
+        first.endpoint.last_attempt_at = LATER + turn
         asked.append(first.endpoint.name)
     assert asked == ["a", "b", "c"] * 3
 
@@ -254,10 +259,9 @@ def test_when_all_are_left_alone_it_is_a_503_that_says_when_to_come_back() -> No
 
 def test_a_long_wait_is_told_in_whole_seconds() -> None:
     entry = model(a="vllm")
-    breaker = endpoint(entry, "a").breaker
     fail(entry, "a")
     for now in (LATER + 1.0, LATER + 3.0):
-        breaker.record_failure(breaker.began(now), now)
+        breaker(entry, "a").record_failure(breaker(entry, "a").began(now), now)
     with pytest.raises(Unavailable) as raised:
         order_candidates(entry.candidates, entry, b"", LATER + 3.5, Random(1))
     assert raised.value.headers["retry-after"] == "4"  # 3.5 s are left
@@ -266,7 +270,7 @@ def test_a_long_wait_is_told_in_whole_seconds() -> None:
 def test_while_a_trial_is_under_way_the_others_are_told_to_come_back() -> None:
     entry = model(a="vllm")
     fail(entry, "a")
-    assert endpoint(entry, "a").breaker.began(LATER + 59.0)
+    assert breaker(entry, "a").began(LATER + 59.0)
     with pytest.raises(Unavailable) as raised:
         order_candidates(entry.candidates, entry, b"", LATER + 60.0, Random(1))
     assert raised.value.headers["retry-after"] == "1"

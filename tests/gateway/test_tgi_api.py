@@ -117,7 +117,7 @@ async def test_a_prompt_that_does_not_fit_is_counted_and_refused(path: str) -> N
         (whole(VLLM_BUSY, "503 Service Unavailable"), 429, OVERLOADED),
         (whole(VLLM_FAILED, "500 Internal Server Error"), 424, FAILED),
         (whole({"error": "Unauthorized"}, "401 Unauthorized"), 424, None),
-        (whole({"detail": "Not Found"}, "404 Not Found"), 424, None),
+        (whole({"detail": "Not Found"}, "404 Not Found"), 422, None),
         (whole(b"nonsense"), 424, None),
         (
             whole({"error": {"message": "max_tokens is odd", "param": "max_tokens", "code": 400}}, "400 Bad Request"),
@@ -254,7 +254,7 @@ async def test_a_stream_of_tgis_that_breaks_ends_in_an_error(script: Script) -> 
         assert said["error_type"] == "generation"
 
 
-@pytest.mark.parametrize(("status", "told"), [("503 x", 429), ("502 x", 424), ("401 x", 424), ("404 x", 424)])
+@pytest.mark.parametrize(("status", "told"), [("503 x", 429), ("502 x", 424), ("401 x", 424), ("404 x", 422)])
 async def test_what_stands_before_a_tgi_is_told_in_its_words(status: str, told: int) -> None:
     async with over(says(whole(b"<html>", status, "text/html")), "tgi") as (front, _):
         answer = await front.post(BODY, "/generate")

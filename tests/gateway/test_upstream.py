@@ -13,7 +13,7 @@ import pytest
 from yarl import URL
 
 from gateway.config.tables import BreakerConfig, DeploymentConfig, TimeoutsConfig
-from gateway.http.errors import EngineFailed, UpstreamConnectError, UpstreamReset
+from gateway.http.errors import EngineFailed, UpstreamBroken, UpstreamConnectError, UpstreamReset
 from gateway.upstream import aiohttp_internals
 from gateway.upstream.aiohttp_internals import AiohttpClasses, FastAiohttp, GreedyReader, PublicAiohttp
 from gateway.upstream.connection import RESEND_WINDOW, Reply, Upstream, gateway_error
@@ -308,10 +308,10 @@ KEY: Any = Mock(host="a", port=1, ssl=None)
         (aiohttp.ServerDisconnectedError(), UpstreamReset),
         (aiohttp.ClientOSError(104, "Connection reset by peer"), UpstreamReset),
         (ConnectionResetError(), UpstreamReset),
-        (aiohttp.ClientPayloadError(), EngineFailed),
-        (aiohttp.ClientResponseError(Mock(real_url=URL("http://a")), ()), EngineFailed),
-        (TimeoutError(), EngineFailed),
-        (OSError(), EngineFailed),
+        (aiohttp.ClientPayloadError(), UpstreamBroken),
+        (aiohttp.ClientResponseError(Mock(real_url=URL("http://a")), ()), UpstreamBroken),
+        (TimeoutError(), UpstreamBroken),
+        (OSError(), UpstreamBroken),
     ],
     ids=lambda one: type(one).__name__ if isinstance(one, Exception) else "",
 )

@@ -247,9 +247,11 @@ class Quiet(uvicorn.Server):
 
 
 @contextlib.asynccontextmanager
-async def engine(script: Script) -> AsyncIterator[Engine]:
-    """Run a scripted engine on a real port."""
+async def engine(script: Script, *models: str) -> AsyncIterator[Engine]:
+    """Run a scripted engine on a real port, which serves these models, or the usual one."""
     made = Engine(script)
+    if models:
+        made.facts = FACTS | {"/v1/models": {"data": [{"id": name, "max_model_len": 1024} for name in models]}}
     listening = await asyncio.start_server(made.serve, "127.0.0.1", 0, limit=2**25, backlog=4096)
     made.url = f"http://127.0.0.1:{listening.sockets[0].getsockname()[1]}"
     made.listening = listening

@@ -13,7 +13,7 @@ from msgspec import Struct
 
 from backends import problem
 from backends.base import BackendError, Cause
-from backends.failures import CUT, FAILED, NOT_THE_PROTOCOL, classify
+from backends.failures import CUT, FAILED, NOT_THE_PROTOCOL, event_failure
 from backends.finishing import BROKEN
 from backends.inbound.tgi.translate import decoded
 from backends.inbound.tgi.wire import (
@@ -324,20 +324,7 @@ def _read_chunk(payload: bytes) -> VllmCompletion:
     try:
         return _chunk(payload)
     except problem.UNREADABLE as error:
-        raise _event_failure(payload) from error
-
-
-def _event_failure(payload: bytes) -> BackendError:
-    """Return the failure for an event that is not a chunk: vLLM's error, or PROTOCOL_ERROR."""
-    try:
-        value = msgspec.json.decode(payload)
-    except problem.UNREADABLE:
-        value = None
-    said = value.get("error") if isinstance(value, dict) else None
-    if said is None:
-        return BackendError(Cause.PROTOCOL_ERROR, NOT_THE_PROTOCOL)
-    status = said.get("code") if isinstance(said, dict) else None
-    return classify(status if isinstance(status, int) else 500, problem.read_value(value), None)
+        raise event_failure(payload, None) from error
 
 
 class StreamWriter:
