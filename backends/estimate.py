@@ -150,10 +150,12 @@ def _with_written(said: Usage, written: int) -> Usage:
 
 
 def with_prompt(usage: Usage, estimated: Callable[[], int]) -> Usage:
-    """Return the usage with the prompt's tokens, estimated where they are not known."""
-    if usage.prompt_tokens >= 0:
+    """Return the usage with the prompt's tokens, estimated where they are not known: none has 0, if it has a text."""
+    if usage.prompt_tokens > 0:
         return usage
     read, written = estimated(), max(usage.completion_tokens, 0)
+    if read == usage.prompt_tokens:
+        return usage
     return Estimate(prompt_tokens=read, completion_tokens=written, total_tokens=read + written)
 
 

@@ -67,7 +67,6 @@ class SharedUpstream(Through):
             await self._begin()
         except (Exception, asyncio.CancelledError) as error:
             failure = await self._failed(error)
-            self._leader.answering = self.context.answering
             self.close()
             raise failure from error
         return self
@@ -105,14 +104,16 @@ class SharedUpstream(Through):
         self._after.append(then)
 
     def close(self) -> None:
-        """Stop the engines' work, give back what is held, and note in the leader's account what was worked."""
+        """Stop the engines' work, give back what is held, and note in the leader's account who worked, and what."""
         super().close()
         if self._sub_request is not None:
             self._sub_request.close(self.context.failure)
         if self._lease is not None:
             self._lease.release()
+        leader = self._leader
+        leader.answering = leader.answering or self.context.answering
         if self.kept is None:
-            self._leader.usage = self.worked() or self.context.usage
+            leader.usage = self.worked() or self.context.usage
         self.closed = True
         for then in self._after:
             then()
