@@ -10,7 +10,7 @@ from litestar.exceptions import HTTPException
 from litestar.handlers.base import BaseRouteHandler
 from litestar.types import ASGIApp
 
-from gateway.access.guard import guarded
+from gateway.access.guard import for_lists, guarded
 from gateway.api import openai, ops
 from gateway.api import passthrough as passing
 from gateway.api.tgi import handlers as tgi
@@ -65,7 +65,7 @@ def routes(services: Services) -> list[BaseRouteHandler]:
     def route(handler: Handler, paths: tuple[str, ...], *methods: str) -> BaseRouteHandler:
         return open_to_all(guarded(services, handler), paths, *methods)
 
-    retrieve = with_context(services, Client, guarded(services, openai.model(services)), "GET")
+    retrieve = with_context(services, Client, for_lists(services, openai.model(services)), "GET")
 
     # Litestar gives path parameters to HTTP handlers only; such a handler may return an ASGI application.
     @get("/v1/models/{model_id:path}")
@@ -75,7 +75,7 @@ def routes(services: Services) -> list[BaseRouteHandler]:
     return [
         route(openai.chat(services), ("/v1/chat/completions",), "POST"),
         route(openai.completions(services), ("/v1/completions",), "POST"),
-        route(openai.models(services), ("/v1/models",), "GET"),
+        open_to_all(for_lists(services, openai.models(services)), ("/v1/models",), "GET"),
         model,
         route(passing.json_path(services), passing.JSON_PATHS, "POST"),
         route(passing.form_path(services), passing.FORM_PATHS, "POST"),

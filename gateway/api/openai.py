@@ -1,10 +1,12 @@
 """OpenAI's API: chat completions, completions, models (OpenAI API reference)."""
 
 from collections.abc import Callable
+from functools import partial
 from urllib.parse import unquote
 
 import msgspec
 
+from backends import estimate
 from backends.base import Call
 from gateway.access.models import find_model
 from gateway.http.body import Receive, cancel_on_disconnect, read_json
@@ -57,6 +59,7 @@ class Generation:
         route, context = prepared.route, self._context
         call = msgspec.structs.replace(self._call, model=self.model or route.name, with_tgi_peer=route.with_tgi_peer)
         context.streamed = call.stream
+        context.estimate_prompt = partial(estimate.of_fields, call.body)
         if context.trace.notes is not None:
             context.trace.notes.call = call
         self._call = call

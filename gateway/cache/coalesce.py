@@ -41,6 +41,8 @@ class SharedUpstream(Through):
     ) -> None:
         super().__init__(Ready([], None))  # until it is open
         self.kept: CachedAnswer | None = None
+        self.closed = False
+        self._after: list[Callable[[], None]] = []
         self._lease: Lease | None = None
         self._lookup = lookup
         self._call = call
@@ -59,12 +61,12 @@ class SharedUpstream(Through):
     async def open(self) -> "SharedUpstream":
         """Ask the engines, in the task that this is called in. Raises PointsmanError."""
         self._sub_request = SubRequest(self._leader.path, self._leader, self._services)
-        self._leader.cache, self._leader.attempts = "miss", self.context.attempts
+        leader = self._leader
+        leader.cache, leader.attempts, leader.leads = "miss", self.context.attempts, self
         try:
             await self._begin()
         except (Exception, asyncio.CancelledError) as error:
             failure = await self._failed(error)
-            self._leader.answering = self.context.answering
             self.close()
             raise failure from error
         return self
@@ -97,13 +99,25 @@ class SharedUpstream(Through):
         if self.kept is None:
             self._cache.keep(self._lookup, self._call, events, usage)
 
+    def when_closed(self, then: Callable[[], None]) -> None:
+        """Have this done once the work is over: the leader's account is settled then, if it has left."""
+        self._after.append(then)
+
     def close(self) -> None:
-        """Stop the engines' work, and give back what is held."""
+        """Stop the engines' work, give back what is held, and note in the leader's account who worked, and what."""
         super().close()
         if self._sub_request is not None:
             self._sub_request.close(self.context.failure)
         if self._lease is not None:
             self._lease.release()
+        leader = self._leader
+        leader.answering = leader.answering or self.context.answering
+        if self.kept is None:
+            leader.usage = self.worked() or self.context.usage
+        self.closed = True
+        for then in self._after:
+            then()
+        self._after.clear()
 
 
 def _ready(kept: CachedAnswer, call: Call) -> Ready | None:
@@ -152,7 +166,10 @@ class Subscriber:
         return events
 
     def worked(self) -> Usage | None:
-        """Return what has been worked: for the one that leads as far as it came, for others at the end."""
+        """Return what has been worked: for the one that leads as far as it came, for others at the end.
+
+        Those are answered with it, and do not pay for it.
+        """
         return self._reader.source.worked() if self._reader.is_leader else self._reader.usage
 
     def close(self) -> None:

@@ -1,5 +1,7 @@
 """An answer as it is kept: JSON without its head, so that a hit is the new request's head and a copy of bytes.
 
+Only where tools are called a hit is read and written anew: the calls have other ids in each answer.
+
 The whole answer is one JSON object; the chunks of a stream are one a line. An answer is kept in the form it came in,
 a stream in both; where the other form would lose something (`backends.convert`), a request for it is a miss.
 """
@@ -12,11 +14,13 @@ from msgspec import Struct
 
 from backends.base import Call, Completion, Event
 from backends.convert import chunks_of, finished, whole_of
-from backends.extras import ExtrasReader, merge_extra
+from backends.extras import ExtrasReader, merge_extra, with_extra
 from backends.schema import Answer, ChatAnswer, ChatChunk, ChatRequest, TextAnswer, Usage
+from gateway.cache.tool_call_ids import renewed, renewed_answer
 
 HEAD = ("id", "object", "created", "model")
 DONE = b"data: [DONE]\n\n"
+TOOL_CALLS = b'"tool_calls":['  # cannot be inside a text, where quotes are escaped
 SKEW = 5.0  # seconds that two gateways' clocks may differ
 
 _encoder = msgspec.json.Encoder()
@@ -87,9 +91,10 @@ def cached(usage: Usage) -> Usage:
 
 def whole(entry: CachedAnswer, call: Call) -> bytes | None:
     """Return the answer to a request that wants it whole, as JSON; None if it has no such form."""
-    if not entry.whole:
-        return None
-    return _head(call, "chat.completion") + entry.whole[1:]
+    if TOOL_CALLS in entry.whole:
+        completion = as_completion(entry, call)
+        return None if completion is None else _encode(with_extra(completion))
+    return _head(call, "chat.completion") + entry.whole[1:] if entry.whole else None
 
 
 def stream(entry: CachedAnswer, call: Call) -> bytes | None:
@@ -101,7 +106,10 @@ def stream(entry: CachedAnswer, call: Call) -> bytes | None:
     if not lines:
         return None
     head = b"data: " + _head(call, "chat.completion.chunk")
-    events = head + (b"\n\n" + head).join(lines[1:].split(b"\n{")) + b"\n\n"
+    if TOOL_CALLS in lines:
+        events = b"".join([b"data: " + _encode(event) + b"\n\n" for event in as_events(entry, call) or ()])
+    else:
+        events = head + (b"\n\n" + head).join(lines[1:].split(b"\n{")) + b"\n\n"
     if call.include_usage and entry.usage is not None:
         events += head + _encode(Answer[Any](choices=[], usage=entry.usage))[1:] + b"\n\n"
     return events + DONE
@@ -114,7 +122,7 @@ def as_completion(entry: CachedAnswer, call: Call) -> Completion | None:
     reader = _whole_chat if isinstance(call.view, ChatRequest) else _whole_text
     answer, extra = reader.read(entry.whole)
     _set_envelope(answer, call, "chat.completion")
-    return Completion(answer, extra)
+    return Completion(renewed_answer(answer, call), extra)
 
 
 def as_events(entry: CachedAnswer, call: Call) -> list[Event] | None:
@@ -124,15 +132,17 @@ def as_events(entry: CachedAnswer, call: Call) -> list[Event] | None:
     for line in _lines(entry, call).splitlines():
         chunk, extra = reader.read(line)
         _set_envelope(chunk, call, "chat.completion.chunk")
+        chunk = renewed_answer(chunk, call)
         events.append(merge_extra(chunk, extra) if extra else chunk)
     return events or None
 
 
 def headed(event: Event, call: Call) -> Event:
-    """Return a chunk or a whole answer of another request's as this one's. What is in it is shared, not copied."""
-    if isinstance(event, dict):
-        return event | {"id": call.id, "created": call.created, "model": call.model}
-    return msgspec.structs.replace(event, id=call.id, created=call.created, model=call.model)
+    """Return a chunk or a whole answer of another request's as this one's. What is alike is shared, not copied."""
+    own = renewed(event, call)
+    if isinstance(own, dict):
+        return own | {"id": call.id, "created": call.created, "model": call.model}
+    return msgspec.structs.replace(own, id=call.id, created=call.created, model=call.model)
 
 
 def _lines(entry: CachedAnswer, call: Call) -> bytes:

@@ -3,7 +3,7 @@
 Each step writes into it what it learns; whoever counts, traces or answers reads it from here.
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from itertools import count
 from typing import Literal, Protocol
@@ -82,13 +82,24 @@ class OpenStream(Protocol):
         """Write a comment, so that the client sees that the connection lives."""
 
 
+class SharedWork(Protocol):
+    """An engine's work that one request began and others may share (`gateway.cache.coalesce`)."""
+
+    closed: bool
+
+    def when_closed(self, then: Callable[[], None]) -> None:
+        """Have this done once the work is over."""
+
+
 @dataclass(slots=True, eq=False)
 class RequestContext:
     """One request.
 
     Of the `attempts`, the one `answering` is the one to be named to the client. `scope` ends the request from outside;
-    `failure` is what it came to, if not to an answer. `usage` is what the engines have worked as far as it is known,
-    -1 tokens being unknown. `beside` are the sub-requests on its behalf (`proxy.subrequest`).
+    `failure` is what it came to, if not to an answer. `usage` is what the engines have worked: their own figures, or an
+    Estimate; `estimate_prompt` returns the prompt's tokens where they have not said them, and is None where no engine
+    works on a prompt. `leads` is the work that others may share and that this request pays for. `beside` are the
+    sub-requests on its behalf (`proxy.subrequest`).
     """
 
     id: str
@@ -113,6 +124,8 @@ class RequestContext:
     answering: Attempt | None = None
     idle_timers: list[IdleTimer] = field(default_factory=list)
     usage: Usage | None = None
+    estimate_prompt: Callable[[], int] | None = None
+    leads: SharedWork | None = None
     status: int = 0  # 0: no answer has begun
     failure: BaseException | None = None
     open_stream: OpenStream | None = None
@@ -153,6 +166,7 @@ class RequestContext:
             tier=self.tier,
             model=self.model,
             streamed=self.streamed,
+            estimate_prompt=self.estimate_prompt,
             attempt_numbers=self.attempt_numbers,
         )
 

@@ -8,8 +8,10 @@ the one `finally` here; here alone a client is told of an error, and here tokens
 import asyncio
 import logging
 from collections.abc import Awaitable, Callable
+from functools import partial
 from typing import Any, TypeVar
 
+from backends import estimate
 from gateway.http.body import Receive
 from gateway.http.cancel import CancelScope
 from gateway.http.client import Client, Send
@@ -94,11 +96,29 @@ async def _tell(failure: BaseException, context: RequestContext, client: Client)
 
 
 def _close(context: RequestContext, services: Services) -> None:
-    release_all(context, services)
-    if context.rate_limit is not None:
-        services.limiter.leave(
-            context.rate_limit, max(context.usage.total_tokens, 0) if context.usage else 0, services.clock()
-        )
+    work = context.leads
+    if work is None:  # else the attempts are of the work, which may go on
+        release_all(context, services)
     services.sweep.open.discard(context)
-    context.open_stream = None  # which knows the context: a circle would wait for the garbage collector
-    services.records.add(context, services.clock(), services.wall(), services.loop)
+    context.leads = context.open_stream = None  # which know the context: a circle would wait for the garbage collector
+    settle = partial(_settle, context, services, services.clock(), services.wall())
+    if work is None or work.closed:
+        settle()
+        return
+    if context.rate_limit is not None:
+        services.limiter.leave(context.rate_limit, 0, services.clock())
+    work.when_closed(settle)
+
+
+def _settle(context: RequestContext, services: Services, now: float, wall: float) -> None:
+    """Debit the tokens that were worked for a request that ended at this time, and tell of it.
+
+    Whoever was answered with another's work pays for none.
+    """
+    if context.usage is not None and context.estimate_prompt is not None:
+        context.usage = estimate.with_prompt(context.usage, context.estimate_prompt)
+    context.estimate_prompt = None  # which holds the request's body
+    if context.rate_limit is not None:
+        usage = None if context.cache in ("hit", "coalesced") else context.usage
+        services.limiter.leave(context.rate_limit, estimate.total(usage) if usage else 0, services.clock())
+    services.records.add(context, now, wall, services.loop)

@@ -14,6 +14,7 @@ import msgspec
 import structlog
 from structlog.typing import Processor
 
+from backends.estimate import Estimate
 from gateway.http.context import RequestContext
 from gateway.http.errors import Outcome, PointsmanError, outcome
 from gateway.observe.labels import operation
@@ -56,13 +57,16 @@ class AccessLine(msgspec.Struct):
     adapted: tuple[str, ...]
     error: dict[str, str | None] | None
     event: str = "request"
+    usage_estimated: bool | msgspec.UnsetType = msgspec.UNSET  # there, and true, where not all tokens are the engine's
 
 
 def as_text(line: AccessLine) -> bytes:
     """Return the line of a request as people like to read it."""
     who = " ".join(name for name in (line.model, line.deployment or line.engine) if name)
     path = "".join(letter if letter.isprintable() else "?" for letter in line.path)  # nothing that a terminal obeys
-    tokens = f" {line.prompt_tokens}+{line.completion_tokens or 0} tokens" if line.prompt_tokens is not None else ""
+    tokens = ""
+    if line.prompt_tokens is not None:
+        tokens = f" {'~' * bool(line.usage_estimated)}{line.prompt_tokens}+{line.completion_tokens or 0} tokens"
     first = f" (first event {line.ttft_ms:.0f} ms)" if line.ttft_ms is not None else ""
     came_to = line.outcome if line.error is None else f"{line.outcome} {line.error['code'] or ''}".rstrip()
     return (
@@ -112,6 +116,7 @@ def _line(context: RequestContext, now: float, wall: float) -> AccessLine:
         key=context.principal.id,
         cache=context.cache,
         adapted=context.adapted,
+        usage_estimated=isinstance(usage, Estimate) or msgspec.UNSET,
         error={"type": failure.type, "code": failure.code} if isinstance(failure, PointsmanError) else None,
     )
 

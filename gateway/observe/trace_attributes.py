@@ -7,6 +7,7 @@ name there begins with `pointsman`. What GenAI names is said by the tries alone,
 from typing import Any
 
 from backends.base import Call
+from backends.estimate import Estimate
 from backends.schema import ChatRequest, Usage
 from gateway.http.context import Attempt, RequestContext
 from gateway.http.errors import error_type
@@ -123,10 +124,12 @@ def of_answer(context: RequestContext, attempt: Attempt, notes: Notes) -> Attrib
 
 
 def of_usage(usage: Usage) -> Attributes:
-    """Return the tokens read and written; -1 is not known."""
+    """Return the tokens read and written, and whether they are an estimate of the gateway's; -1 is not known."""
     said: Attributes = {"gen_ai.usage.input_tokens": usage.prompt_tokens} if usage.prompt_tokens >= 0 else {}
     if usage.completion_tokens >= 0:
         said["gen_ai.usage.output_tokens"] = usage.completion_tokens
+    if isinstance(usage, Estimate):
+        said["pointsman.usage.estimated"] = True
     cached = (usage.prompt_tokens_details or {}).get("cached_tokens")
     if isinstance(cached, int):
         said["gen_ai.usage.cache_read.input_tokens"] = cached

@@ -10,10 +10,11 @@ import asyncio
 from collections.abc import Coroutine, Sequence
 from typing import Any, TypeVar
 
-from backends import functions
+from backends import estimate, functions
 from backends.base import BackendError, Call, Cause, Completion, Decoder, Event, FollowUp, UpstreamRequest
 from backends.choices import merged
 from backends.convert import as_chunks, assembled
+from backends.estimate import Written
 from backends.extras import with_extra
 from backends.schema import Usage
 from gateway.http.context import NEVER, Attempt, RequestContext
@@ -152,7 +153,9 @@ class EngineSource:
         self._reply: Reply | None = None
         self._decoder: Decoder | None = None
         self._first: Sequence[Event] = ()
-        self._events = 0
+        self._written = Written()
+        self._prompt_tokens = -1
+        self._usage_so_far: Usage | None = None
 
     async def begin(self) -> None:
         """Read the first batch, so that a failure before it can still be told by a status."""
@@ -166,10 +169,12 @@ class EngineSource:
         return await self._next()
 
     def worked(self) -> Usage | None:
-        """Return the engine's own figures; until they have come, an event counts as a token."""
-        if self.usage is not None or not self._events:
-            return self.usage
-        return Usage(prompt_tokens=-1, completion_tokens=self._events, total_tokens=self._events)
+        """Return the engine's own figures, the last ones that have come; what they do not count is estimated."""
+        written = self._written.tokens
+        if self.usage is not None:
+            return estimate.whole(self.usage, written)
+        said = self._usage_so_far if self._decoder is None else self._decoder.usage
+        return estimate.so_far(said, written, self._prompt_tokens)
 
     async def _next(self) -> Sequence[Event]:
         while self._decoder is not None or self._request is not None:
@@ -178,7 +183,7 @@ class EngineSource:
             else:
                 events = await self._listen(self._decoder, self._reply)
             if events:
-                self._events += len(events)
+                self._written.add(events)
                 return events
         return ()
 
@@ -189,6 +194,7 @@ class EngineSource:
         self._sent += 1
         if self._sent > MAX_REQUESTS:
             raise too_often()
+        self._prompt_tokens = request.continuation.prompt_tokens or -1
         client = self._client
         if not request.stream:
             return self._take(await client.whole(request))
@@ -216,7 +222,7 @@ class EngineSource:
         if failure is None:
             self._end(decoder, reply)
             return ()
-        self._decoder = None
+        self._decoder, self._usage_so_far = None, decoder.usage
         if isinstance(failure, BackendError):
             raise from_backend(failure) from failure
         return self._take(failure)

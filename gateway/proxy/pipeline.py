@@ -4,17 +4,20 @@ What differs between the surfaces is a `Work`: how its deployments are chosen, t
 that answers the client. Which of the steps apply to which surface, `surfaces` says.
 """
 
+import asyncio
 from functools import partial
 from typing import Protocol, TypeVar
 
 from msgspec import Raw, Struct
 
 from backends.base import Call
+from backends.estimate import Estimate
 from gateway.access.models import find_model
 from gateway.access.principal import Tier
 from gateway.cache.middleware import answer_from_cache, look_up, shared
 from gateway.http.client import Client
 from gateway.http.context import Attempt, RequestContext
+from gateway.http.errors import ClientDisconnected
 from gateway.proxy.dispatch import dispatch
 from gateway.proxy.sources import OpenAnswer
 from gateway.proxy.surfaces import Applies, Surface
@@ -23,6 +26,7 @@ from gateway.upstream.models import Candidate, ModelRoute
 
 PIN = b"x-pointsman-engine"
 FLEX = b'"flex"'
+NOT_BEGUN = Estimate(prompt_tokens=-1, completion_tokens=0)  # an answer of which the engine has read the prompt
 
 A = TypeVar("A", bound=OpenAnswer)
 
@@ -108,4 +112,16 @@ async def _ask_engines(
     work: Work[A], candidates: list[Candidate], hedge_after: float, services: Services, context: RequestContext
 ) -> A:
     """Return an engine's answer that has begun well, on the account of the request or of what several share."""
-    return await dispatch(candidates, lambda attempt: work.open(attempt, context), context, services, hedge_after)
+    try:
+        return await dispatch(candidates, lambda attempt: work.open(attempt, context), context, services, hedge_after)
+    except asyncio.CancelledError:
+        if _left_early(context):
+            context.usage = NOT_BEGUN
+        raise
+
+
+def _left_early(context: RequestContext) -> bool:
+    """Whether the client left while an engine was at work on its prompt, of which nothing has come yet."""
+    if context.estimate_prompt is None or not context.timing.sent_at or not context.attempts:
+        return False
+    return isinstance(context.attempts[-1].failure, ClientDisconnected | asyncio.CancelledError)

@@ -4,9 +4,10 @@ import asyncio
 from collections.abc import Sequence
 from typing import Protocol
 
-from backends import functions
+from backends import estimate, functions
 from backends.base import Event, UpstreamRequest
-from backends.choices import merged_usage
+from backends.choices import merged_usage, merged_work
+from backends.estimate import Written
 from backends.schema import Usage
 
 
@@ -14,9 +15,9 @@ class OpenAnswer(Protocol):
     """An engine's answer that has begun, in whichever form its surface sends it on."""
 
     def worked(self) -> Usage | None:
-        """Return the tokens that have been worked so far: the engine's own figures, or until they come a count.
+        """Return the tokens that have been worked so far: the engine's own figures, or an Estimate until they come.
 
-        -1 is a figure that is not known; None, that nothing is.
+        The prompt's are -1 where the engine has not said them (see `RequestContext.estimate_prompt`). None: no work.
         """
         ...
 
@@ -87,15 +88,16 @@ class Ready:
         self.usage = usage
         self.ended = True
         self._events = events
+        self._unread = events
 
     async def read(self) -> Sequence[Event]:
         """Return all of it, once."""
-        events, self._events = self._events, ()
+        events, self._unread = self._unread, ()
         return events
 
     def worked(self) -> Usage | None:
         """Return all of the usage."""
-        return self.usage
+        return estimate.whole(self.usage, Written(self._events).tokens) if self._events else None
 
     def close(self) -> None:
         """Do nothing: there is no work to stop."""
@@ -131,11 +133,7 @@ class MergedSource:
 
     def worked(self) -> Usage | None:
         """Return the sum of what is known, as some choices end before others."""
-        if self.usage is not None:
-            return self.usage
-        known = [usage for source in self._sources if (usage := source.worked()) is not None]
-        written = sum(max(usage.completion_tokens, 0) for usage in known)
-        return Usage(prompt_tokens=-1, completion_tokens=written, total_tokens=written) if known else None
+        return merged_work([source.worked() for source in self._sources], self._requests)
 
     def close(self) -> None:
         """Stop all of them."""

@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 
 from backends.base import Call, Event
 from backends.extras import ExtrasReader
+from backends.finishing import tool_id
 from backends.schema import Answer, ChatAnswer, ChatChunk, TextAnswer, Usage
 from gateway.cache import entry, packed
 from gateway.cache.entry import CachedAnswer, Label
@@ -33,6 +34,9 @@ _chunk, _chat, _text = ExtrasReader(ChatChunk), ExtrasReader(ChatAnswer), Extras
 def call(body: dict[str, Any] = CHAT, **more: Any) -> Call:
     read = parse.completion if "prompt" in body else parse.chat
     return read(json.dumps(body | more).encode(), "1" * 32, 1_700_000_000)
+
+
+OWN_IDS = [tool_id(call(), 0, place) for place in (0, 1)]  # those that its tool calls have
 
 
 def chunk(delta: dict[str, Any], finish: str | None = None, index: int = 0, **more: Any) -> Event:
@@ -64,7 +68,7 @@ def logged(*tokens: str) -> dict[str, Any]:
 
 
 ROLE = chunk({"role": "assistant", "content": ""})
-BEGUN = {"id": "call_1", "type": "function", "function": {"name": "f"}}
+BEGUN = {"id": OWN_IDS[0], "type": "function", "function": {"name": "f"}}
 STREAMS: dict[str, tuple[list[Event], dict[str, Any]]] = {
     "text": (
         [ROLE, chunk({"content": "Grü"}), chunk({"content": "ße\n\n{"}), chunk({}, "stop")],
@@ -104,7 +108,7 @@ STREAMS: dict[str, tuple[list[Event], dict[str, Any]]] = {
             chunk(tool(0, "", **BEGUN)),
             chunk(tool(0, '{"a"')),
             chunk(tool(0, ":1}")),
-            chunk(tool(1, "{}", id="call_2", type="function", function={"name": "g"})),
+            chunk(tool(1, "{}", id=OWN_IDS[1], type="function", function={"name": "g"})),
             chunk({}, "tool_calls"),
         ],
         {
@@ -113,8 +117,8 @@ STREAMS: dict[str, tuple[list[Event], dict[str, Any]]] = {
                 "content": None,
                 "refusal": None,
                 "tool_calls": [
-                    {"id": "call_1", "type": "function", "function": {"name": "f", "arguments": '{"a":1}'}},
-                    {"id": "call_2", "type": "function", "function": {"name": "g", "arguments": "{}"}},
+                    {"id": OWN_IDS[0], "type": "function", "function": {"name": "f", "arguments": '{"a":1}'}},
+                    {"id": OWN_IDS[1], "type": "function", "function": {"name": "g", "arguments": "{}"}},
                 ],
             },
             "finish_reason": "tool_calls",
@@ -189,6 +193,63 @@ def test_a_whole_answer_served_as_a_stream_says_the_same(name: str) -> None:
     assert back is not None
     again = kept(back)
     assert json.loads(again.whole) == json.loads(made.whole)
+
+
+def other_call(number: int, **more: Any) -> Call:
+    return msgspec.structs.replace(call(**more), id=f"chatcmpl-{number}")
+
+
+def ids(one: Any) -> list[str]:
+    """Return the ids of the tool calls in an answer or a chunk, written or not."""
+    said = [choice.get("message") or choice["delta"] for choice in msgspec.to_builtins(one)["choices"]]
+    return [tool["id"] for inner in said for tool in inner.get("tool_calls") or () if tool.get("id")]
+
+
+ODD_CALL = chunk(tool(0, "{}", id="call_0", type="function", function={"name": "f"}), mood="good")  # an unknown field
+TOOL_STREAMS = {
+    "in pieces": STREAMS["two calls in pieces"][0],
+    "beside fields that no type names": [ODD_CALL, chunk(tool(1, "{}", **BEGUN)), chunk({}, "tool_calls")],
+}
+
+
+@pytest.mark.parametrize("name", TOOL_STREAMS)
+def test_tool_calls_have_their_own_ids_in_each_answer(name: str) -> None:
+    """Streamed, whole, and shared live; as often as there were ids, which are those of the request's own answer."""
+    made = kept(TOOL_STREAMS[name])
+    for number in (1, 2):
+        streamed, whole = other_call(number, stream=True), other_call(number)
+        expected = [tool_id(whole, 0, place) for place in (0, 1)]
+        told = events(entry.stream(made, streamed) or b"")[:-1]
+        assert [found for one in told for found in ids(one)] == expected
+        assert [found for one in TOOL_STREAMS[name] for found in ids(entry.headed(one, whole))] == expected
+        assert [found for one in entry.as_events(made, streamed) or () for found in ids(one)] == expected
+        if made.whole:
+            assert ids(json.loads(entry.whole(made, whole) or b"")) == expected
+    assert "call_" in str(TOOL_STREAMS[name]), "what is shared has not been changed"
+
+
+def test_tool_calls_of_a_whole_answer_have_their_own_ids() -> None:
+    tools = [{"id": f"call_{place}", "type": "function", "function": {"name": "f"}} for place in (0, 1)]
+    first = answer({"content": None, "tool_calls": tools}, "tool_calls")
+    for one in (first, msgspec.to_builtins(first) | {"mood": "good"}):
+        made = kept_whole(one)
+        expected = [tool_id(other_call(7), 0, place) for place in (0, 1)]
+        assert ids(json.loads(entry.whole(made, other_call(7)) or b"")) == expected
+        assert ids(entry.headed(one, other_call(7))) == expected
+    assert ids(first) == ["call_0", "call_1"]
+
+
+def test_a_text_that_looks_like_a_tool_call_stays_as_it_is() -> None:
+    text = '{"tool_calls":[{"id":"call_1"}]}'
+    made = kept_whole(answer({"content": text}))
+    assert json.loads(entry.whole(made, other_call(7)) or b"")["choices"][0]["message"]["content"] == text
+
+
+def test_legacy_functions_have_no_ids() -> None:
+    said = {"content": None, "function_call": {"name": "f", "arguments": "{}"}}
+    made = kept_whole(answer(said, "function_call"))
+    (choice,) = json.loads(entry.whole(made, other_call(7)) or b"")["choices"]
+    assert choice["message"]["function_call"] == said["function_call"]
 
 
 def test_legacy_texts_go_both_ways() -> None:

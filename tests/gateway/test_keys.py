@@ -1,5 +1,7 @@
 """API keys: what a key stands for, and which are refused, and how."""
 
+from typing import Any
+
 import pytest
 
 from gateway.access.keys import Keyring
@@ -10,7 +12,7 @@ from tests.support.keys import GOOD, HASH, NOW, PLAIN, SECRET, at, changed, ring
 
 
 def test_a_good_key_stands_for_what_its_table_says() -> None:
-    limits = {"requests_per_minute": 1, "tokens_per_minute": 2, "max_in_flight": 3}
+    limits: dict[str, Any] = {"requests_per_minute": 1, "tokens_per_minute": 2, "max_in_flight": 3}
     key = changed(tenant="t", models=["a", "b*"], admin=True, tier="flex", **limits)
     expected = Principal(id="abcd2345", tenant="t", models=("a", "b*"), admin=True, tier="flex", **limits)
     assert ring(key).check(GOOD, NOW) == expected

@@ -11,13 +11,15 @@ from collections.abc import Iterable, Iterator, Mapping
 import msgspec
 from msgspec import Struct
 
-from backends import problem
+from backends import estimate, problem
 from backends.base import BackendError, Cause
 from backends.failures import CUT, FAILED, NOT_THE_PROTOCOL, event_failure
 from backends.finishing import BROKEN
+from backends.inbound.tgi.passthrough import usage
 from backends.inbound.tgi.translate import decoded
 from backends.inbound.tgi.wire import (
     Choice,
+    CompletionCounts,
     GenerateAnswer,
     GenerateDetails,
     GenerateToken,
@@ -185,19 +187,23 @@ class Whole:
         chunks = _chunks(body) if body.startswith(b"data:") else [decoded(body, VllmCompletion)]
         counts = next((chunk.usage for chunk in reversed(chunks) if chunk.usage is not None), None)
         choices = [choice for chunk in chunks for choice in chunk.choices]
-        if not choices or counts is None:
+        if not choices or (counts is None and choices[-1].finish_reason is None):  # neither of a whole answer's signs
             raise BackendError(Cause.PROTOCOL_ERROR, NOT_THE_PROTOCOL)
-        self.usage = Usage(
-            prompt_tokens=counts.prompt_tokens,
-            completion_tokens=counts.completion_tokens,
-            total_tokens=counts.prompt_tokens + counts.completion_tokens,
-        )
         self._prompt = choices[0] if asked.parameters.decoder_input_details else Choice("")
         self._sequences: dict[int, list[Piece]] = {}
         for choice in choices:
             self._sequences.setdefault(choice.index, []).append(piece(choice, asked))
         if not all(pieces[-1].finish for pieces in self._sequences.values()):
             raise BackendError(Cause.FAILED, CUT)
+        self.usage = self._counted(counts)
+
+    def _counted(self, counts: CompletionCounts | None) -> Usage:
+        """Return what was worked as vLLM counted it; else an estimate of the answer, the prompt's tokens being -1."""
+        if counts is not None:
+            return usage(counts.prompt_tokens, counts.completion_tokens)
+        pieces = [one for several in self._sequences.values() for one in several]
+        size = sum(estimate.text_size(one.text) for one in pieces)
+        return estimate.so_far(None, sum(len(one.steps) for one in pieces) or estimate.of_bytes(size))
 
     def unnamed(self, names: Names) -> set[int]:
         """Return the ids of the tokens whose texts are needed and not in `names`."""
@@ -280,6 +286,7 @@ class StreamReader:
 
     def __init__(self, asked: TgiRequest) -> None:
         self.prompt_tokens = 0
+        self.completion_tokens = -1  # the engine has not said them
         self.finished = False  # the stream is complete
         self.failure: BackendError | None = None
         self._asked = asked
@@ -311,7 +318,7 @@ class StreamReader:
     def _take(self, payload: bytes) -> list[Piece]:
         chunk = _read_chunk(payload)
         if chunk.usage is not None:
-            self.prompt_tokens = chunk.usage.prompt_tokens
+            self.prompt_tokens, self.completion_tokens = chunk.usage.prompt_tokens, chunk.usage.completion_tokens
         made = []
         for choice in chunk.choices[:1]:
             self.prompt_tokens = self.prompt_tokens or len(choice.prompt_token_ids or ())

@@ -13,6 +13,7 @@ import hmac
 import math
 from datetime import UTC, datetime
 
+import msgspec
 from msgspec import Struct
 
 from gateway.access.keys.table import Key, read
@@ -48,7 +49,9 @@ class Keyring:
 
     def take(self, text: str) -> None:
         """Put the keys of a `keys.toml` in force, or raise ConfigError with every fault and keep those before."""
-        self._held = {key.id: _hold(key) for key in read(text)}
+        keys = read(text)
+        limited = {key.principal().account for key in keys if key.principal().limited}
+        self._held = {key.id: _hold(key, limited) for key in keys}
 
     def check(self, presented: str, now: float) -> Principal:
         """Return whom a key stands for at a time in Unix seconds. Raises Unauthorized.
@@ -64,13 +67,17 @@ class Keyring:
         return held.principal
 
 
-def _hold(key: Key) -> _Held:
+def _hold(key: Key, limited: set[str]) -> _Held:
+    """Return a key as it is held in memory; `limited` are the tenants of which some key has limits."""
     ends, why = math.inf, ""
     if key.expires:
         ends, why = key.expires.timestamp(), f"expired at {_said(key.expires)}"
     if key.revoked:  # whatever time it says: a clock that is ahead elsewhere is no reason to wait
         ends, why = -math.inf, f"was revoked at {_said(key.revoked)}"
-    return _Held(bytes.fromhex(key.hash.removeprefix("sha256:")), key.principal(), ends, why)
+    principal = key.principal()
+    if not principal.limited and principal.account in limited:
+        principal = msgspec.structs.replace(principal, tenant_limited=True)
+    return _Held(bytes.fromhex(key.hash.removeprefix("sha256:")), principal, ends, why)
 
 
 def _said(moment: datetime) -> str:

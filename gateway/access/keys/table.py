@@ -23,12 +23,16 @@ Moment = Annotated[datetime, Meta(tz=True)]
 
 
 class Key(Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """`[[keys]]`. `hash` is of the key's whole text; `models` are patterns, none meaning all; a limit of 0 is none."""
+    """`[[keys]]`. `hash` is of the key's whole text; `models` are patterns, none meaning all; a limit of 0 is none.
+
+    The keys of a tenant share its cached answers and its counters of requests, tokens and requests in flight; each is
+    held to its own limits, by what all of them have used. An old and a new key of one tenant have no more than one.
+    """
 
     id: Annotated[str, Meta(pattern="^[a-z0-9]{8,}$")]
     name: Text
     hash: Annotated[str, Meta(pattern="^sha256:[0-9a-f]{64}$")]
-    tenant: str = ""  # whose cache and limits it shares; its own if there is none
+    tenant: str = ""  # the key's own id if there is none
     models: list[Text] = []
     admin: bool = False
     tier: Tier = "priority"

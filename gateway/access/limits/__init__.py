@@ -1,8 +1,8 @@
 """Step 2c: a key's limits. How many requests and tokens it may have in a minute, and how many requests at once.
 
-`memory` counts for one gateway, `redis` for several together, by the library `limits`' scripts; both by sliding
-windows. Requests are counted as they come in; tokens when they are known, at the end: on entry some only have to be
-left.
+Counted is what all keys of a tenant use together; each key is held to its own limits. `memory` counts for one gateway,
+`redis` for several together, by the library `limits`' scripts; both by sliding windows. Requests are counted as they
+come in; tokens when they are known, at the end: on entry some only have to be left.
 """
 
 from collections.abc import Callable
@@ -29,16 +29,20 @@ class Limiter(Protocol):
         """Whether the limits can be counted now."""
 
     async def enter(self, principal: Principal, now: float) -> RateLimitLease:
-        """Count a request and return what it holds; `leave` has to follow.
+        """Count a request of the key's tenant and return what it holds; `leave` has to follow.
 
         Raises RateLimited if a limit is reached, and Unavailable if none can be counted and `when_down` is "closed";
         the request has then taken nothing.
         """
 
-    def leave(self, lease: RateLimitLease, tokens: int, now: float) -> None:
-        """Give back the permit and debit tokens (usage's `total_tokens`, 0 if there is none).
+    async def look(self, principal: Principal, now: float) -> RateLimitLease:
+        """Return how the key's limits stand, as far as that can be said; nothing is counted."""
 
-        It waits for nothing, so that it delays no answer and no cancellation cuts it short.
+    def leave(self, lease: RateLimitLease, tokens: int, now: float) -> None:
+        """Give back the permit, if it still has it, and debit tokens (0 if there are none).
+
+        Twice is allowed: the tokens may be known later than the request has ended. It waits for nothing, so that it
+        delays no answer and no cancellation cuts it short.
         """
 
     async def open(self) -> None:

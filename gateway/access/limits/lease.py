@@ -13,13 +13,14 @@ Reached = Literal["requests", "tokens", "in flight"]
 
 @dataclass(slots=True, eq=False)
 class RateLimitLease:
-    """What a request holds. `at` is when it was let in, in seconds of the monotonic clock.
+    """What a request holds. `account` is whose counters it is counted in; `at` is when it was let in, in seconds of the
+    monotonic clock.
 
     The quotas are of the limits as they were then, None where there is none or it was not asked. `permit` names what
     it holds of the requests in flight, and is None if that is nothing.
     """
 
-    key: str
+    account: str
     at: float
     requests: Quota | None = None
     tokens: Quota | None = None

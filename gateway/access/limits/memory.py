@@ -39,8 +39,8 @@ class Windows:
 
 
 @dataclass(slots=True, eq=False)
-class KeyCounts:
-    """What one key has had, and has in flight."""
+class AccountCounts:
+    """What the keys of one tenant have had, and have in flight."""
 
     requests: Windows
     tokens: Windows
@@ -58,32 +58,36 @@ class InMemoryLimiter:
     workers: int = 1
     up: bool = True
     unchecked: int = 0
-    _counts: dict[str, KeyCounts] = field(default_factory=dict)
+    _counts: dict[str, AccountCounts] = field(default_factory=dict)
 
     async def enter(self, principal: Principal, now: float) -> RateLimitLease:
         """Count a request: look at all limits first, then take. Nothing else runs in between."""
-        counts = self._of(principal.id, now)
-        max_in_flight = self._share(principal.max_in_flight)
-        requests = counts.requests.quota(self._share(principal.requests_per_minute), now)
-        tokens = counts.tokens.quota(self._share(principal.tokens_per_minute), now)
-        lease = RateLimitLease(principal.id, now, requests, tokens)
+        lease, counts = await self.look(principal, now), self._of(principal.account, now)
+        max_in_flight, requests = self._share(principal.max_in_flight), lease.requests
         if (reached := _reached(lease, counts, max_in_flight)) is not None:
             raise refusal(reached, lease, max_in_flight)
+        counts.requests.rotate(now)
+        counts.requests.current += 1
+        counts.in_flight += 1
+        lease.permit = principal.account
         if requests is not None:
-            counts.requests.current += 1
             lease.requests = Quota(requests[0], requests[1], requests[2], requests[3] + 1, requests[4])
-        if max_in_flight:
-            counts.in_flight += 1
-            lease.permit = principal.id
         return lease
+
+    async def look(self, principal: Principal, now: float) -> RateLimitLease:
+        """Return how the key's limits stand."""
+        counts = self._of(principal.account, now)
+        requests = counts.requests.quota(self._share(principal.requests_per_minute), now)
+        tokens = counts.tokens.quota(self._share(principal.tokens_per_minute), now)
+        return RateLimitLease(principal.account, now, requests, tokens)
 
     def leave(self, lease: RateLimitLease, tokens: int, now: float) -> None:
         """Give back the permit and debit the tokens."""
-        counts = self._of(lease.key, now)
+        counts = self._of(lease.account, now)
         if lease.permit is not None:
             counts.in_flight -= 1
             lease.permit = None
-        if tokens and lease.tokens is not None:
+        if tokens:
             counts.tokens.rotate(now)
             counts.tokens.current += tokens
 
@@ -100,23 +104,23 @@ class InMemoryLimiter:
         """There is nothing to close."""
 
     def sweep(self, now: float) -> None:
-        """Forget the keys of which nothing counts any more."""
-        for key, counts in list(self._counts.items()):
+        """Forget those of which nothing counts any more."""
+        for account, counts in list(self._counts.items()):
             last = max(counts.requests.began, counts.tokens.began)
             if not counts.in_flight and now - last >= 2 * WINDOW:
-                del self._counts[key]
+                del self._counts[account]
 
-    def _of(self, key: str, now: float) -> KeyCounts:
-        counts = self._counts.get(key)
+    def _of(self, account: str, now: float) -> AccountCounts:
+        counts = self._counts.get(account)
         if counts is None:
-            counts = self._counts[key] = KeyCounts(Windows(now), Windows(now))
+            counts = self._counts[account] = AccountCounts(Windows(now), Windows(now))
         return counts
 
     def _share(self, limit: int) -> int:
         return -(-limit // self.workers)
 
 
-def _reached(lease: RateLimitLease, counts: KeyCounts, max_in_flight: int) -> Reached | None:
+def _reached(lease: RateLimitLease, counts: AccountCounts, max_in_flight: int) -> Reached | None:
     if max_in_flight and counts.in_flight >= max_in_flight:
         return "in flight"
     if lease.tokens is not None and not lease.tokens.remaining:

@@ -7,6 +7,7 @@ from collections.abc import Coroutine
 from contextlib import suppress
 from itertools import count
 from typing import Any, Literal
+from urllib.parse import quote
 
 from gateway.access.limits import scripts
 from gateway.access.limits.lease import RateLimitLease, refusal
@@ -45,13 +46,14 @@ class RedisLimiter:
     ) -> None:
         self.unchecked = 0
         self.client = client
-        self.permits: defaultdict[str, set[str]] = defaultdict(set)  # of the requests in flight, by key
+        self.permits: defaultdict[str, set[str]] = defaultdict(set)  # of the requests in flight, by account
         self.leaving: set[asyncio.Task[None]] = set()  # what Redis is still to be told
         self._when_down = when_down
         self._permit_ttl_ms = int(permit_ttl * 1000)
         self._renew_interval = renew_interval
         self._refused = False
         self._enter = client.script(scripts.ENTER)
+        self._look = client.script(scripts.LOOK)
         self._leave = client.script(scripts.LEAVE)
         self._renew = client.script(scripts.RENEW)
         self._name = secrets.token_hex(8)
@@ -64,34 +66,39 @@ class RedisLimiter:
 
     async def enter(self, principal: Principal, now: float) -> RateLimitLease:
         """Count a request: Redis looks at all limits and takes, in one script."""
-        key, max_in_flight = principal.id, principal.max_in_flight
+        account, max_in_flight = principal.account, principal.max_in_flight
         limits = principal.requests_per_minute, principal.tokens_per_minute, max_in_flight
-        lease = RateLimitLease(key, now)
-        if not any(limits):
+        lease = RateLimitLease(account, now)
+        if not principal.counted:
             return lease
         permit = f"{self._name}-{next(self._numbers)}"
         try:
-            reached, *windows = await self._ask(self._enter, key, *limits, permit, self._permit_ttl_ms)
+            reached, *windows = await self._ask(self._enter, account, *limits, permit, self._permit_ttl_ms)
         except RedisUnavailable:
-            return self._uncounted(lease)
+            return self._uncounted(lease) if principal.limited else lease
         except asyncio.CancelledError:
-            self._spawn(self._undo(key, permit))
+            self._spawn(self._undo(account, permit))
             raise
-        lease.requests, lease.tokens = _quota(limits[0], windows[:4]), _quota(limits[1], windows[4:])
+        _put_quotas(lease, principal, windows)
         if reached:
             raise refusal(reached.decode(), lease, max_in_flight)
-        if max_in_flight:
-            lease.permit = permit
-            self.permits[key].add(permit)
+        lease.permit = permit
+        self.permits[account].add(permit)
+        return lease
+
+    async def look(self, principal: Principal, now: float) -> RateLimitLease:
+        """Ask Redis how the key's limits stand; while it is down, say nothing of them."""
+        lease = RateLimitLease(principal.account, now)
+        with suppress(RedisUnavailable):
+            _put_quotas(lease, principal, await self._ask(self._look, principal.account))
         return lease
 
     def leave(self, lease: RateLimitLease, tokens: int, now: float) -> None:
         """Have the permit given back and the tokens debited."""
-        debit = tokens if lease.tokens is not None else 0
-        if lease.permit is not None or debit:
-            self._spawn(self._release(lease.key, debit, lease.permit or ""))
+        if lease.permit is not None or tokens:
+            self._spawn(self._release(lease.account, tokens, lease.permit or ""))
         if lease.permit is not None:
-            self._forget(lease.key, lease.permit)
+            self._forget(lease.account, lease.permit)
             lease.permit = None
 
     async def open(self) -> None:
@@ -106,20 +113,20 @@ class RedisLimiter:
 
     async def renew(self) -> None:
         """Renew them once."""
-        for key in tuple(self.permits):
-            if permits := self.permits.get(key):
+        for account in tuple(self.permits):
+            if permits := self.permits.get(account):
                 with suppress(RedisUnavailable):
-                    await self._ask(self._renew, key, self._permit_ttl_ms, *permits)
+                    await self._ask(self._renew, account, self._permit_ttl_ms, *permits)
 
     async def close(self) -> None:
         """Wait for what is still to be told, and close the connections."""
         await asyncio.gather(*self.leaving)
         await self.client.close()
 
-    async def _ask(self, script: Script, key: str, *args: Any) -> Any:
-        """Run a script on what is counted of a key. Raises RedisUnavailable."""
+    async def _ask(self, script: Script, account: str, *args: Any) -> Any:
+        """Run a script on what is counted of a tenant. Raises RedisUnavailable."""
         try:
-            answer = await self.client.ask(lambda _: script(_names(key), args))
+            answer = await self.client.ask(lambda _: script(_names(account), args))
         except RedisRefused:
             self._refused = True
             raise
@@ -133,19 +140,19 @@ class RedisLimiter:
         self.unchecked += 1
         return lease
 
-    async def _release(self, key: str, tokens: int, permit: str) -> None:
+    async def _release(self, account: str, tokens: int, permit: str) -> None:
         with suppress(RedisUnavailable):
-            await self._ask(self._leave, key, tokens, permit)
+            await self._ask(self._leave, account, tokens, permit)
 
-    async def _undo(self, key: str, permit: str) -> None:
+    async def _undo(self, account: str, permit: str) -> None:
         """Give back the permit that a request cancelled on entry may have got, or is just getting."""
         await asyncio.sleep(self.client.deadline)
-        await self._release(key, 0, permit)
+        await self._release(account, 0, permit)
 
-    def _forget(self, key: str, permit: str) -> None:
-        self.permits[key].discard(permit)
-        if not self.permits[key]:
-            del self.permits[key]
+    def _forget(self, account: str, permit: str) -> None:
+        self.permits[account].discard(permit)
+        if not self.permits[account]:
+            del self.permits[account]
 
     def _spawn(self, telling: Coroutine[Any, Any, None]) -> None:
         task = asyncio.create_task(telling)
@@ -153,10 +160,16 @@ class RedisLimiter:
         task.add_done_callback(self.leaving.discard)
 
 
-def _names(key: str) -> list[str]:
-    """Return a key's names in Redis; the braces keep them on one node of a cluster."""
-    prefix = f"pointsman:limits:{{{key}}}"
+def _names(account: str) -> list[str]:
+    """Return a tenant's names in Redis; the braces keep them on one node of a cluster, so the tenant's are escaped."""
+    prefix = f"pointsman:limits:{{{quote(account, safe='')}}}"
     return [f"{prefix}:{name}" for name in ("requests/-1", "requests", "tokens/-1", "tokens", "leases")]
+
+
+def _put_quotas(lease: RateLimitLease, principal: Principal, windows: list[Any]) -> None:
+    """Note how the key's limits stand, by what Redis says of both windows."""
+    lease.requests = _quota(principal.requests_per_minute, windows[:4])
+    lease.tokens = _quota(principal.tokens_per_minute, windows[4:])
 
 
 def _quota(limit: int, window: list[Any]) -> Quota | None:

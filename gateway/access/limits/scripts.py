@@ -1,7 +1,8 @@
 """What Redis is asked, as Lua: one script for each question, so that it is one round trip, and all of it or nothing.
 
-The windows are counted by the library `limits`' own scripts, which are made functions here. A permit to be
-in flight is a member of the key's sorted set, its score the time when it ends, by Redis's own clock.
+KEYS are what is counted of a tenant, of all its keys together. The windows are counted by the library `limits`' own
+scripts, which are made functions here. A permit to be in flight is a member of the tenant's sorted set, its score the
+time when it ends, by Redis's own clock.
 """
 
 from limits.aio.storage.redis.bridge import RedisBridge
@@ -31,7 +32,7 @@ local function used(window)
 end
 """
 
-# ARGV: the limits of requests, tokens and requests in flight, 0 for none; the permit and its ms.
+# ARGV: the key's limits of requests, tokens and requests in flight, 0 for none; the permit and its ms.
 # Returns the limit that is reached, "" if none is, then both windows: previous count, its ms, current count, its ms.
 ENTER = f"""{FUNCTIONS}
 local rpm, tpm, max_in_flight = tonumber(ARGV[1]), tonumber(ARGV[2]), tonumber(ARGV[3])
@@ -42,17 +43,23 @@ local function reached()
         if redis.call('ZCARD', permits) >= max_in_flight then return 'in flight' end
     end
     if tpm > 0 and used(look(tokens, {{{WINDOW}}})) >= tpm then return 'tokens' end
-    if rpm > 0 and not take(requests, {{rpm, {WINDOW}, 1}}) then return 'requests' end
+    if not take(requests, {{rpm > 0 and rpm or unbounded, {WINDOW}, 1}}) then return 'requests' end
     return ''
 end
 
 local limit = reached()
-if limit == '' and max_in_flight > 0 then
+if limit == '' then
     redis.call('ZADD', permits, now() + ARGV[5], ARGV[4])
     redis.call('PEXPIRE', permits, ARGV[5])
 end
 local r, t = look(requests, {{{WINDOW}}}), look(tokens, {{{WINDOW}}})
 return {{limit, r[1], r[2], r[3], r[4], t[1], t[2], t[3], t[4]}}
+"""
+
+# Returns both windows, as ENTER does, and takes nothing.
+LOOK = f"""{FUNCTIONS}
+local r, t = look(requests, {{{WINDOW}}}), look(tokens, {{{WINDOW}}})
+return {{r[1], r[2], r[3], r[4], t[1], t[2], t[3], t[4]}}
 """
 
 # ARGV: the tokens to debit, and the permit to give back, if there is one.

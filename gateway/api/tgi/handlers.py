@@ -6,14 +6,16 @@ as the client sent it, and its answer goes back as it came (`passthrough`). For 
 has no way to do.
 """
 
+from functools import partial
 from typing import Protocol
 
 from msgspec import Raw
 
+from backends import estimate
 from backends.inbound.tgi import serde
 from backends.inbound.tgi import translate as inbound
 from backends.inbound.tgi.wire import TgiRequest
-from gateway.access.guard import admit
+from gateway.access.guard import admit, identify
 from gateway.access.models import find_model
 from gateway.api.tgi.client import TgiClient, TgiEventStream
 from gateway.api.tgi.errors import Misread
@@ -68,6 +70,7 @@ class TgiGeneration:
         self._request: TgiRequest | None = None
         self._stream: TgiEventStream | None = None
         self._refusal = self._read()
+        context.estimate_prompt = partial(estimate.of_body, body)
         context.timing.mark_stage("parse", services.clock())
         if self._request is not None and self._request.stream:
             self._stream = client.tgi_stream()
@@ -133,7 +136,7 @@ def info(services: Services) -> ASGI:
 
     async def handle(context: RequestContext, receive: Receive, client: TgiClient) -> None:
         _check_method(context, "GET", "HEAD")
-        await admit(context, services)
+        await identify(context, services)
         with cancel_on_disconnect(context, receive):
             route = await spoken_for(context, services)
             await client.respond(200, await description(route, pin(context), context, services), JSON)

@@ -6,7 +6,7 @@ Only what counts the tokens is looked at, and asked for where the client has not
 from backends.base import BackendError
 from backends.failures import CUT
 from backends.inbound.tgi import translate as inbound
-from backends.inbound.tgi.passthrough import DetailsFilter, usage
+from backends.inbound.tgi.passthrough import DetailsFilter, answered, usage
 from backends.inbound.tgi.wire import TgiRequest
 from backends.schema import Usage
 from backends.sse import EventReader, EventTooLarge, events
@@ -36,6 +36,7 @@ class TgiPassthrough:
 
     def __init__(self, body: bytes, request: TgiRequest | None, client: TgiEngineClient) -> None:
         self._body = body
+        self._inputs = request.inputs if request is not None else ""
         self._hidden = request is not None and request.stream and not request.parameters.details
         self._client = client
 
@@ -58,7 +59,7 @@ class TgiPassthrough:
     async def _whole(self, reply: Reply) -> "ForwardedAnswer":
         body = await self._client.read(reply)
         if reply.status == 200:
-            return ForwardedAnswer(reply, body)
+            return ForwardedAnswer(reply, body, self._inputs)
         failure = self._client.failure(reply, body)
         kind = reply.headers.get("content-type", "")
         if reply.status in OWN_STATUSES and kind.startswith(("application/json", "text/plain")):
@@ -69,15 +70,16 @@ class TgiPassthrough:
 class ForwardedAnswer:
     """A whole answer of a TGI's, with what its headers count."""
 
-    def __init__(self, reply: Reply, body: bytes) -> None:
+    def __init__(self, reply: Reply, body: bytes, inputs: str) -> None:
         self._reply = reply
         self._body = body
+        self._inputs = inputs
 
     def worked(self) -> Usage:
-        """Return the tokens by the answer's headers."""
+        """Return the tokens by the answer's headers; what they do not tell is estimated."""
         counts = [self._reply.headers.get(name, "") for name in COUNTS]
-        read, written = (int(count) if count.isdecimal() else 0 for count in counts)
-        return usage(read, written)
+        read, written = (int(count) if count.isdecimal() else -1 for count in counts)
+        return usage(read, written) if min(read, written) >= 0 else answered(self._body, read, written, self._inputs)
 
     async def send(self, client: TgiClient, stream: TgiEventStream | None) -> None:
         """Write the answer as it came."""
@@ -118,8 +120,5 @@ class ForwardedStream(StreamedAnswer):
             client.note_failure(from_backend(self._filter.failure))  # of which the client has been told
 
     def worked(self) -> Usage | None:
-        """Return the engine's own figures; until they have come, an event counts as a token."""
-        written = self._filter.written
-        if self._filter.usage is not None or not written:
-            return self._filter.usage
-        return Usage(prompt_tokens=-1, completion_tokens=written, total_tokens=written)
+        """Return the engine's own figures; until they have come, an event is a token."""
+        return self._filter.worked()

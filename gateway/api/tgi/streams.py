@@ -50,4 +50,4 @@ class StreamedAnswer(ABC):
 
     @abstractmethod
     def worked(self) -> Usage | None:
-        """Return the engine's own figures; until they have come, an event counts as a token."""
+        """Return the engine's own figures; until they have come, an event is a token (see `OpenAnswer`)."""

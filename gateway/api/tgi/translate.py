@@ -6,6 +6,7 @@ What the answer alone does not say is asked beside it: how long the prompt is, a
 import asyncio
 from random import Random
 
+from backends import estimate
 from backends.base import BackendError
 from backends.inbound.tgi import translate as inbound
 from backends.inbound.tgi.answers import StreamReader, StreamWriter, Whole, unnamed
@@ -103,7 +104,7 @@ class TranslatedAnswer:
         self._body, self._generated = whole.render(names)
 
     def worked(self) -> Usage:
-        """Return the engine's own figures."""
+        """Return the engine's own figures; what it has not said is estimated."""
         return self._whole.usage
 
     async def send(self, client: TgiClient, stream: TgiEventStream | None) -> None:
@@ -114,9 +115,10 @@ class TranslatedAnswer:
             (b"x-compute-time", b"%.9f" % took),
             (b"x-compute-characters", b"%d" % len(self._request.inputs)),
             (b"x-total-time", b"%d" % (took * 1000)),
-            (b"x-prompt-tokens", b"%d" % self._whole.usage.prompt_tokens),
             (b"x-generated-tokens", b"%d" % self._generated),
         ]
+        if self._whole.usage.prompt_tokens >= 0:
+            headers.append((b"x-prompt-tokens", b"%d" % self._whole.usage.prompt_tokens))
         await client.respond(200, self._body, JSON, headers)
 
     def close(self) -> None:
@@ -157,5 +159,9 @@ class TranslatedStream(StreamedAnswer):
             raise from_backend(self._reader.failure) from self._reader.failure
 
     def worked(self) -> Usage:
-        """Return the tokens read, once the engine has said how many, and those that were written."""
-        return usage(self._reader.prompt_tokens, self._writer.written)
+        """Return the engine's own figures, the last ones that have come; what they do not count is estimated."""
+        reader, written = self._reader, self._writer.written
+        read, said = reader.prompt_tokens or -1, reader.completion_tokens
+        if reader.finished and said >= 0:
+            return usage(read, said)
+        return estimate.so_far(None, max(written, said), read)
