@@ -20,7 +20,13 @@ from gateway.config import Config, ConfigSource, notes
 from gateway.observe.logs import to_stderr
 from gateway.server import drain
 from gateway.server.file_watcher import FileWatcher
-from gateway.server.uvicorn_internals import STOP_SIGNALS, make_supervisor, shutdown_failed, supervise
+from gateway.server.uvicorn_internals import (
+    STOP_SIGNALS,
+    http_protocol,
+    make_supervisor,
+    shutdown_failed,
+    supervise,
+)
 from gateway.services import Services
 
 CLIENT_KEEP_ALIVE = 75  # seconds; longer than the clients' own, so that it is they who close
@@ -80,7 +86,7 @@ def settings(config: Config, app: Any, factory: bool = False) -> uvicorn.Config:
         port=config.server.port,
         workers=config.server.workers,
         loop="uvloop",
-        http="httptools",
+        http=http_protocol(),
         ws="none",
         lifespan="on",
         access_log=False,
