@@ -2,7 +2,7 @@
 
 import msgspec
 
-from gateway.http.body import Receive
+from gateway.http.body import JSON, Receive
 from gateway.http.client import Client
 from gateway.http.context import RequestContext
 from gateway.http.lifecycle import Handler
@@ -10,11 +10,11 @@ from gateway.observe.metrics import CONTENT_TYPE
 from gateway.services import Services
 
 
-def alive(services: Services) -> Handler:
-    """Return the handler of `/healthz`: whoever can answer is alive."""
+def alive(body: bytes) -> Handler:
+    """Return the handler of `/healthz` and of its like: whoever can answer is alive. `body` is what is said then."""
 
     async def handle(context: RequestContext, receive: Receive, client: Client) -> None:
-        await client.respond(200, b'{"status":"ok"}')
+        await client.respond(200, body, JSON if body else b"")
 
     return handle
 

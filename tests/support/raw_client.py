@@ -65,9 +65,10 @@ class Client:
         async with asyncio.timeout(HURRY):
             return await self._reader.read(most)
 
-    async def closed(self) -> bool:
-        """Whether the gateway closes the connection, and says nothing more."""
-        return await self.some(1) == b""
+    async def rest(self) -> bytes:
+        """Read all that still comes, until the gateway closes the connection."""
+        async with asyncio.timeout(HURRY):
+            return await self._reader.read()
 
     async def answer(self) -> Answer:
         """Read an answer to its end."""

@@ -31,7 +31,8 @@ from gateway.routing import order_candidates, pinned
 from gateway.services import Services
 from gateway.upstream.models import Candidate
 
-PATHS = (inbound.WHOLE, inbound.STREAM, inbound.COMPAT_PATH)
+PATHS = (inbound.WHOLE, inbound.STREAM)
+GENERATING = {inbound.COMPAT_PATH: ("POST", "GET", "HEAD")}  # the methods of a path if there is not POST alone
 INFO = "/info"
 
 Vocabularies = dict[tuple[str, str], Names]  # of each deployment's models
@@ -116,7 +117,7 @@ def generation(services: Services) -> ASGI:
     vocabularies: Vocabularies = {}
 
     async def handle(context: RequestContext, receive: Receive, client: TgiClient) -> None:
-        _check_method(context, "POST")
+        _check_method(context, *GENERATING.get(context.path, ("POST",)))
         await admit(context, services)
         body = await read_json(context, receive, services.config.server.max_body_bytes, services.clock)
         context.timing.stage_started_at = services.clock()
