@@ -122,7 +122,7 @@ async def test_so_does_the_answer_to_what_was_asked_before(stream: bool) -> None
         await answers()(asked, writer)
 
     async with (
-        gateway_over(script, server=server) as (front, behind),
+        gateway_over(script, server=ServerConfig(drain_notice=600)) as (front, behind),
         asking(front, CHAT | {"stream": stream}) as asked,
     ):
         await until(lambda: behind.asked)
