@@ -1,12 +1,13 @@
 """The application. Which path is answered by whom, and what lives as long as the server does."""
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from typing import Any
 
-from litestar import Litestar, Request, Response, get
+from litestar import HttpMethod, Litestar, Request, Response
 from litestar.config.cors import CORSConfig
 from litestar.exceptions import HTTPException
+from litestar.handlers import HTTPRouteHandler
 from litestar.handlers.base import BaseRouteHandler
 from litestar.types import ASGIApp
 
@@ -14,7 +15,8 @@ from gateway.access.guard import for_lists, guarded
 from gateway.api import openai, ops
 from gateway.api import passthrough as passing
 from gateway.api.tgi import handlers as tgi
-from gateway.http.client import Client
+from gateway.http.body import Receive
+from gateway.http.client import Client, Send
 from gateway.http.errors import Internal, InvalidRequest, MethodNotAllowed, NotFound, PointsmanError
 from gateway.http.lifecycle import ASGI, Handler, with_context
 from gateway.litestar_internals import route_class
@@ -48,7 +50,7 @@ def create_app(services: Services) -> Litestar:
         cors_config=CORSConfig(allow_origins=origins, expose_headers=EXPOSED) if origins else None,
         openapi_config=None,
         logging_config=None,
-        exception_handlers={HTTPException: unrouted},
+        exception_handlers={HTTPException: unrouted(services)},
     )
 
 
@@ -65,10 +67,11 @@ def routes(services: Services) -> list[BaseRouteHandler]:
     def route(handler: Handler, paths: tuple[str, ...], *methods: str) -> BaseRouteHandler:
         return open_to_all(guarded(services, handler), paths, *methods)
 
+    generation = tgi.generation(services)
     retrieve = with_context(services, Client, for_lists(services, openai.model(services)), "GET")
 
     # Litestar gives path parameters to HTTP handlers only; such a handler may return an ASGI application.
-    @get("/v1/models/{model_id:path}")
+    @HTTPRouteHandler("/v1/models/{model_id:path}", http_method=[HttpMethod.GET, HttpMethod.HEAD])
     async def model() -> ASGIApp:
         return retrieve
 
@@ -79,24 +82,45 @@ def routes(services: Services) -> list[BaseRouteHandler]:
         model,
         route(passing.json_path(services), passing.JSON_PATHS, "POST"),
         route(passing.form_path(services), passing.FORM_PATHS, "POST"),
-        mount(tgi.generation(services), tgi.PATHS),
+        mount(generation, tgi.PATHS),
+        mount(root(with_context(services, Client, ops.alive(b""), "GET"), generation), ("/",)),
         mount(tgi.info(services), (tgi.INFO,)),
-        open_to_all(ops.alive(services), ("/healthz", "/health", "/ping"), "GET", "HEAD"),
-        open_to_all(ops.ready(services), ("/readyz",), "GET", "HEAD"),
-        open_to_all(ops.metrics(services), ("/metrics",), "GET", "HEAD"),
+        open_to_all(ops.alive(b'{"status":"ok"}'), ("/healthz", "/health", "/ping"), "GET"),
+        open_to_all(ops.ready(services), ("/readyz",), "GET"),
+        open_to_all(ops.metrics(services), ("/metrics",), "GET"),
     ]
 
 
-def unrouted(request: Request[Any, Any, Any], error: Exception) -> Response[bytes]:
-    """Answer what Litestar could not route, in OpenAI's envelope."""
+def root(alive: ASGI, generation: ASGI) -> ASGI:
+    """Return the application of `/`, as TGI has it: whether it is alive, and with POST what generates."""
+
+    async def app(scope: Any, receive: Receive, send: Send) -> None:
+        if scope["method"] in ("GET", "HEAD"):  # which counts and is logged as TGI's other path of that meaning
+            await alive(scope | {"path": "/ping"}, receive, send)
+        else:
+            await generation(scope, receive, send)
+
+    return app
+
+
+def unrouted(services: Services) -> Callable[[Request[Any, Any, Any], Exception], Response[bytes]]:
+    """Return what answers what Litestar could not route, in OpenAI's envelope."""
+
+    def answer(request: Request[Any, Any, Any], error: Exception) -> Response[bytes]:
+        told = _meaning(request, error)
+        headers = told.headers | ({"connection": "close"} if services.draining else {})
+        return Response(told.body(), status_code=told.status, media_type="application/json", headers=headers)
+
+    return answer
+
+
+def _meaning(request: Request[Any, Any, Any], error: Exception) -> PointsmanError:
     status = error.status_code if isinstance(error, HTTPException) else 500
-    headers = {}
-    told: PointsmanError = Internal("The gateway failed to handle this request; its log says why.")
     if status == MethodNotAllowed.status:
-        headers = {"allow": (getattr(error, "headers", None) or {}).get("allow", "GET")}
-        told = MethodNotAllowed(f"{request.url.path} does not take {request.method}.")
-    elif status == NotFound.status:
-        told = NotFound(f"There is no {request.method} {request.url.path} here.")
-    elif status < Internal.status:
-        told = InvalidRequest(getattr(error, "detail", "The request is not valid HTTP."))
-    return Response(told.body(), status_code=told.status, media_type="application/json", headers=headers)
+        allowed = (getattr(error, "headers", None) or {}).get("allow", "GET, HEAD")
+        return MethodNotAllowed(f"{request.url.path} does not take {request.method}.", headers={"allow": allowed})
+    if status == NotFound.status:
+        return NotFound(f"There is no {request.method} {request.url.path} here.")
+    if status < Internal.status:
+        return InvalidRequest(getattr(error, "detail", "The request is not valid HTTP."))
+    return Internal("The gateway failed to handle this request; its log says why.")

@@ -1,7 +1,7 @@
 """Everything that must hold, in one command, on a fresh machine: `python3 tests/run.py` (Python 3.11 is enough).
 
-Installs redis-server and promtool where that can be done, makes `.venv`, installs the project and its tools into it
-(from the hashed lock file where there is one), and runs the linter, the formatter, the type checker and all tests,
+Installs redis-server, promtool and a JDK where that can be done, makes `.venv`, installs the project and its tools into
+it (from the hashed lock file where there is one), and runs the linter, the formatter, the type checker and all tests,
 those that need no engine first. Exits with the status of the first that failed. A second run installs nothing.
 `--no-live` leaves out the tests against real engines, `--quick` all that run processes of their own; what follows `--`
 goes to pytest.
@@ -24,7 +24,8 @@ PYTHON = str(BIN / "python")
 LOCK = ROOT / "requirements.lock"
 STAMP = VENV / "installed-from"  # says from which lock file and pyproject.toml
 UV = "uv==0.13.9"
-PROGRAMS = {"redis-server": "redis-server", "promtool": "prometheus"}  # that tests run, by their Debian packages
+# What tests run, by its Debian package.
+PROGRAMS = {"redis-server": "redis-server", "promtool": "prometheus", "javac": "default-jdk-headless"}
 OLDEST = (3, 11)
 
 

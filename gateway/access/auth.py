@@ -8,31 +8,37 @@ from gateway.access.principal import ANYBODY, Principal
 from gateway.http.context import RequestContext
 from gateway.http.errors import Forbidden, Unauthorized
 
-MISSING = (
-    "You didn't provide an API key. You need to provide your API key in an Authorization header using Bearer auth "
-    "(i.e. Authorization: Bearer YOUR_KEY)."
-)
+MISSING = "You didn't provide an API key."
+READ_FROM = "A key is read from the headers Authorization (Authorization: Bearer YOUR_KEY), x-api-key and api-key."
 
 
 def authenticate(context: RequestContext, keyring: Keyring | None, now: float) -> Principal:
-    """Return who asks, at a time in Unix seconds; anybody if there are no keys.
+    """Return who asks, at a time in Unix seconds; anybody if there are no keys. One good key is enough.
 
     Raises Unauthorized if there is no key with the request (RFC 6750, 3.1: then no error is named), or no good one.
     """
     if keyring is None:
         return ANYBODY
-    presented = _presented(context.headers)
-    if not presented:
-        raise Unauthorized(MISSING, headers={"www-authenticate": "Bearer"})
-    return keyring.check(presented, now)
+    refusals: list[Unauthorized] = []
+    for presented in _presented(context.headers):
+        try:
+            return keyring.check(presented, now)
+        except Unauthorized as error:
+            refusals.append(error)
+    if not refusals:
+        raise Unauthorized(f"{MISSING} {READ_FROM}", headers={"www-authenticate": "Bearer"})
+    raise Unauthorized(f"{refusals[0].message} {READ_FROM}", headers=refusals[0].headers)
 
 
-def _presented(headers: dict[bytes, bytes]) -> str:
-    """Return the key as OpenAI's clients send it, else as Anthropic's do, else nothing."""
+def _presented(headers: dict[bytes, bytes]) -> list[str]:
+    """Return the keys: as OpenAI's clients send one, as Anthropic's do, as Azure's do."""
     scheme, _, token = headers.get(b"authorization", b"").partition(b" ")
-    if scheme.lower() != b"bearer" or not token:
-        token = headers.get(b"x-api-key", b"")
-    return token.strip().decode("latin-1")
+    found = [
+        token.strip() if scheme.lower() == b"bearer" else b"",
+        headers.get(b"x-api-key", b"").strip(),
+        headers.get(b"api-key", b"").strip(),
+    ]
+    return [key.decode("latin-1") for key in found if key]
 
 
 def allow(principal: Principal, model: str, words: str = "") -> None:

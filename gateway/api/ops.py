@@ -7,7 +7,7 @@ from urllib.parse import parse_qsl
 import msgspec
 
 from gateway.access.models import find_model
-from gateway.http.body import Receive
+from gateway.http.body import JSON, Receive
 from gateway.http.client import Client
 from gateway.http.context import RequestContext
 from gateway.http.errors import ModelNotFound
@@ -18,11 +18,11 @@ from gateway.upstream.endpoints import Endpoint
 from gateway.upstream.models import ModelRoute
 
 
-def alive(services: Services) -> Handler:
-    """Return the handler of `/healthz`: whoever can answer is alive."""
+def alive(body: bytes) -> Handler:
+    """Return the handler of `/healthz` and of its like: whoever can answer is alive. `body` is what is said then."""
 
     async def handle(context: RequestContext, receive: Receive, client: Client) -> None:
-        await client.respond(200, b'{"status":"ok"}')
+        await client.respond(200, body, JSON if body else b"")
 
     return handle
 

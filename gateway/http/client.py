@@ -41,8 +41,8 @@ class Client:
         context, now = self._context, self._clock()
         context.status = status
         context.timing.mark_answered(now)
-        head = [(b"content-type", kind), (b"content-length", b"%d" % len(body)), *headers]
-        head += answer_headers(context, now)
+        head = [(b"content-type", kind)] if kind else []  # an empty body may be of no kind
+        head += [(b"content-length", b"%d" % len(body)), *headers, *answer_headers(context, now)]
         await self._send({"type": "http.response.start", "status": status, "headers": head})
         await self._send({"type": "http.response.body", "body": b"" if context.method == "HEAD" else body})
 

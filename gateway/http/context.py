@@ -100,6 +100,9 @@ class RequestContext:
     Estimate; `estimate_prompt` returns the prompt's tokens where they have not said them, and is None where no engine
     works on a prompt. `leads` is the work that others may share and that this request pays for. `beside` are the
     sub-requests on its behalf (`proxy.subrequest`).
+
+    `id` is the gateway's own and never given twice: what must be unique is made of it. `client_id` is the client's
+    X-Request-Id, which it may repeat, empty if there is none that can be taken over.
     """
 
     id: str
@@ -126,11 +129,18 @@ class RequestContext:
     usage: Usage | None = None
     estimate_prompt: Callable[[], int] | None = None
     leads: SharedWork | None = None
+    client_id: str = ""
+    closing: bool = False  # the client's connection ends with the answer, which says so
     status: int = 0  # 0: no answer has begun
     failure: BaseException | None = None
     open_stream: OpenStream | None = None
     beside: "list[RequestContext]" = field(default_factory=list)
     attempt_numbers: Iterator[int] = field(default_factory=count)
+
+    @property
+    def request_id(self) -> str:
+        """By what the client, the engine and the log know the request."""
+        return self.client_id or self.id
 
     @property
     def endpoint(self) -> Endpoint | None:
@@ -154,6 +164,7 @@ class RequestContext:
         """Return the context of a sub-request: who asks, for what and in which trace is the same, the rest its own."""
         return RequestContext(
             id=self.id,
+            client_id=self.client_id,
             method=self.method,
             path=path,
             raw_path=path.encode(),

@@ -7,7 +7,9 @@ Headers = list[tuple[bytes, bytes]]
 
 def answer_headers(context: RequestContext, now: float) -> Headers:
     """Return the headers of an answer that goes out now, by the monotonic clock."""
-    headers = [(b"x-request-id", context.id.encode())]
+    headers = [(b"x-request-id", context.request_id.encode())]
+    if context.closing:
+        headers.append((b"connection", b"close"))
     if context.rate_limit is not None:
         headers += context.rate_limit.headers(now)
     if context.cache:

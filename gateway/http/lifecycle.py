@@ -7,6 +7,7 @@ the one `finally` here; here alone a client is told of an error, and here tokens
 
 import asyncio
 import logging
+import re
 from collections.abc import Awaitable, Callable
 from functools import partial
 from typing import Any, TypeVar
@@ -24,6 +25,9 @@ C = TypeVar("C", bound=Client)
 Handler = Callable[[RequestContext, Receive, Client], Awaitable[None]]
 ASGI = Callable[[Any, Receive, Send], Awaitable[None]]
 
+# An X-Request-Id that is taken over: nothing that means something in a header, a log, a URL's query or a shell.
+_taken_over = re.compile(rb"[A-Za-z0-9._~:/+=@-]{1,128}").fullmatch
+
 CLIENT_CLOSED_REQUEST = 499  # nginx's; never sent, as there is nobody
 
 log = logging.getLogger("pointsman")
@@ -35,7 +39,12 @@ def with_context(
     handler: Callable[[RequestContext, Receive, C], Awaitable[None]],
     *methods: str,
 ) -> ASGI:
-    """Return an ASGI application that answers by the handler, in a dialect: these methods, or any if there are none."""
+    """Return an ASGI application that answers by the handler, in a dialect: these methods, or any if there are none.
+
+    HEAD goes with GET: the same answer without its body (RFC 9110, 9.3.2).
+    """
+    if "GET" in methods:
+        methods += ("HEAD",)
     allowed = ", ".join(methods)
 
     async def app(scope: Any, receive: Receive, send: Send) -> None:
@@ -60,8 +69,10 @@ def _open(scope: Any, services: Services) -> RequestContext:
     assert task is not None, "a server runs each request in a task"
     now = services.clock()
     own, headers, path = f"{services.random.getrandbits(128):032x}", dict(scope["headers"]), scope["path"]
+    client_id = headers.get(b"x-request-id", b"")
     context = RequestContext(
         id=own,
+        client_id=client_id.decode() if client_id and _taken_over(client_id) else "",
         method=scope["method"],
         path=path,
         raw_path=scope["raw_path"],
@@ -70,6 +81,7 @@ def _open(scope: Any, services: Services) -> RequestContext:
         trace=services.tracer.begin(headers, own, path),
         timing=Timing(now, now + services.config.timeouts.total),
         scope=CancelScope(task),
+        closing=services.draining,
     )
     services.sweep.open.add(context)
     return context
@@ -80,7 +92,7 @@ async def _meaning(error: BaseException, context: RequestContext) -> BaseExcepti
     meaning = await context.scope.leave(error)
     if isinstance(meaning, PointsmanError | ClientDisconnected | asyncio.CancelledError):
         return meaning
-    log.error("request %s to %s failed in the gateway", context.id, context.path, exc_info=meaning)
+    log.error("request %s to %s failed in the gateway", context.request_id, context.path, exc_info=meaning)
     return Internal("The gateway failed to handle this request; its log says why.")
 
 

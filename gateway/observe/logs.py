@@ -97,7 +97,7 @@ def _line(context: RequestContext, now: float, wall: float) -> AccessLine:
     return AccessLine(
         time=datetime.fromtimestamp(wall, UTC),
         level=LEVELS.get(ended, "info"),
-        request_id=context.id,
+        request_id=context.request_id,
         trace_id=context.trace.hex,
         method=context.method,
         path=context.path,

@@ -51,8 +51,8 @@ def of_request(context: RequestContext, parented: bool) -> Attributes:
         "url.path": context.path,
         "url.scheme": "http",
     }
-    if parented:  # else it is the trace's id
-        said["pointsman.request.id"] = context.id
+    if parented or context.client_id:  # else it is the trace's id
+        said["pointsman.request.id"] = context.request_id
     if context.status and context.status != CLIENT_CLOSED:
         said["http.response.status_code"] = context.status
     if b"user-agent" in context.headers:

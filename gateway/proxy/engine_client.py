@@ -25,7 +25,7 @@ class EngineClient:
         context.idle_timers.append(self.timer)
         self._upstream = services.upstream
         trace = context.trace.headers(attempt.number, self.endpoint.engine)
-        self._headers = {"x-request-id": context.id, **trace}
+        self._headers = {"x-request-id": context.request_id, **trace}
 
     async def post(self, path: str, body: bytes, content_type: str = "") -> Reply:
         """Send one request; return the head of its answer. Raises PointsmanError."""

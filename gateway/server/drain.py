@@ -4,7 +4,9 @@
       /readyz says 503,          requests in flight         and the process with status 0
       still serving              go on
 
-The notice is for load balancers, which take some seconds to look at `/readyz`. A second signal cuts all of it short.
+The notice is for load balancers, which take some seconds to look at `/readyz`. Each answer of it ends its connection
+and says so (`Connection: close`), so that clients that keep theirs come back elsewhere. A second signal cuts all of it
+short.
 """
 
 import asyncio
@@ -54,6 +56,8 @@ class Drain:
                 self._end()
             return
         services.draining = True
+        for context in services.sweep.open:
+            context.closing = True
         self._began = services.clock()
         server = services.config.server
         log.info("draining: %d requests in flight have %g s to finish", len(services.sweep.open), server.drain)

@@ -25,6 +25,7 @@ READ_AT_START = (
     "server.port",
     "server.workers",
     "server.cors_origins",
+    "server.keep_alive",
     "auth.keys_file",
     "limits",
     "cache",

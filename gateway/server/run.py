@@ -20,10 +20,15 @@ from gateway.config import Config, ConfigSource, notes
 from gateway.observe.logs import to_stderr
 from gateway.server import drain
 from gateway.server.file_watcher import FileWatcher
-from gateway.server.uvicorn_internals import STOP_SIGNALS, make_supervisor, shutdown_failed, supervise
+from gateway.server.uvicorn_internals import (
+    STOP_SIGNALS,
+    http_protocol,
+    make_supervisor,
+    shutdown_failed,
+    supervise,
+)
 from gateway.services import Services
 
-CLIENT_KEEP_ALIVE = 75  # seconds; longer than the clients' own, so that it is they who close
 BACKLOG = 2048
 # seconds: a worker that has not answered its supervisor by then is replaced, also while it still starts on a busy host
 WORKER_START_TIMEOUT = 60
@@ -80,14 +85,14 @@ def settings(config: Config, app: Any, factory: bool = False) -> uvicorn.Config:
         port=config.server.port,
         workers=config.server.workers,
         loop="uvloop",
-        http="httptools",
+        http=http_protocol(),
         ws="none",
         lifespan="on",
         access_log=False,
         log_config=None,
         server_header=False,
         proxy_headers=False,
-        timeout_keep_alive=CLIENT_KEEP_ALIVE,
+        timeout_keep_alive=config.server.keep_alive,  # type: ignore[arg-type]  # it takes any time in seconds
         timeout_worker_healthcheck=WORKER_START_TIMEOUT,
         # The drain ends before that; it is for the case that the drain could not take the signals over.
         timeout_graceful_shutdown=math.ceil(config.server.drain + drain.GRACE) + 1,

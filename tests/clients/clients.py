@@ -1,7 +1,8 @@
 """The foreign clients: each in an environment of its own, made on first use, and run as a process of its own.
 
 `.venv-clients-<name>` holds what `<name>/requirements.txt` or `<name>/package-lock.json` pins. One that is there, made
-from the same pins, is used as it is. OpenAI's client for Python runs in the project's own environment.
+from the same pins, is used as it is. OpenAI's client for Python runs in the project's own environment, and the JDK's
+own needs none.
 """
 
 import fcntl
@@ -58,6 +59,8 @@ class Client:
 
 def why_not(client: Client) -> str | None:
     """Why this machine cannot run the client, in one sentence; None if it can."""
+    if is_java(client) and shutil.which("javac") is None:
+        return f"no JDK on PATH (default-jdk-headless): {client} was left out"
     if not is_node(client):
         return None
     if missing := [tool for tool in ("node", "npm") if shutil.which(tool) is None]:
@@ -87,6 +90,11 @@ def prepare(client: Client) -> None:
 def is_node(client: Client) -> bool:
     """Whether it is a client for Node."""
     return (client.folder / "package.json").exists()
+
+
+def is_java(client: Client) -> bool:
+    """Whether it is a client for Java, which is run from its source."""
+    return (client.folder / "script.java").exists()
 
 
 def install_python(client: Client, pins: Path) -> None:
@@ -136,6 +144,8 @@ def command(client: Client) -> list[str]:
     """How to run the script."""
     if is_node(client):  # a module finds its packages from where it lies
         return ["node", shutil.copy(str(client.folder / "script.mjs"), str(client.environment))]
+    if is_java(client):
+        return ["java", str(client.folder / "script.java")]
     return [python_of(client), str(client.folder / "script.py")]
 
 

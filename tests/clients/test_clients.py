@@ -46,6 +46,7 @@ CLIENTS = [
         bad_request="openai.BadRequestError",
         not_found="openai.NotFoundError",
     ),
+    Client("jdk", ("models", "whole", "whole_async", "whole_chunked", "streamed", "completion", "completion_streamed")),
     Client(
         "langchain",
         (*CHAT, *ASYNC, *TEXT, "tool_named", "batch", "structured_by_tool"),
@@ -99,7 +100,8 @@ NOT_ON_TGI = {
 NOT_ON_REAL_VLLM = {("instructor", "structured_by_tool")}
 # What is greedy, and so has to be equal on engines with the same weights.
 GREEDY = {
-    *("whole", "whole_async", "whole_by_no_name", "streamed", "streamed_async", "streamed_by_helper", "batch", "stop"),
+    *("whole", "whole_async", "whole_chunked", "whole_by_no_name", "batch", "stop"),
+    *("streamed", "streamed_async", "streamed_by_helper"),
     *("logprob", "completion", "completion_streamed", "completion_text_streamed", "models"),
     *("generated", "generated_async", "generated_streamed", "generated_details", "generated_details_streamed"),
     *("generated_stop", "continued_details", "continued_details_streamed", "continued_at_its_path_streamed"),
@@ -389,7 +391,7 @@ def information(value: Any, engine: Engine) -> None:
 
 
 PROMISES: dict[str, Callable[[Any, Engine], None]] = {
-    **dict.fromkeys(["whole", "whole_async", "whole_by_no_name"], the_chat),
+    **dict.fromkeys(["whole", "whole_async", "whole_chunked", "whole_by_no_name"], the_chat),
     **dict.fromkeys(["streamed", "streamed_async", "streamed_by_helper"], the_chat),
     "batch": its_text_twice,
     "several": two_texts,

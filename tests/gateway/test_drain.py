@@ -15,14 +15,18 @@ import httpx
 import pytest
 import uvicorn
 
+from gateway.config.tables import ServerConfig
 from gateway.server import drain
+from gateway.server.drain import Drain
 from gateway.server.run import settings
 from gateway.server.uvicorn_internals import RunningServer, running_server
 from gateway.services import Services
-from tests.support.harness import CHAT, Asked, Engine, Script, chunk, configured, engine, head, piece
+from tests.support.harness import CHAT, Asked, Engine, Script, asking, chunk, configured, engine, head, piece, until
+from tests.support.harness import over as gateway_over
 from tests.support.processes import (
     OTHER_UVICORN,
     Served,
+    answers,
     become,
     eventually,
     held,
@@ -31,6 +35,7 @@ from tests.support.processes import (
     streaming,
     written,
 )
+from tests.support.raw_client import connected
 
 
 async def over(
@@ -63,6 +68,80 @@ async def test_it_gives_notice_then_takes_nothing_new_and_finishes_what_it_has(
         assert await front.ended() == 0
         assert "Traceback" not in front.said
         assert "draining: 1 requests in flight have 600 s" in front.said
+
+
+ASKED: dict[str, tuple[str, str, Any]] = {
+    "whole": ("POST", "/v1/chat/completions", CHAT),
+    "streamed": ("POST", "/v1/chat/completions", CHAT | {"stream": True}),
+    "TGI's": ("POST", "/generate", {"inputs": "x"}),
+    "TGI's stream": ("POST", "/generate_stream", {"inputs": "x"}),
+    "refused": ("POST", "/v1/chat/completions", {"model": "none"}),
+    "models": ("GET", "/v1/models", None),
+    "HEAD": ("HEAD", "/v1/models/tiny", None),
+    "ready": ("GET", "/readyz", None),
+    "alive": ("GET", "/", None),
+    "no such path": ("GET", "/nope", None),
+    "no such method": ("POST", "/v1/models/tiny", None),
+}
+
+
+class Serving(RunningServer):
+    """A server of the test's, whose port stays open: a notice without an end."""
+
+    def __init__(self) -> None:
+        super().__init__(None)
+
+    def close(self) -> None:
+        """Do nothing."""
+
+
+@pytest.mark.parametrize(("method", "path", "body"), ASKED.values(), ids=ASKED.keys())
+async def test_each_answer_of_the_notice_ends_its_connection_and_says_so(method: str, path: str, body: Any) -> None:
+    async with gateway_over(answers(), server=ServerConfig(drain_notice=600)) as (front, _):
+        data = b"" if body is None else httpx.Request("POST", "http://x", json=body).content
+        head_of_it = f"{method} {path} HTTP/1.1\r\nhost: x\r\ncontent-length: {len(data)}\r\n\r\n"
+        async with connected(front.port) as client:
+            client.write(head_of_it.encode() + data)
+            before = await client.head()
+            assert "connection" not in before.headers
+            Drain(front.services, Serving()).begin()
+        async with connected(front.port) as client:
+            client.write(head_of_it.encode() + data)
+            answer = await client.head()
+            assert (answer.status == before.status) == (path != "/readyz")
+            assert answer.headers["connection"] == "close"
+            await client.rest()  # which comes to an end
+
+
+@pytest.mark.parametrize("stream", [False, True])
+async def test_so_does_the_answer_to_what_was_asked_before(stream: bool) -> None:
+    event = asyncio.Event()
+
+    async def script(asked: Asked, writer: asyncio.StreamWriter) -> None:
+        await event.wait()
+        await answers()(asked, writer)
+
+    async with (
+        gateway_over(script, server=ServerConfig(drain_notice=600)) as (front, behind),
+        asking(front, CHAT | {"stream": stream}) as asked,
+    ):
+        await until(lambda: behind.asked)
+        Drain(front.services, Serving()).begin()
+        event.set()
+        answer = await asked
+        assert (answer.status_code, answer.headers["connection"]) == (200, "close")
+
+
+async def test_an_idle_connection_is_kept_for_as_long_as_is_configured() -> None:
+    """The clock is the server's own: it closes after a moment what would be kept for minutes."""
+    short = ServerConfig(keep_alive=0.05)
+    async with gateway_over(answers(), server=short) as (front, _), connected(front.port) as client:
+        assert (await client.get("/healthz")).status == 200
+        assert await client.rest() == b""
+
+
+def test_idle_connections_are_kept_for_75_seconds_by_default() -> None:
+    assert settings(configured("http://127.0.0.1:9"), app=None).timeout_keep_alive == 75
 
 
 @pytest.mark.parametrize("begun", [True, False])

@@ -166,6 +166,7 @@ RESTART: dict[str, Any] = {
     "server.port": 7,
     "server.workers": 7,
     "server.cors_origins": ["http://page"],
+    "server.keep_alive": 7.0,
     "auth.keys_file": "keys.toml",
     "limits.store": "redis",
     "limits.url": "redis://other",

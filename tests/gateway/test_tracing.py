@@ -296,6 +296,12 @@ async def test_in_a_clients_trace_the_request_keeps_an_id_of_its_own() -> None:
     assert (server.trace_id.hex(), attributes(server)["pointsman.request.id"]) == (CLIENT, ID)
 
 
+async def test_a_request_that_a_client_named_says_so_in_its_own_trace_too() -> None:
+    (server,), _ = await sent(context(client_id="a1b2-my-trace"))
+    assert attributes(server)["pointsman.request.id"] == "a1b2-my-trace"
+    assert server.trace_id.hex() == ID
+
+
 async def test_a_method_that_no_convention_knows_is_not_named() -> None:
     (server,), _ = await sent(context(method="BREW"))
     assert (server.name, attributes(server)["http.request.method"]) == (f"HTTP {CHAT}", "_OTHER")

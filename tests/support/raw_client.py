@@ -43,6 +43,10 @@ class Client:
         head = f"POST {path} HTTP/1.1\r\nhost: x\r\n{credential}content-length: {len(data)}\r\n\r\n"
         self._writer.write(head.encode() + data[: len(data) - withhold])
 
+    def write(self, data: bytes) -> None:
+        """Send bytes as they are."""
+        self._writer.write(data)
+
     async def head(self) -> Answer:
         """Read the head of the answer."""
         async with asyncio.timeout(HURRY):
@@ -60,6 +64,11 @@ class Client:
         """Read what there is, unframed."""
         async with asyncio.timeout(HURRY):
             return await self._reader.read(most)
+
+    async def rest(self) -> bytes:
+        """Read all that still comes, until the gateway closes the connection."""
+        async with asyncio.timeout(HURRY):
+            return await self._reader.read()
 
     async def answer(self) -> Answer:
         """Read an answer to its end."""

@@ -35,7 +35,8 @@ from gateway.routing import order_candidates, pinned
 from gateway.services import Services
 from gateway.upstream.models import Candidate, ModelRoute
 
-PATHS = (inbound.WHOLE, inbound.STREAM, inbound.COMPAT_PATH)
+PATHS = (inbound.WHOLE, inbound.STREAM)
+GENERATING = {inbound.COMPAT_PATH: ("POST", "GET", "HEAD")}  # the methods of a path if there is not POST alone
 INFO = "/info"
 
 
@@ -119,7 +120,7 @@ def generation(services: Services) -> ASGI:
     vocabularies = Vocabularies()
 
     async def handle(context: RequestContext, receive: Receive, client: TgiClient) -> None:
-        _check_method(context, "POST")
+        _check_method(context, *GENERATING.get(context.path, ("POST",)))
         await admit(context, services)
         body = await read_json(context, receive, services.config.server.max_body_bytes, services.clock)
         context.timing.stage_started_at = services.clock()
