@@ -3,7 +3,7 @@
 Each step writes into it what it learns; whoever counts, traces or answers reads it from here.
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from itertools import count
 from typing import Literal, Protocol
@@ -20,6 +20,11 @@ from gateway.upstream.models import Candidate
 NEVER = float("inf")
 
 Stage = Literal["auth", "parse", "cache", "route", "queue"]
+
+
+def stay() -> bool:
+    """Say that a request has nowhere else to go."""
+    return False
 
 
 @dataclass(slots=True, eq=False)
@@ -76,6 +81,10 @@ class OpenStream(Protocol):
 
     wrote_at: float
 
+    @property
+    def begun(self) -> bool:
+        """Whether the client has had its 200."""
+
     async def comment(self) -> None:
         """Write a comment, so that the client sees that the connection lives."""
 
@@ -86,7 +95,8 @@ class RequestContext:
 
     Of the `attempts`, the one `answering` is the one to be named to the client. `scope` ends the request from outside;
     `failure` is what it came to, if not to an answer. `usage` is what the engines have worked as far as it is known,
-    -1 tokens being unknown. `beside` are the sub-requests on its behalf (`proxy.subrequest`).
+    -1 tokens being unknown. `beside` are the sub-requests on its behalf (`proxy.subrequest`). `can_move` says whether
+    another deployment could be asked in the place of the one that is waited for.
     """
 
     id: str
@@ -106,8 +116,10 @@ class RequestContext:
     age: int = 0  # seconds, of a cached answer
     admitted: bool = False  # it holds a permit of the worker's
     attempts: list[Attempt] = field(default_factory=list)
+    followed: list[Attempt] | None = None  # the attempts of another request whose answer it waits for
     answering: Attempt | None = None
     idle_timers: list[IdleTimer] = field(default_factory=list)
+    can_move: Callable[[], bool] = stay
     usage: Usage | None = None
     status: int = 0  # 0: no answer has begun
     failure: BaseException | None = None

@@ -2,9 +2,10 @@
 
 import asyncio
 from collections.abc import Callable, Coroutine, Sequence
+from functools import partial
 from typing import Any, TypeVar
 
-from gateway.http.context import Attempt, RequestContext
+from gateway.http.context import Attempt, RequestContext, stay
 from gateway.http.errors import RETRY_AFTER, Unavailable
 from gateway.proxy import attempts
 from gateway.proxy.hedge import hedged
@@ -21,10 +22,11 @@ async def dispatch(
 ) -> T:
     """Ask the deployments in order; return the first good answer. Raises the last one's PointsmanError.
 
-    Where one has not begun after `hedge_after` seconds, a second one is asked beside it; 0: never. Once the client has
-    its 200, whose headers name the engine, there is no other attempt.
+    Where one has not begun after `hedge_after` seconds, a second one is asked beside it; 0: never. A client that had
+    its 200 by a keep-alive has not been told of an engine: any of them may still answer.
     """
     services.budget.earn()
+    context.can_move = partial(_is_elsewhere, candidates, context, services)
     following = candidates
     while True:
         attempt = await attempts.acquire(following, context, services)
@@ -39,6 +41,7 @@ async def dispatch(
             if pause is None:
                 raise
         else:
+            context.can_move = stay
             attempts.resolve_probe(context.answering or attempt, services)
             return answer
         context.answering = None
@@ -50,7 +53,15 @@ async def dispatch(
 def _next(candidates: Sequence[Candidate], context: RequestContext, now: float) -> Sequence[Candidate]:
     """Return the deployments to be asked next: the untried ones, or all again; none whose circuit is open."""
     allowed = [candidate for candidate in candidates if candidate.endpoint.breaker.allows(now)]
+    allowed.sort(key=lambda candidate: not candidate.endpoint.up)  # some may have gone down since they were chosen
     return attempts.untried(allowed, context) or allowed
+
+
+def _is_elsewhere(candidates: Sequence[Candidate], context: RequestContext, services: Services) -> bool:
+    """Whether the request could be tried once more, at a deployment that is well."""
+    now, tries = services.clock(), services.config.retries.attempts
+    others = attempts.untried(candidates, context)
+    return len(context.attempts) < tries and any(candidate.endpoint.ready(now) for candidate in others)
 
 
 def _check_circuit(attempt: Attempt) -> None:
@@ -64,7 +75,7 @@ def _pause(
     failure: BaseException, following: Sequence[Candidate], context: RequestContext, services: Services
 ) -> float | None:
     """Return how many seconds to wait before the next attempt, or None if there is to be none."""
-    if context.scope.reason is not None or context.status or not following:
+    if context.scope.reason is not None or not following:
         return None
     elsewhere = all(attempt.candidate is not following[0] for attempt in context.attempts)
     rules = services.config.retries
