@@ -168,7 +168,7 @@ class Passthrough:
 
     async def open(self, attempt: Attempt, context: RequestContext) -> ForwardedReply:
         """Ask the engine of an attempt; return the answer, if it is one. Raises PointsmanError."""
-        limit = self._services.config.timeouts.first_event if context.streamed else NEVER
+        limit = self._services.config.timeouts.silence(context.streamed)
         client = EngineClient(attempt, context, self._services, limit)
         content_type = context.headers.get(b"content-type", b"").decode("latin-1")
         reply = await client.post(context.path, self._body.write(attempt.candidate.model), content_type)
@@ -202,6 +202,7 @@ class Passthrough:
         rest = b""
         while data := await client.chunk(reply):
             context.timing.first_event_at = context.timing.first_event_at or context.timing.received_at
+            client.endpoint.heard(context.timing.received_at)
             client.timer.limit = self._services.config.timeouts.between_events
             *lines, rest = (rest + data).split(b"\n")
             if lines:

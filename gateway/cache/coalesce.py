@@ -15,7 +15,7 @@ from gateway.cache.entry import CachedAnswer
 from gateway.cache.lease import Lease
 from gateway.cache.policy import Cache, CacheLookup
 from gateway.cache.single_flight import FlightReader
-from gateway.http.context import RequestContext
+from gateway.http.context import Attempt, RequestContext
 from gateway.http.errors import ClientDisconnected
 from gateway.proxy.sources import Ready, Source, Through
 from gateway.proxy.subrequest import SubRequest
@@ -51,6 +51,15 @@ class SharedUpstream(Through):
         self._cache = cache
         self._services = services
         self._sub_request: SubRequest | None = None
+        self._attempts: list[Attempt] = []
+        self._deadline = 0.0  # of the reader that has the longest
+
+    def serve(self, reader: RequestContext) -> None:
+        """Take a request in that waits for the answer: it has a time of its own, and sees who is asked."""
+        reader.followed = self._attempts
+        self._deadline = max(self._deadline, reader.timing.deadline)
+        if self._sub_request is not None:
+            self.context.timing.deadline = self._deadline
 
     @property
     def context(self) -> RequestContext:
@@ -58,18 +67,19 @@ class SharedUpstream(Through):
         assert self._sub_request is not None, "open() comes first"
         return self._sub_request.context
 
-    async def open(self) -> "SharedUpstream":
+    async def open(self) -> None:
         """Ask the engines, in the task that this is called in. Raises PointsmanError."""
         self._sub_request = SubRequest(self._leader.path, self._leader, self._services)
         leader = self._leader
-        leader.cache, leader.attempts, leader.leads = "miss", self.context.attempts, self
+        self.context.timing.deadline = self._deadline
+        self.context.attempts = leader.attempts = self._attempts
+        leader.cache, leader.leads = "miss", self
         try:
             await self._begin()
         except (Exception, asyncio.CancelledError) as error:
             failure = await self._failed(error)
             self.close()
             raise failure from error
-        return self
 
     async def _begin(self) -> None:
         turn = await self._cache.turn(self._lookup, self._call.stream)
@@ -140,8 +150,6 @@ class Subscriber:
         self._context = context
         upstream = reader.source
         context.timing.received_at = now
-        shared = upstream.context.timing
-        shared.deadline = max(shared.deadline, context.timing.deadline)
         if not reader.is_leader:
             context.cache = "coalesced"
         elif upstream.kept is not None:

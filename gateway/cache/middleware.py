@@ -91,7 +91,7 @@ async def shared(
     context.cache = "coalesced"  # until it leads
     upstream = SharedUpstream(lookup, call, context, ask_engines, cache, services)
     key = lookup.digest + (b"\1" if call.stream else b"\0") + context.tier.encode()
-    reader = await cache.flights.join(key, call, upstream.open, upstream.keep)
+    reader = await cache.flights.join(key, call, upstream, lambda joined: joined.serve(context))
     return Subscriber(reader, context, services.clock(), services.wall())
 
 

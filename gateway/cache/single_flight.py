@@ -6,8 +6,8 @@ its readers do: a slow one holds nobody up, and the log is no larger than the an
 """
 
 import asyncio
-from collections.abc import Awaitable, Callable, Collection, Sequence
-from typing import Generic, TypeVar
+from collections.abc import Callable, Collection, Sequence
+from typing import Generic, Protocol, TypeVar
 
 from backends.base import Call, Event
 from backends.schema import Usage
@@ -17,36 +17,42 @@ from gateway.proxy.sources import Source
 
 LEADERS = 2  # requests that try, one after the other: each has retries of its own
 
-S = TypeVar("S", bound=Source)
 
-Open = Callable[[], Awaitable[S]]
-Keep = Callable[[Sequence[Event], Usage | None], None]
+class Shareable(Source, Protocol):
+    """An answer that several requests may share."""
+
+    async def open(self) -> None:
+        """Ask for it. Raises PointsmanError."""
+
+    def keep(self, events: Sequence[Event], usage: Usage | None) -> None:
+        """Keep it: it came to its end."""
+
+
+S = TypeVar("S", bound=Shareable)
 
 
 class Flight(Generic[S]):
     """One upstream answer and who reads it. `gone` is told once nobody may join any more."""
 
-    def __init__(self, key: bytes, open_: Open[S], keep: Keep, gone: "Callable[[Flight[S]], None]") -> None:
+    def __init__(self, key: bytes, source: S, gone: "Callable[[Flight[S]], None]") -> None:
         self.key = key
-        self.source: S | None = None
+        self.source = source
         self.log: list[Event] = []
         self.usage: Usage | None = None
         self.ended = False  # well or not
         self.error: Exception | None = None
         self.readers = 0
         self.gone = gone
-        self._open = open_
-        self._keep = keep
         self._waiting: list[asyncio.Future[None]] = []
 
     async def run(self) -> None:
         """Read the whole answer, and have it kept before anybody hears of its end."""
         try:
-            self.source = await self._open()
+            await self.source.open()
             try:
                 await self._read(self.source)
                 self.usage = self.source.usage
-                self._keep(self.log, self.usage)
+                self.source.keep(self.log, self.usage)
             finally:
                 self.source.close()
         except asyncio.CancelledError:
@@ -94,10 +100,8 @@ class FlightReader(Generic[S]):
 
     @property
     def source(self) -> S:
-        """What the flight reads; it is there once `begin` has returned."""
-        source = self._flight.source
-        assert source is not None, "a flight that has begun has its source"
-        return source
+        """What the flight reads."""
+        return self._flight.source
 
     async def begin(self) -> None:
         """Wait for the first chunks, so that a failure before them can still be told by a status."""
@@ -148,19 +152,22 @@ class Flights(Generic[S]):
         """How many tasks run."""
         return len(self._tasks)
 
-    async def join(self, key: bytes, call: Call, open_: Open[S], keep: Keep) -> FlightReader[S]:
+    async def join(
+        self, key: bytes, call: Call, source: S, joined: Callable[[S], None] = lambda _: None
+    ) -> FlightReader[S]:
         """Return a reader of the flight of that key, its first chunks there.
 
-        If there is none, this request leads one: `open_` asks, and `keep` is given all events and the usage of an
-        answer that came to its end. A leader that fails before this request has read anything lets one of the
-        followers lead, unless the fault is the request's own. Raises PointsmanError.
+        If there is none, this request leads one, with its own source. `joined` is told of the source that is waited
+        for. A leader that fails before this request has read anything lets one of the followers lead, unless the fault
+        is the request's own. Raises PointsmanError.
         """
         for leaders in range(1, LEADERS + 1):
             flight = self._flying.get(key)
             is_leader = flight is None
             if flight is None:
-                flight = self._start(key, open_, keep)
+                flight = self._start(key, source)
             reader = FlightReader(flight, call, is_leader, self._left)
+            joined(flight.source)
             try:
                 await reader.begin()
                 return reader
@@ -177,8 +184,8 @@ class Flights(Generic[S]):
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
 
-    def _start(self, key: bytes, open_: Open[S], keep: Keep) -> Flight[S]:
-        flight: Flight[S] = Flight(key, open_, keep, self._gone)
+    def _start(self, key: bytes, source: S) -> Flight[S]:
+        flight = Flight(key, source, self._gone)
         self._flying[key] = flight
         task = self._tasks[flight] = asyncio.create_task(flight.run())
         task.add_done_callback(lambda _: self._tasks.pop(flight))

@@ -1,5 +1,6 @@
 """The tables of `pointsman.toml`, with their defaults. Times are in seconds unless a unit is written with them."""
 
+import math
 import re
 from functools import cache
 from typing import Annotated, Literal
@@ -52,10 +53,15 @@ class TimeoutsConfig(Frozen, frozen=True, kw_only=True):
     """`[timeouts]`. The defaults cut nothing that an SDK would wait for."""
 
     connect: Seconds = 2.0
-    first_event: Seconds = 600.0  # of a stream, for each try; a whole answer has only the total
+    first_event: Seconds = 600.0  # of a stream, for each try
+    head: Annotated[float, Meta(ge=0)] = 0.0  # of a whole answer, for each try; 0: there is only the total
     between_events: Seconds = 120.0
     total: Seconds = 3600.0
     keep_alive: Seconds = 15.0  # of silence, after which a stream is told that all is well
+
+    def silence(self, streamed: bool) -> float:
+        """Return how many seconds an engine may be silent until it begins to answer."""
+        return self.first_event if streamed else self.head or math.inf
 
 
 class RetriesConfig(Frozen, frozen=True, kw_only=True):
@@ -77,9 +83,11 @@ class BreakerConfig(Frozen, frozen=True, kw_only=True):
 
 
 class HealthConfig(Frozen, frozen=True, kw_only=True):
-    """`[health]`: how often each engine is asked, and how gently one that comes back is loaded."""
+    """`[health]`: how often each engine is asked, when it is down, and how gently one that comes back is loaded."""
 
     interval: Seconds = 5.0
+    timeout: Seconds = 10.0  # an answer that takes longer is late
+    misses: Positive = 3  # late or bad answers in a row, after which it is down; a refused connection counts at once
     slow_start: Annotated[float, Meta(ge=0)] = 10.0
 
 

@@ -22,6 +22,11 @@ NEVER = float("inf")
 Stage = Literal["auth", "parse", "cache", "route", "queue"]
 
 
+def stay() -> bool:
+    """Say that a request has nowhere else to go."""
+    return False
+
+
 @dataclass(slots=True, eq=False)
 class Attempt:
     """One deployment asked. Times are of the monotonic clock, in seconds; `ended` is 0 before.
@@ -78,6 +83,10 @@ class OpenStream(Protocol):
 
     wrote_at: float
 
+    @property
+    def begun(self) -> bool:
+        """Whether the client has had its 200."""
+
     async def comment(self) -> None:
         """Write a comment, so that the client sees that the connection lives."""
 
@@ -99,7 +108,8 @@ class RequestContext:
     `failure` is what it came to, if not to an answer. `usage` is what the engines have worked: their own figures, or an
     Estimate; `estimate_prompt` returns the prompt's tokens where they have not said them, and is None where no engine
     works on a prompt. `leads` is the work that others may share and that this request pays for. `beside` are the
-    sub-requests on its behalf (`proxy.subrequest`).
+    sub-requests on its behalf (`proxy.subrequest`). `can_move` says whether another deployment could be asked in the
+    place of the one that is waited for.
 
     `id` is the gateway's own and never given twice: what must be unique is made of it. `client_id` is the client's
     X-Request-Id, which it may repeat, empty if there is none that can be taken over.
@@ -124,8 +134,10 @@ class RequestContext:
     age: int = 0  # seconds, of a cached answer
     admitted: bool = False  # it holds a permit of the worker's
     attempts: list[Attempt] = field(default_factory=list)
+    followed: list[Attempt] | None = None  # the attempts of another request whose answer it waits for
     answering: Attempt | None = None
     idle_timers: list[IdleTimer] = field(default_factory=list)
+    can_move: Callable[[], bool] = stay
     usage: Usage | None = None
     estimate_prompt: Callable[[], int] | None = None
     leads: SharedWork | None = None

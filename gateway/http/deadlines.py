@@ -5,6 +5,7 @@ set anew for every event would cost more than the event.
 """
 
 import asyncio
+import math
 from collections.abc import Awaitable, Callable
 from types import TracebackType
 from typing import TYPE_CHECKING
@@ -13,9 +14,17 @@ from gateway.config import TimeoutsConfig
 from gateway.http.errors import EngineTimeout, PointsmanError
 
 if TYPE_CHECKING:
-    from gateway.http.context import RequestContext
+    from gateway.http.context import OpenStream, RequestContext
 
 MAX_INTERVAL = 0.5  # seconds between two looks
+
+
+Silence = Callable[[float], PointsmanError]
+GiveUp = Callable[[], PointsmanError | None]
+
+
+def never() -> None:
+    """Give no wait up before its time."""
 
 
 class IdleTimer:
@@ -23,17 +32,19 @@ class IdleTimer:
 
     `with timer:` around each wait. When a wait takes longer than `limit` seconds the sweep ends it, and it raises what
     `silence` returns for the limit. What goes on between two waits, such as writing to a slow client, does not count.
+    `give_up` may end a wait before its time, by an error that it returns.
     """
 
-    __slots__ = ("_clock", "_expired", "_silence", "_task", "limit", "since")
+    __slots__ = ("_clock", "_error", "_give_up", "_silence", "_task", "limit", "since")
 
-    def __init__(self, limit: float, clock: Callable[[], float], silence: Callable[[float], PointsmanError]) -> None:
+    def __init__(self, limit: float, clock: Callable[[], float], silence: Silence, give_up: GiveUp = never) -> None:
         self.limit = limit
         self._clock = clock
         self._silence = silence
+        self._give_up = give_up
         self.since = 0.0
         self._task: asyncio.Task[object] | None = None  # that waits
-        self._expired = False
+        self._error: PointsmanError | None = None  # by which its wait is ended
 
     def __enter__(self) -> None:
         self.since = self._clock()
@@ -41,17 +52,19 @@ class IdleTimer:
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, _: TracebackType | None) -> None:
         task, self._task = self._task, None
-        if task is None or not self._expired:
+        ended, self._error = self._error, None
+        if task is None or ended is None:
             return
-        self._expired = False
         others = task.uncancel()  # who else wants the task cancelled goes first
         if kind is asyncio.CancelledError and not others:
-            raise self._silence(self.limit) from error
+            raise ended from error
 
     def check(self, now: float) -> None:
-        """End the wait, if it has taken too long."""
-        if self._task is not None and not self._expired and now - self.since > self.limit:
-            self._expired = True
+        """End the wait, if it has taken too long, or is given up."""
+        if self._task is None or self._error is not None:
+            return
+        self._error = self._silence(self.limit) if now - self.since > self.limit else self._give_up()
+        if self._error is not None:
             self._task.cancel()
 
 
@@ -82,7 +95,7 @@ class DeadlineSweeper:
             for timer in context.idle_timers:
                 timer.check(now)
             stream = context.open_stream
-            if stream is not None and now - stream.wrote_at >= self.keep_alive:
+            if stream is not None and now - _silent_since(context, stream) >= self.keep_alive:
                 stream.wrote_at = now
                 self._spawn(stream.comment())
 
@@ -91,3 +104,16 @@ class DeadlineSweeper:
         task = asyncio.ensure_future(comment)
         self._comments.add(task)
         task.add_done_callback(self._comments.discard)
+
+
+def _silent_since(context: "RequestContext", stream: "OpenStream") -> float:
+    """Return since when a client waits for a sign of life, by the monotonic clock.
+
+    Before its stream has begun that is only while an engine is at work, never in the queue: who finds no room is told
+    so by a status.
+    """
+    if stream.begun:
+        return stream.wrote_at
+    attempts = context.attempts if context.followed is None else context.followed
+    places_since = min((attempt.began for attempt in attempts if not attempt.ended), default=math.inf)
+    return max(stream.wrote_at, places_since)

@@ -7,6 +7,11 @@ Headers = list[tuple[bytes, bytes]]
 
 def answer_headers(context: RequestContext, now: float) -> Headers:
     """Return the headers of an answer that goes out now, by the monotonic clock."""
+    return early_headers(context, now) + _of_source(context)
+
+
+def early_headers(context: RequestContext, now: float) -> Headers:
+    """Return the headers of an answer of which it is not known yet whose it will be."""
     headers = [(b"x-request-id", context.request_id.encode())]
     if context.closing:
         headers.append((b"connection", b"close"))
@@ -14,6 +19,11 @@ def answer_headers(context: RequestContext, now: float) -> Headers:
         headers += context.rate_limit.headers(now)
     if context.cache:
         headers.append((b"x-pointsman-cache", context.cache.encode()))
+    return headers
+
+
+def _of_source(context: RequestContext) -> Headers:
+    headers = []
     if context.cache in ("hit", "coalesced"):
         headers.append((b"x-pointsman-engine", b"cache"))
     if context.cache == "hit":

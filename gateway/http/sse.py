@@ -1,8 +1,9 @@
 """Chunks to the client, as server-sent events (WHATWG HTML, section 9.2).
 
 The 200 goes out with the first batch, so that an engine that fails first can still be told with a status; or
-after a silence, with a comment that keeps the connection alive: from then on an error is an event. A stream
-that breaks ends without `[DONE]`, so that a client can tell it from a finished one. One write for each read.
+after a silence, with a comment that keeps the connection alive: from then on an error is an event. That 200 does not
+name an engine, as any may answer yet. A stream that breaks ends without `[DONE]`, so that a client can tell it from a
+finished one. One write for each read.
 """
 
 import asyncio
@@ -17,7 +18,7 @@ from backends.base import Call, Event
 from backends.schema import Answer, ChatRequest, Usage
 from gateway.http.context import RequestContext
 from gateway.http.errors import PointsmanError
-from gateway.http.headers import answer_headers
+from gateway.http.headers import Headers, answer_headers, early_headers
 
 Send = Callable[[Any], Awaitable[None]]
 
@@ -25,15 +26,21 @@ EVENTS = b"text/event-stream; charset=utf-8"
 UNBUFFERED = [(b"cache-control", b"no-cache"), (b"x-accel-buffering", b"no")]
 GRACE = 1.0  # seconds, in which a client may take the error that ends its stream
 END = b"data: [DONE]\n\n"
+BLANK_LINES = (b"\n\n", b"\n\r\n", b"\r\r")  # which end an event, in bytes, with the end of the line before
+MAX_BLANK_LINE = max(map(len, BLANK_LINES))
 
 _encoder = msgspec.json.Encoder()
 _encode = _encoder.encode
 
 
 class EventStream:
-    """The client's side of one stream. Data frames wait for a keep-alive in progress; keep-alives never wait."""
+    """The client's side of one stream. Data frames wait for a keep-alive in progress; keep-alives never wait.
+
+    `keep_alive` is what a stream of this kind says in a silence; `between_events` is whether it may be said now.
+    """
 
     keep_alive: ClassVar[bytes] = b": keep-alive\n\n"
+    between_events = True
 
     def __init__(self, context: RequestContext, send: Send, clock: Callable[[], float], kind: bytes = EVENTS) -> None:
         self._kind = kind
@@ -49,8 +56,8 @@ class EventStream:
 
     async def comment(self) -> None:
         """Tell a client that waits that the connection lives, unless something is being sent just now."""
-        if not self.writing:
-            self._comment = asyncio.ensure_future(self._send_now(self.keep_alive, self._context.timing.received_at))
+        if not self.writing and self.between_events:
+            self._comment = asyncio.ensure_future(self._say_alive())
             await self._comment
 
     def close(self) -> None:
@@ -67,6 +74,13 @@ class EventStream:
             async with asyncio.timeout(GRACE):
                 await self._say(data, self._clock(), more=False)
 
+    async def _say_alive(self) -> None:
+        now = self._context.timing.received_at
+        if not self.begun and not self._ended:
+            self.writing = True
+            await self._begin(now, early_headers(self._context, now))
+        await self._send_now(self.keep_alive, now)
+
     async def _say(self, data: bytes, now: float, more: bool = True) -> None:
         if self._comment is not None:
             await self._comment
@@ -79,17 +93,16 @@ class EventStream:
         self.writing = True
         self._ended = not more
         if not self.begun:
-            await self._begin(now)
+            await self._begin(now, answer_headers(self._context, now))
         await self._send({"type": "http.response.body", "body": data, "more_body": more})
         self.writing = False
 
-    async def _begin(self, now: float) -> None:
+    async def _begin(self, now: float, headers: Headers) -> None:
         self.begun = True
-        context = self._context
-        context.timing.mark_answered(now)
-        headers = [(b"content-type", self._kind), *UNBUFFERED, *answer_headers(context, now)]
+        self._context.timing.mark_answered(now)
+        headers = [(b"content-type", self._kind), *UNBUFFERED, *headers]
         await self._send({"type": "http.response.start", "status": 200, "headers": headers})
-        context.status = 200
+        self._context.status = 200
 
 
 class ChunkStream(EventStream):
@@ -109,11 +122,15 @@ class ChunkStream(EventStream):
 
 
 class RawEventStream(EventStream):
-    """A stream that is passed on as it comes."""
+    """A stream that is passed on as it comes, be it in parts of events."""
+
+    _last = b""  # of what was written
 
     async def pass_on(self, data: bytes) -> None:
         """Write what came of the engine."""
         self.wrote_at = now = self._clock()
+        self._last = (self._last + data)[-MAX_BLANK_LINE:]
+        self.between_events = self._last.endswith(BLANK_LINES)
         await self._say(data, now)
 
     async def finish(self, data: bytes) -> None:

@@ -48,7 +48,8 @@ def untried(candidates: Sequence[Candidate], context: RequestContext) -> Sequenc
 
 
 def resolve_probe(attempt: Attempt, services: Services) -> None:
-    """Let a half-open probe decide at the first good event: the rest of a stream may take long."""
+    """Note an answer that has begun well; a half-open probe is decided then: the rest of a stream may take long."""
+    attempt.candidate.endpoint.heard(services.clock())
     if attempt.half_open_probe:
         _record_success(attempt, services.clock())
         attempt.half_open_probe = False

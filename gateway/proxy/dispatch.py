@@ -2,9 +2,10 @@
 
 import asyncio
 from collections.abc import Callable, Coroutine, Sequence
+from functools import partial
 from typing import Any, TypeVar
 
-from gateway.http.context import Attempt, RequestContext
+from gateway.http.context import Attempt, RequestContext, stay
 from gateway.http.errors import RETRY_AFTER, PointsmanError, Unavailable
 from gateway.proxy import attempts
 from gateway.proxy.hedge import hedged
@@ -24,10 +25,11 @@ async def dispatch(
 ) -> T:
     """Ask the deployments in order; return the first good answer. Raises the last one's PointsmanError.
 
-    Where one has not begun after `hedge_after` seconds, a second one is asked beside it; 0: never. Once the client has
-    its 200, whose headers name the engine, there is no other attempt.
+    Where one has not begun after `hedge_after` seconds, a second one is asked beside it; 0: never. A client that had
+    its 200 by a keep-alive has not been told of an engine: any of them may still answer.
     """
     services.budget.earn()
+    context.can_move = partial(_is_elsewhere, candidates, context, services)
     following = candidates
     while True:
         attempt = await attempts.acquire(following, context, services)
@@ -43,6 +45,7 @@ async def dispatch(
                 _give_up(failure, following, context, services)
                 raise
         else:
+            context.can_move = stay
             attempts.resolve_probe(context.answering or attempt, services)
             attempts.settle(context, True, services)
             return answer
@@ -55,7 +58,15 @@ async def dispatch(
 def _next(candidates: Sequence[Candidate], context: RequestContext, now: float) -> Sequence[Candidate]:
     """Return the deployments to be asked next: the untried ones, or all again; none that is to be left alone."""
     allowed = [candidate for candidate in candidates if candidate.may_be_asked(now)]
+    allowed.sort(key=lambda candidate: not candidate.endpoint.up)  # some may have gone down since they were chosen
     return attempts.untried(allowed, context) or allowed
+
+
+def _is_elsewhere(candidates: Sequence[Candidate], context: RequestContext, services: Services) -> bool:
+    """Whether the request could be tried once more, at a deployment that is well."""
+    now, tries = services.clock(), services.config.retries.attempts
+    others = attempts.untried(candidates, context)
+    return len(context.attempts) < tries and any(candidate.ready(now) for candidate in others)
 
 
 def _check_allowed(attempt: Attempt, now: float) -> None:
@@ -75,7 +86,7 @@ def _pause(
     failure: BaseException, following: Sequence[Candidate], context: RequestContext, services: Services
 ) -> float | None:
     """Return how many seconds to wait before the next attempt, or None if there is to be none."""
-    if context.scope.reason is not None or context.status or not following:
+    if context.scope.reason is not None or not following:
         return None
     if agreed(attempts.tries(context)) is not None:  # what two say alike, a third would say
         return None

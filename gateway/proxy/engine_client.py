@@ -3,7 +3,7 @@
 from backends.base import BackendError
 from gateway.http.context import Attempt, RequestContext
 from gateway.http.deadlines import IdleTimer
-from gateway.http.errors import PointsmanError, from_backend
+from gateway.http.errors import PointsmanError, UpstreamIdleTimeout, from_backend
 from gateway.services import Services
 from gateway.upstream.connection import Reply
 
@@ -12,7 +12,8 @@ class EngineClient:
     """Asks the engine of one attempt, and is judged by its own silence.
 
     Of an attempt that asks for several choices one by one, each has a client of its own. `limit` is how long the
-    engine may be silent, in seconds; it may be changed between two waits, by `timer.limit`.
+    engine may be silent, in seconds; it may be changed between two waits, by `timer.limit`. A wait for an engine that
+    its health checks find dead ends before that, as long as another deployment can be asked instead.
     """
 
     def __init__(self, attempt: Attempt, context: RequestContext, services: Services, limit: float) -> None:
@@ -21,8 +22,9 @@ class EngineClient:
         self.backend = self.endpoint.backend
         self.clock = services.clock
         self.timing = context.timing
-        self.timer = IdleTimer(limit, services.clock, self.endpoint.silence)
+        self.timer = IdleTimer(limit, services.clock, self.endpoint.silence, self._given_up)
         context.idle_timers.append(self.timer)
+        self._context = context
         self._upstream = services.upstream
         trace = context.trace.headers(attempt.number, self.endpoint.engine)
         self._headers = {"x-request-id": context.request_id, **trace}
@@ -46,14 +48,17 @@ class EngineClient:
         return reply
 
     async def read(self, reply: Reply) -> bytes:
-        """Return the whole body of an answer. Raises PointsmanError."""
-        with self.timer:
-            body = await reply.read()
-        self.timing.received_at = self.clock()
-        return body
+        """Return the whole body of an answer. Raises PointsmanError.
+
+        An engine that sends a part of it, be it white space, is not silent.
+        """
+        parts = []
+        while data := await self.chunk(reply):
+            parts.append(data)
+        return b"".join(parts)
 
     async def chunk(self, reply: Reply) -> bytes:
-        """Return what has come of a stream since the last call; at its end, nothing. Raises PointsmanError."""
+        """Return what has come of a body since the last call; at its end, nothing. Raises PointsmanError."""
         with self.timer:
             data = await reply.chunk()
         self.timing.received_at = self.clock()
@@ -76,3 +81,9 @@ class EngineClient:
         if not isinstance(failure, BackendError):
             raise TypeError(f"a request that is no call was answered with {failure!r}")
         return from_backend(failure)
+
+    def _given_up(self) -> PointsmanError | None:
+        """Return why an answer is not waited for any longer, if it is not: it is asked for elsewhere."""
+        if self.endpoint.found_dead and self._context.can_move():
+            return UpstreamIdleTimeout(f"The engine {self.endpoint.name} has stopped answering.")
+        return None

@@ -17,7 +17,7 @@ from backends.convert import as_chunks, assembled
 from backends.estimate import Written
 from backends.extras import with_extra
 from backends.schema import Usage
-from gateway.http.context import NEVER, Attempt, RequestContext
+from gateway.http.context import Attempt, RequestContext
 from gateway.http.errors import PointsmanError, from_backend
 from gateway.proxy.engine_client import EngineClient
 from gateway.proxy.sources import LegacyFunctions, MergedSource, Ready, Source
@@ -32,7 +32,8 @@ T = TypeVar("T")
 async def open_whole(call: Call, attempt: Attempt, context: RequestContext, services: Services) -> Source:
     """Return a whole answer, of all choices, as the source of one batch. Raises PointsmanError."""
     requests = _encoded(call, attempt)
-    clients = [CallClient(call, attempt, context, services, NEVER) for _ in requests]
+    limit = services.config.timeouts.silence(streamed=False)
+    clients = [CallClient(call, attempt, context, services, limit) for _ in requests]
     asked = [client.whole(request) for client, request in zip(clients, requests, strict=True)]
     completion = merged(await _together(asked), requests)
     if call.legacy_functions:
@@ -215,6 +216,7 @@ class EngineSource:
             if not data:
                 decoder.end()
             elif events := decoder.feed(data):
+                client.endpoint.heard(timing.received_at)
                 if decoder.finished:  # in the same read, so that the end can go out in the same write
                     self._end(decoder, reply)
                 return events

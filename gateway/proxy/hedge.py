@@ -30,7 +30,7 @@ async def hedged(
     racing = {first: attempt}
     try:
         await asyncio.wait(racing, timeout=after)
-        other = None if first.done() or context.status else _begin_other(candidates, context, services)
+        other = None if first.done() else _begin_other(candidates, context, services)
         if other is not None:
             racing[asyncio.create_task(ask(other))] = other
         return await _winner(racing, context, services)

@@ -91,6 +91,7 @@ async def ask_within(
     It is counted there, and waits for no room: the attempt, which waits for the answer, holds what room there is.
     """
     async with SubRequest(path, parent, services, limit) as context:
+        context.can_move = parent.can_move
         services.admission.join(attempt.candidate)
         own = attempts.begin(attempt.candidate, context, services)
         return await question(EngineClient(own, context, services, NEVER))

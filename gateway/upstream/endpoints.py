@@ -34,6 +34,9 @@ class Endpoint:
         self.served: list[ServedModel] = []
         self.up = False
         self.reason_down = self.public_reason = "not checked yet"
+        self.found_dead = False  # by its health checks: what waits there is better asked elsewhere
+        self._misses = 0  # late or bad answers to health checks, in a row
+        self._heard_at = 0.0  # when a client's request was last answered well
         self.breaker = Breaker(rules)
         self.connection = Breaker(rules)  # counts failed connections and silence alone, for models it serves alone
         self.pause: Pause = NO_PAUSE
@@ -120,6 +123,7 @@ class Endpoint:
         if not self.up:
             self._warm_at = now + self._slow_start
         self.up, self.served, self.reason_down, self.public_reason = True, served, "", ""
+        self.found_dead, self._misses = False, 0
         return news
 
     def mark_down(self, why: str, public_reason: str = "it does not answer as expected") -> None:
@@ -127,3 +131,27 @@ class Endpoint:
         if self.reason_down != why:
             log.warning("%s: %s", self.name, why)
         self.up, self.reason_down, self.public_reason, self.figures = False, why, public_reason, Load()
+        self._misses = 0
+
+    def record_miss(self, why: str, public_reason: str, began: float, most: int) -> None:
+        """Note that the answer to a health check that began then was late or bad; `most` in a row mark it as down."""
+        if self.up and self._heard_at >= began:
+            return
+        misses = self._misses + 1
+        if self.up and misses < most:
+            log.info("%s: %s (%d in a row; %d mark it as down)", self.name, why, misses, most)
+        else:
+            self.mark_down(why, public_reason)
+            self.found_dead = True
+        self._misses = misses
+
+    def heard(self, now: float) -> None:
+        """Note a good answer to a client's request, or more of one: it counts as health.
+
+        It marks up an engine that is down for late or bad answers to health checks alone.
+        """
+        self._heard_at = now
+        if self._misses:
+            if not self.up:
+                self.mark_up(self.served, now)
+            self._misses = 0

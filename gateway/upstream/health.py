@@ -1,4 +1,8 @@
-"""Engine health: each engine is asked for its health check, what it serves and its metrics, never for a generation."""
+"""Engine health: each engine is asked for its health check, what it serves and its metrics, never for a generation.
+
+An engine to which no connection can be made is down at once. One whose answers are late or bad is so after several in a
+row, as a busy engine may be late: what it answers to clients meanwhile counts as health, too (`Endpoint.heard`).
+"""
 
 import asyncio
 import logging
@@ -14,7 +18,6 @@ from gateway.upstream.endpoints import Endpoint
 from gateway.upstream.models import Catalog
 
 MAX_DOWN_INTERVAL = 1.0  # seconds between two checks of an engine that is down
-CHECK_TIMEOUT = 10.0  # seconds
 
 log = logging.getLogger("pointsman")
 
@@ -74,19 +77,20 @@ class HealthChecker:
 
     async def check(self, endpoint: Endpoint) -> None:
         """Check one engine once, and note what it says."""
-        backend = endpoint.backend
+        backend, began = endpoint.backend, self._clock()
         path = backend.health_path
         try:
-            async with asyncio.timeout(CHECK_TIMEOUT):
+            async with asyncio.timeout(self.health.timeout):
                 if path:
                     await self._get(endpoint, path)
                 path = backend.facts_path
                 served = backend.served(await self._get(endpoint, path))
         except UpstreamConnectError:
-            return  # which has been noted
+            endpoint.found_dead = True  # why, has been noted
+            return
         except (PointsmanError, BackendError, TimeoutError) as error:
-            failed = f"health check failed: GET {endpoint.url}{path}: {_reason(error)}"
-            endpoint.mark_down(failed, f"health check failed: GET {path}")
+            why = f"health check failed: GET {endpoint.url}{path}: {self._reason(error)}"
+            endpoint.record_miss(why, f"health check failed: GET {path}", began, self.health.misses)
             return
         if endpoint.mark_up(served, self._clock()):
             self._catalog.refresh()
@@ -96,7 +100,7 @@ class HealthChecker:
     async def _read_load(self, endpoint: Endpoint) -> None:
         """Ask for the engine's own metrics; one without them is as healthy."""
         try:
-            async with asyncio.timeout(CHECK_TIMEOUT):
+            async with asyncio.timeout(self.health.timeout):
                 body = await self._get(endpoint, endpoint.backend.load.path)
         except (PointsmanError, BackendError, TimeoutError):
             body = b""
@@ -111,8 +115,7 @@ class HealthChecker:
         failure = endpoint.backend.failure(None, None, reply.status, reply.headers, body)
         raise EngineFailed(getattr(failure, "message", ""))
 
-
-def _reason(error: Exception) -> str:
-    if isinstance(error, PointsmanError | BackendError):
-        return error.message
-    return f"no answer within {CHECK_TIMEOUT:.0f} s"
+    def _reason(self, error: Exception) -> str:
+        if isinstance(error, PointsmanError | BackendError):
+            return error.message
+        return f"no answer within {self.health.timeout:g} s"

@@ -242,47 +242,6 @@ async def test_after_the_first_byte_a_failure_is_an_error_event_counted_and_not_
         await until(lambda: these.struck() == [True, False])
 
 
-@pytest.mark.parametrize("fails", [says(whole(DEAD, "500 Internal Server Error")), cuts(b"")], ids=["500", "closes"])
-async def test_after_a_keep_alive_there_is_no_failover(fails: Script) -> None:
-    """The client has its 200, whose headers name the first; a stream that was opened by a comment fails by an event."""
-    go = asyncio.Event()
-
-    async def late(asked: Any, writer: asyncio.StreamWriter) -> None:
-        await go.wait()
-        await fails(asked, writer)
-
-    timeouts = config.TimeoutsConfig(keep_alive=0.05)
-    async with pair(late, good("tgi", True), ("vllm", "tgi"), timeouts=timeouts) as these:
-        async with asking(these.front, STREAMED) as answering:
-            await until(lambda: begun(these.front))
-            go.set()
-            answer = await answering
-        assert answer.status_code == 200
-        assert answer.headers["x-pointsman-deployment"] == "first"
-        *comments, last = events(answer.content)
-        assert set(comments) == {": keep-alive"}
-        is_error(last, "server_error")
-        assert these.second.asked == []
-
-
-async def test_who_waits_for_room_elsewhere_is_no_engines_silence_and_its_keep_alive_does_not_name_one() -> None:
-    """The first fails, the second has no room for a while: by then the client has its 200, of nobody yet."""
-    clock, first = Clock(), says(whole(BUSY, "503 Service Unavailable"))
-    timeouts = config.TimeoutsConfig(keep_alive=0.1, first_event=0.1)
-    async with pair(first, hangs(), ("vllm", "vllm"), clock, busy=1, timeouts=timeouts) as these:
-        async with asking(these.front, CHAT) as holding:
-            await until(lambda: these.second.asked)
-            these.second.script = good("vllm", True)
-            async with asking(these.front, STREAMED) as waiting:
-                await until(lambda: these.front.services.admission.waiting)
-                clock.now += 1
-                await until(lambda: begun(these.front))  # the sweep that wrote the comment looked for silence as well
-                await leave(holding)
-                answer = await waiting
-        assert text(answer) == "Grüße dir"
-        assert "x-pointsman-deployment" not in answer.headers
-
-
 # --- silence, the end, and clients that leave --------------------------------------------------------------------
 
 

@@ -42,9 +42,8 @@ class Upstream:
     ended: bool = False
     kept: list[tuple[list[Event], Usage | None]] = field(default_factory=list)
 
-    async def open(self) -> Upstream:
+    async def open(self) -> None:
         self.opened += 1
-        return self
 
     def say(self, *texts: str) -> None:
         self.said.put_nowait([chunk(text) for text in texts])
@@ -73,7 +72,7 @@ class Upstream:
         self.kept.append((list(events), usage))
 
     async def join(self, flights: Flights[Upstream], number: int = 0) -> FlightReader[Upstream]:
-        return await flights.join(KEY, call(number), self.open, self.keep)
+        return await flights.join(KEY, call(number), self)
 
 
 @pytest.fixture
@@ -326,25 +325,26 @@ async def test_other_keys_are_other_flights(flights: Flights[Upstream]) -> None:
     for engine in (one, other):
         engine.say("a")
         engine.end()
-    first = await flights.join(b"1", call(), one.open, one.keep)
-    second = await flights.join(b"2", call(), other.open, other.keep)
+    first = await flights.join(b"1", call(), one)
+    second = await flights.join(b"2", call(), other)
     assert first.is_leader
     assert second.is_leader
     assert (await rest(first), await rest(second)) == ("a", "a")
 
 
 async def test_a_whole_answer_is_one_batch() -> None:
-    flights: Flights[Ready] = Flights()
-    whole = chunk("all of it")
     kept: list[Sequence[Event]] = []
 
-    async def ask() -> Ready:
-        return Ready([whole], USAGE)
+    class Whole(Ready):
+        async def open(self) -> None:
+            pass
 
-    def keep(events: Sequence[Event], _: Usage | None) -> None:
-        kept.append(list(events))
+        def keep(self, events: Sequence[Event], _: Usage | None) -> None:
+            kept.append(list(events))
 
-    readers = await asyncio.gather(*(flights.join(KEY, call(number), ask, keep) for number in range(3)))
+    flights: Flights[Whole] = Flights()
+    whole = chunk("all of it")
+    readers = await asyncio.gather(*(flights.join(KEY, call(number), Whole([whole], USAGE)) for number in range(3)))
     for reader in readers:
         (answer,) = await reader.read()
         assert texts([answer]) == "all of it"

@@ -1,4 +1,6 @@
-"""What `GET /info` says: a TGI's own words if there is one, else what is known of the vLLM (CONTRACT.md 1)."""
+"""What `GET /info` says: a TGI's own words if one answers, else what is known of the engines (CONTRACT.md 1)."""
+
+from contextlib import suppress
 
 from backends.inbound.tgi import translate as inbound
 from gateway.http.context import Attempt, RequestContext
@@ -10,19 +12,17 @@ from gateway.services import Services
 from gateway.upstream.models import ModelRoute
 
 PATH = "/info"
-ANSWER_TIMEOUT = 5.0  # seconds: a TGI answers at once, or hangs
+ANSWER_TIMEOUT = 2.0  # seconds, for each TGI: it answers at once, or hangs
 
 
 async def description(route: ModelRoute, pin: str | None, context: RequestContext, services: Services) -> bytes:
     """Return the body. Raises Unavailable before any engine has said how long its context is."""
-    candidates = pinned(route, pin)
-    tgis = [candidate for candidate in candidates if candidate.endpoint.engine == "tgi"]
-    if tgis:
-        try:
-            context.answering, body = await ask_beside(tgis, PATH, _ask, context, services, ANSWER_TIMEOUT)
-            return body
-        except PointsmanError:
-            pass  # what else is known has to do
+    candidates, now = pinned(route, pin), services.clock()
+    for tgi in candidates:
+        if tgi.endpoint.engine == "tgi" and tgi.endpoint.ready(now):
+            with suppress(PointsmanError):  # the next one, or what else is known, has to do
+                context.answering, body = await ask_beside([tgi], PATH, _ask, context, services, ANSWER_TIMEOUT)
+                return body
     candidate = next((candidate for candidate in candidates if candidate.max_model_len), candidates[0])
     if candidate.max_model_len is None:
         raise Unavailable("No engine has answered yet.", headers={"retry-after": RETRY_AFTER})

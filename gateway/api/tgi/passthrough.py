@@ -110,6 +110,8 @@ class ForwardedStream(StreamedAnswer):
             except BackendError as error:
                 raise from_backend(error) from error
             if payloads:
+                if self._filter.failure is None:
+                    self._client.endpoint.heard(self._client.timing.received_at)
                 return events(payloads)
         return b""
 

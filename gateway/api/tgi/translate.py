@@ -147,6 +147,8 @@ class TranslatedStream(StreamedAnswer):
         while not reader.finished and reader.failure is None:
             data = await self._client.event_chunk(self._reply)
             pieces = reader.feed(data)
+            if pieces:
+                self._client.endpoint.heard(self._client.timing.received_at)
             if not data:
                 reader.end()
             await self._vocabulary.add(unnamed(pieces, self._vocabulary.names))

@@ -2,7 +2,7 @@
 
 from backends.base import UpstreamRequest
 from backends.inbound.tgi import translate as inbound
-from gateway.http.context import NEVER, Attempt, RequestContext
+from gateway.http.context import Attempt, RequestContext
 from gateway.http.errors import PointsmanError
 from gateway.proxy.engine_client import EngineClient
 from gateway.proxy.subrequest import ask_within
@@ -15,10 +15,9 @@ class TgiEngineClient(EngineClient):
 
     def __init__(self, attempt: Attempt, context: RequestContext, services: Services) -> None:
         timeouts = services.config.timeouts
-        super().__init__(attempt, context, services, timeouts.first_event if context.streamed else NEVER)
+        super().__init__(attempt, context, services, timeouts.silence(context.streamed))
         self.began = context.timing.began
         self._between_events = timeouts.between_events
-        self._context = context
         self._services = services
 
     async def event_chunk(self, reply: Reply) -> bytes:
