@@ -151,6 +151,7 @@ def test_every_fault_is_reported_at_once_with_its_place() -> None:
         (GOOD + "\n[server.drain]", "server.drain", "expected float"),
         (GOOD.replace("port =", "drain = 0\nport ="), "server.drain", "> 0"),
         (GOOD.replace("port =", "drain_notice = -1\nport ="), "server.drain_notice", ">= 0"),
+        (GOOD.replace("port =", "keep_alive = 0\nport ="), "server.keep_alive", "> 0"),
         (GOOD.replace("port =", "workers = 0\nport =").replace("workers = 2", ""), "server.workers", ">= 1"),
         (GOOD + "\n[retries]\nattempts = 0", "retries.attempts", ">= 1"),
         (GOOD + "\n[retries]\nbudget = 2", "retries.budget", "<= 1"),
