@@ -6,7 +6,7 @@
 4.  A surface of `api/` reads the body (`http.body`), makes a checked Call of it (`proxy.parse`), and hands its `Work`
     to the pipeline. From then on a client that leaves ends the request.
 5.  `proxy.pipeline` leads the work through the steps that follow, the same for every surface; `proxy.surfaces` says
-    which of them apply to which.
+    which of them apply to which. `access.models` finds the model and sees that the key is good for it.
 6.  `cache.middleware` answers from the cache, or shares the answer to an identical request in flight.
 7.  `routing` says which deployments may answer, and in which order; `upstream.models` knows what they serve.
 8.  `proxy.dispatch` asks one after the other, as `proxy.admission`, `proxy.retry` and each circuit breaker allow.

@@ -66,7 +66,7 @@ def _is_elsewhere(candidates: Sequence[Candidate], context: RequestContext, serv
     """Whether the request could be tried once more, at a deployment that is well."""
     now, tries = services.clock(), services.config.retries.attempts
     others = attempts.untried(candidates, context)
-    return len(context.attempts) < tries and any(candidate.ready(now) for candidate in others)
+    return len(context.attempts) < tries and any(one.endpoint.up and one.may_be_asked(now) for one in others)
 
 
 def _check_allowed(attempt: Attempt, now: float) -> None:
