@@ -9,7 +9,8 @@
     which of them apply to which. `access.models` finds the model and sees that the key is good for it.
 6.  `cache.middleware` answers from the cache, or shares the answer to an identical request in flight.
 7.  `routing` says which deployments may answer, and in which order; `upstream.models` knows what they serve.
-8.  `proxy.dispatch` asks one after the other, as `proxy.admission`, `proxy.retry` and each circuit breaker allow.
+8.  `proxy.dispatch` asks one after the other, as `proxy.admission`, `proxy.retry` and each circuit breaker allow; whose
+    fault a failure is, `proxy.verdict` says.
 9.  `proxy.generation` asks one of them in its dialect (`backends`), by a `proxy.engine_client` over the connection of
     `upstream.connection`.
 10. `http.client` writes the answer, `http.sse` the events of a stream.

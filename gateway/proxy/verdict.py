@@ -1,4 +1,4 @@
-"""Whose fault a failure is: the engine's or the request's (interface.md, "Whose fault").
+"""Whose fault a failure is: the engine's or the request's.
 
 An engine that answers with a failure has failed, or was asked for what breaks any of them, such as an image that cannot
 be read. Which of both, only another deployment can tell: so the verdict waits for the next attempt's end. What two

@@ -1,5 +1,7 @@
 """The circuit breaker: when it opens, what it lets through then, and what closes it."""
 
+from collections.abc import Sequence
+
 import pytest
 from hypothesis import settings
 from hypothesis import strategies as st
@@ -138,7 +140,7 @@ def test_an_answer_from_before_the_opening_decides_nothing(how: How) -> None:
 # --- what fails elsewhere alike ---------------------------------------------------------------------------------
 
 # name: what happens, each with its time (a number is a request that fails as it does elsewhere), and whether it opens
-EXCUSED: dict[str, tuple[list[tuple[float, int | How]], bool]] = {
+EXCUSED: dict[str, tuple[Sequence[tuple[float, int | How]], bool]] = {
     "nine distinct": ([(0.0, one) for one in range(DISTINCT - 1)], False),
     "ten distinct": ([(0.0, one) for one in range(DISTINCT)], True),
     "one again and again": ([(0.0, 1)] * 100, False),
