@@ -13,7 +13,7 @@ import msgspec
 from msgspec import Raw
 
 from backends.base import Event
-from backends.schema import Answer, Usage
+from backends.schema import AnswerMessage, ChatChoice, ChunkChoice, Delta, TextChoice, Usage
 
 BYTES_PER_TOKEN = 4
 
@@ -87,9 +87,8 @@ class Written:
     def add(self, answers: Iterable[Event]) -> None:
         """Take chunks, or whole answers."""
         for answer in answers:
-            for choice in answer.choices if isinstance(answer, Answer) else answer["choices"]:
-                size = _plain_size(choice) if isinstance(choice, dict) else _choice_size(choice)
-                if size:
+            for choice in answer["choices"] if isinstance(answer, dict) else answer.choices:
+                if size := _size_of[type(choice)](choice):
                     self._pieces += 1
                     self._size += size
 
@@ -99,11 +98,8 @@ class Written:
         return max(self._pieces, of_bytes(self._size))
 
 
-def _choice_size(choice: Any) -> int:
-    """Return the bytes of the texts in a choice of a chunk or of a whole answer."""
-    said = getattr(choice, "delta", None) or getattr(choice, "message", None)
-    if said is None:
-        return text_size(choice.text)
+def _said_size(said: Delta | AnswerMessage) -> int:
+    """Return the bytes of the texts in a message, or in a piece of one."""
     size = text_size(said.content) if said.content else 0
     if thought := said.reasoning or said.reasoning_content:
         size += text_size(thought)
@@ -124,6 +120,15 @@ def _plain_size(choice: dict[str, Any]) -> int:
 def _calls_size(said: dict[str, Any]) -> int:
     functions = [said.get("function_call"), *(tool.get("function") for tool in said.get("tool_calls") or ())]
     return sum(_size(list(function.values())) for function in functions if function)
+
+
+# By the type of a choice; a plain one has fields of which no type knows.
+_size_of: dict[type, Callable[[Any], int]] = {
+    ChunkChoice: lambda choice: _said_size(choice.delta),
+    ChatChoice: lambda choice: _said_size(choice.message),
+    TextChoice: lambda choice: text_size(choice.text),
+    dict: _plain_size,
+}
 
 
 def so_far(said: Usage | None, written: int, read: int = -1) -> Usage:

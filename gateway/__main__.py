@@ -145,7 +145,11 @@ def comma_list(_context: click.Context, _option: click.Parameter, value: str | N
 @click.option("--name", required=True, metavar="N", help="A name to recognize the key by.")
 @click.option("--models", callback=comma_list, metavar="A,B*", help="Allow only these models; * matches any text.")
 @click.option("--admin", is_flag=True, help="Allow /admin too.")
-@click.option("--tenant", metavar="T", help="Keys of one tenant share cached answers. [default: the key's id]")
+@click.option(
+    "--tenant",
+    metavar="T",
+    help="Keys of one tenant share cached answers and what is counted; limits are each key's. [default: the key's id]",
+)
 @click.option("--tier", type=click.Choice(["priority", "flex"]), help="The best service tier. [default: priority]")
 @click.option("--requests-per-minute", type=click.IntRange(0), metavar="N", help="A limit. [default: 0, no limit]")
 @click.option("--tokens-per-minute", type=click.IntRange(0), metavar="N", help="A limit. [default: 0, no limit]")

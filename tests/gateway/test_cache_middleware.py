@@ -13,7 +13,7 @@ import pytest
 from gateway import config
 from gateway.access.keys.text import digest
 from gateway.http.errors import ShuttingDown
-from tests.support.caching import MEMORY, STREAMED, given_back, joined, keeping, plain, said
+from tests.support.caching import MEMORY, STREAMED, given_back, joined, keeping, plain, said, tool_ids
 from tests.support.engine_answers import FAILED, WRONG
 from tests.support.harness import (
     ANSWER,
@@ -166,6 +166,54 @@ async def test_tools_choices_and_logprobs_come_back_as_they_were(more: dict[str,
     assert ("function_call" in two.text) == ("functions" in more)
     reasons = joined(plain(streamed_))[1]
     assert reasons == [choice["finish_reason"] for choice in one.json()["choices"]]
+
+
+CALLED = {
+    "vllm": answer_of({"message": {"role": "assistant", "tool_calls": [TOOL, TOOL]}, "finish_reason": "tool_calls"}),
+    "tgi": ANSWER
+    | {
+        "choices": [
+            {
+                "index": 0,
+                "message": {"role": "assistant", "tool_calls": [TOOL | {"id": "0"}, TOOL | {"id": "0"}]},
+                "finish_reason": "stop",
+            }
+        ]
+    },
+}
+PIECES = [
+    chunk({"role": "assistant", "content": None}),
+    chunk({"tool_calls": [{"index": 0} | TOOL]}),
+    chunk({"tool_calls": [{"index": 1, "id": "call_2", "type": "function", "function": {"name": "look"}}]}),
+    chunk({"tool_calls": [{"index": 1, "function": {"arguments": "{}"}}]}),
+    chunk({}, "tool_calls"),
+    *STREAM[-2:],
+]
+
+
+@pytest.mark.parametrize("stream", [False, True])
+@pytest.mark.parametrize("kind", CALLED)
+async def test_tool_calls_have_ids_of_their_own_in_each_answer(kind: str, stream: bool) -> None:
+    """Those asked at once, of which all but one follow another, and hits, in either form."""
+    streams = stream and kind == "vllm"  # TGI is not asked for streams of calls
+    gate = asyncio.Event()
+
+    async def script(asked: Asked, writer: asyncio.StreamWriter) -> None:
+        await gate.wait()
+        writer.write(streamed(*PIECES) if streams else whole(CALLED[kind]))
+        await writer.drain()
+
+    body = CHAT | {"tools": TOOLS, "stream": stream}
+    async with keeping(script, kind) as (front, behind):
+        asking = [asyncio.ensure_future(front.post(body)) for _ in range(3)]
+        await until(lambda: len(front.services.sweep.open) == 4)  # and what they share
+        gate.set()
+        told = [*await asyncio.gather(*asking), await front.post(body), await front.post(body | {"stream": not stream})]
+        assert sorted(map(said, told)) == ["coalesced", "coalesced", "hit", "hit", "miss"]
+        assert len(behind.asked) == 1
+    ids = [one for answer in told for one in tool_ids(answer)]
+    assert len(set(ids)) == len(ids) == 2 * len(told)
+    assert all(one.startswith("call_") and len(one) == len("call_") + 24 for one in ids)
 
 
 async def test_a_stream_is_played_at_the_pace_that_is_set() -> None:

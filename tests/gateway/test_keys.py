@@ -22,6 +22,13 @@ def test_without_a_tenant_a_key_is_a_tenant_of_its_own() -> None:
     assert ring(PLAIN).check(GOOD, NOW).tenant == "abcd2345"
 
 
+def test_a_key_without_limits_is_counted_where_another_one_of_its_tenants_has_some() -> None:
+    limited = changed(id="other234", name="bob", tenant="t", tokens_per_minute=1)
+    for tenant, counted in (("t", True), ("u", False), ("", False)):
+        principal = ring(changed(tenant=tenant), limited).check(GOOD, NOW)
+        assert (principal.limited, principal.counted) == (False, counted)
+
+
 def test_the_principal_is_made_once_and_not_with_each_request() -> None:
     held = ring(PLAIN)
     assert held.check(GOOD, NOW) is held.check(GOOD, NOW + 1)

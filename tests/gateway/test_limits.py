@@ -89,6 +89,68 @@ async def test_keys_do_not_count_against_each_other(limiter: Limiter) -> None:
         assert len(await entered(limiter, Principal(id=name, requests_per_minute=3), 5)) == 3
 
 
+async def test_keys_of_a_tenant_share_its_counters_and_each_has_its_own_limits(limiter: Limiter) -> None:
+    """Also a key without limits is counted, where another has some: it is never refused, and the other one is."""
+    old, new = (Principal(id=name, tenant="t {}", requests_per_minute=limit) for name, limit in (("o", 3), ("n", 5)))
+    assert len(await entered(limiter, old, 9)) == 3
+    assert len(await entered(limiter, new, 9)) == 2
+    free = Principal(id="f", tenant="t {}", tenant_limited=True)
+    assert len(await entered(limiter, free, 9)) == 9
+    later = Principal(id="l", tenant="t {}", requests_per_minute=15)
+    assert figures(await limiter.enter(later, NOW))["x-ratelimit-remaining-requests"] == "0"
+    assert len(await entered(limiter, Principal(id="o", requests_per_minute=3), 9)) == 3, (
+        "without a tenant it is another"
+    )
+
+
+async def test_keys_of_a_tenant_share_its_tokens(limiter: Limiter) -> None:
+    one, other, free = (
+        Principal(id="one", tenant="t", tokens_per_minute=100),
+        Principal(id="other", tenant="t", tokens_per_minute=1000),
+        Principal(id="free", tenant="t", tenant_limited=True),
+    )
+    limiter.leave(await limiter.enter(free, NOW), 150, NOW)
+    await _settled(limiter)
+    assert (await refused(limiter, one)).headers["x-ratelimit-remaining-tokens"] == "0"
+    assert figures(await limiter.enter(other, NOW))["x-ratelimit-remaining-tokens"] == "850"
+
+
+async def test_keys_of_a_tenant_share_its_places_in_flight(limiter: Limiter) -> None:
+    one, other = (Principal(id=name, tenant="t", max_in_flight=2) for name in ("one", "other"))
+    (lease,) = await entered(limiter, Principal(id="free", tenant="t", tenant_limited=True), 1)
+    assert len(await entered(limiter, one, 5)) == 1
+    await refused(limiter, other)
+    limiter.leave(lease, 0, NOW)
+    await _settled(limiter)
+    assert len(await entered(limiter, other, 5)) == 1
+
+
+async def test_a_look_says_how_the_limits_stand_and_counts_nothing(limiter: Limiter) -> None:
+    first, second = await entered(limiter, ALL, 2)
+    limiter.leave(first, 1000, NOW)
+    await _settled(limiter)
+    for _ in range(9):
+        lease = await limiter.look(ALL, NOW)
+        said = figures(lease)
+        assert (said["x-ratelimit-remaining-requests"], said["x-ratelimit-remaining-tokens"]) == ("3", "0")
+        limiter.leave(lease, 0, NOW)
+    limiter.leave(second, 0, NOW)
+
+
+async def test_tokens_may_be_debited_after_the_request_has_left(limiter: Limiter) -> None:
+    principal = Principal(id="k", tokens_per_minute=1000, max_in_flight=1)
+    lease = await limiter.enter(principal, NOW)
+    limiter.leave(lease, 0, NOW)
+    await _settled(limiter)
+    other = await limiter.enter(principal, NOW)
+    limiter.leave(lease, 300, NOW)
+    await _settled(limiter)
+    await refused(limiter, principal)  # the other one's place is still taken
+    limiter.leave(other, 0, NOW)
+    await _settled(limiter)
+    assert figures(await limiter.look(principal, NOW))["x-ratelimit-remaining-tokens"] == "700"
+
+
 async def test_a_place_in_flight_is_free_again_once_its_request_has_left(limiter: Limiter) -> None:
     principal = Principal(id="k", max_in_flight=2)
     first, _ = await entered(limiter, principal, 5)
@@ -429,6 +491,15 @@ async def test_a_killed_redis_refuses_where_it_is_told_to_until_it_is_back(serve
         server.start()
         await until(lambda: limiter.up)
         assert len(await entered(limiter, principal, 1)) == 1
+
+
+@pytest.mark.parametrize("when_down", ["open", "closed"])
+async def test_while_redis_is_down_lists_and_keys_without_limits_are_never_refused(when_down: WhenDown) -> None:
+    limiter = redis_limiter("redis://127.0.0.1:9", when_down)
+    async with opened(limiter, up=False):
+        assert figures(await limiter.look(ALL, NOW)) == {}
+        await limiter.enter(Principal(id="free", tenant="t", tenant_limited=True), NOW)
+        assert limiter.unchecked == 0
 
 
 async def test_a_redis_that_refuses_to_count_is_not_up_until_it_counts(server: RedisServer) -> None:

@@ -71,7 +71,22 @@ def plain(answer: httpx.Response) -> list[Any]:
             for name in OWN:
                 assert one.pop(name)
             (one.get("usage") or {}).pop("prompt_tokens_details", None)
+            for tool in tool_calls(one):
+                tool.pop("id", None)
     return found
+
+
+def tool_calls(one: dict[str, Any]) -> list[dict[str, Any]]:
+    """Return the tool calls, or the pieces of such, of an answer or a chunk."""
+    said = [choice.get("message") or choice.get("delta") or {} for choice in one["choices"]]
+    return [tool for inner in said for tool in inner.get("tool_calls") or ()]
+
+
+def tool_ids(answer: httpx.Response) -> list[str]:
+    """Return the ids of an answer's tool calls, whole or streamed."""
+    streams = answer.headers["content-type"].startswith("text/event-stream")
+    found = events(answer.content) if streams else [answer.json()]
+    return [tool["id"] for one in found if isinstance(one, dict) for tool in tool_calls(one) if tool.get("id")]
 
 
 def joined(said: list[Any]) -> tuple[str, list[str], Any, bool]:
