@@ -66,6 +66,7 @@ class Engine:
     listening: asyncio.Server | None = None
     writers: list[asyncio.StreamWriter] = field(default_factory=list)
     hung: set[str] = field(default_factory=set)  # paths that are never answered
+    ailing: set[str] = field(default_factory=set)  # paths that are answered with a 503
 
     def stop(self) -> None:
         """Be gone: no new connections, and the old ones closed."""
@@ -82,6 +83,9 @@ class Engine:
                 asked = await read_request(reader)
                 if asked.path in self.hung:
                     await asyncio.Event().wait()
+                if asked.path in self.ailing:
+                    writer.write(whole(b"", "503 Service Unavailable"))
+                    continue
                 if asked.path in FACTS and asked.method == "GET":
                     writer.write(whole(FACTS[asked.path]))
                     continue
