@@ -11,6 +11,8 @@ from gateway.access.principal import Principal
 from gateway.http.context import RequestContext
 from tests.support.clock import Clock
 from tests.support.harness import (
+    ANSWER,
+    CHAT,
     END,
     STREAM,
     Asked,
@@ -25,11 +27,13 @@ from tests.support.harness import (
     over,
     piece,
     says,
+    settled,
+    streamed,
     until,
     when,
     whole,
 )
-from tests.support.pairs import pair
+from tests.support.pairs import Kind, pair
 
 STREAMED = {"model": "tiny", "messages": [{"role": "user", "content": "hi"}], "stream": True}
 TOKENS = 1000
@@ -187,6 +191,24 @@ async def test_info_is_answered_behind_a_tgi_that_hangs() -> None:
         assert "x-pointsman-engine" not in answered.headers
 
 
+@pytest.mark.parametrize("kinds", [("tgi", "vllm"), ("tgi", "tgi")])
+async def test_info_is_asked_of_each_tgi_that_is_up_for_a_short_time(kinds: tuple[Kind, Kind]) -> None:
+    """One that hangs does not use up the time of the next; one that is down is not asked at all."""
+    clock = Clock(0.0)
+    times = config.TimeoutsConfig(keep_alive=0.1)
+    async with pair(hangs(), hangs(), kinds, clock=clock, timeouts=times) as engines:
+        await engines.front.services.prober.close()
+        engines.first.hung.add("/info")
+        asked = asyncio.ensure_future(engines.front.client.get("/info"))
+        await until(lambda: len(engines.front.services.sweep.open) == 2)
+        clock.now += 2.1
+        answer = await asked
+        assert (answer.status_code, answer.json()["model_id"]) == (200, "tiny")
+        assert answer.headers.get("x-pointsman-deployment") == (None if "vllm" in kinds else "second")
+        engines.endpoints[0].mark_down("it hangs")
+        assert (await engines.front.client.get("/info")).json() == answer.json()  # and no time passes
+
+
 async def test_a_client_that_leaves_info_ends_its_question() -> None:
     async with pair(hangs(), hangs(), ("tgi", "vllm")) as engines:
         engines.first.hung.add("/info")
@@ -195,6 +217,35 @@ async def test_a_client_that_leaves_info_ends_its_question() -> None:
         asked.cancel()
         await until(lambda: engines.front.services.sweep.open == set())
         assert engines.idle()
+
+
+async def test_a_follower_outlives_its_leader_though_nothing_had_come_by_then() -> None:
+    """The engine, which has been at work all the time, is not asked once more."""
+    clock, go_on = Clock(0.0), asyncio.Event()
+
+    async def script(asked: Asked, writer: asyncio.StreamWriter) -> None:
+        await go_on.wait()
+        writer.write(streamed(*STREAM) if asked.json["stream"] else whole(ANSWER))
+        await writer.drain()
+
+    times, cache = config.TimeoutsConfig(total=2.0, keep_alive=1000.0), config.CacheConfig(store="memory")
+    for stream in (False, True):
+        go_on.clear()
+        greedy = CHAT | {"temperature": 0, "stream": stream}
+        async with over(script, clock=clock, timeouts=times, cache=cache) as (front, behind):
+            async with asking(front, greedy) as leader:
+                await until(lambda: behind.asked)
+                clock.now += 1.5
+                async with asking(front, greedy) as follower:
+                    await until(lambda: sum(one.cache == "coalesced" for one in front.services.sweep.open) == 1)
+                    clock.now += 0.6
+                    assert (await leader).status_code == 504
+                    clock.now += 1.0
+                    await settled()
+                    go_on.set()
+                    answer = await follower
+                    assert (answer.status_code, "Grüße" in answer.text) == (200, True)
+            assert len(behind.asked) == 1
 
 
 async def test_a_follower_has_its_own_deadline_and_not_its_leaders() -> None:

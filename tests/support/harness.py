@@ -69,6 +69,7 @@ class Engine:
     hung: set[str] = field(default_factory=set)  # paths that are never answered
     facts: dict[str, Any] = field(default_factory=lambda: dict(FACTS))  # what a GET is answered; else by the script
     gets: Counter[str] = field(default_factory=Counter)  # how often each path was asked for by a GET
+    ailing: set[str] = field(default_factory=set)  # paths that are answered with a 503
 
     def stop(self) -> None:
         """Be gone: no new connections, and the old ones closed."""
@@ -86,6 +87,9 @@ class Engine:
                 self.gets[asked.path] += asked.method == "GET"
                 if asked.path in self.hung:
                     await asyncio.Event().wait()
+                if asked.path in self.ailing:
+                    writer.write(whole(b"", "503 Service Unavailable"))
+                    continue
                 if asked.path in self.facts and asked.method == "GET":
                     writer.write(whole(self.facts[asked.path]))
                     continue

@@ -9,7 +9,7 @@ from gateway.proxy.engine_client import EngineClient
 from gateway.proxy.subrequest import ask_beside
 from gateway.routing import pinned
 from gateway.services import Services
-from gateway.upstream.models import ModelRoute
+from gateway.upstream.models import Candidate, ModelRoute
 
 PATH = "/info"
 ANSWER_TIMEOUT = 2.0  # seconds, for each TGI: it answers at once, or hangs
@@ -19,15 +19,19 @@ async def description(route: ModelRoute, pin: str | None, context: RequestContex
     """Return the body. Raises Unavailable before any engine has said how long its context is."""
     candidates, now = pinned(route, pin), services.clock()
     for tgi in candidates:
-        if tgi.endpoint.engine == "tgi" and tgi.endpoint.ready(now):
+        if _is_tgi(tgi) and tgi.endpoint.ready(now):
             with suppress(PointsmanError):  # the next one, or what else is known, has to do
                 context.answering, body = await ask_beside([tgi], PATH, _ask, context, services, ANSWER_TIMEOUT)
                 return body
-    candidate = next((candidate for candidate in candidates if candidate.max_model_len), candidates[0])
-    if candidate.max_model_len is None:
-        raise Unavailable("No engine has answered yet.", headers={"retry-after": RETRY_AFTER})
-    return inbound.info(candidate.model, candidate.max_model_len)
+    for known in sorted(candidates, key=_is_tgi):
+        if known.max_model_len is not None:
+            return inbound.info(known.model, known.max_model_len)
+    raise Unavailable("No engine has answered yet.", headers={"retry-after": RETRY_AFTER})
 
 
 async def _ask(client: EngineClient) -> tuple[Attempt, bytes]:
     return client.attempt, await client.ask(PATH)
+
+
+def _is_tgi(candidate: Candidate) -> bool:
+    return candidate.endpoint.engine == "tgi"
