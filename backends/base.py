@@ -48,9 +48,12 @@ class Call(Struct, frozen=True, kw_only=True):
 
     @property
     def continuous_usage(self) -> bool:
-        """Whether the client asked for the usage so far in every chunk (vLLM's `continuous_usage_stats`)."""
+        """Whether the client asked for the usage so far in every chunk (vLLM's `continuous_usage_stats`).
+
+        It is said beside `include_usage`, without which vLLM ignores it.
+        """
         options = self.view.stream_options
-        return options is not None and options.continuous_usage_stats is True
+        return self.include_usage and options is not None and options.continuous_usage_stats is True
 
 
 class Continuation(Struct, frozen=True, kw_only=True):

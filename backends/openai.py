@@ -1,7 +1,8 @@
 """OpenAI's dialect, for any compatible engine; vLLM's dialect is derived from it.
 
-The client's body is forwarded with three changes: the model's name, nulls are removed, and the usage is always
-requested, as the gateway counts tokens (a client that did not ask for it does not get it). Answers are read into
+The client's body is forwarded with four changes: the model's name, nulls are removed, tools are left out where there
+are none, and the usage is always requested, as the gateway counts tokens (a client that did not ask for it does not get
+it). Answers are read into
 OpenAI's types and written with the gateway's own id, time and model name.
 """
 
@@ -31,10 +32,10 @@ from backends.finishing import (
     greedy_copies,
     multiply,
     normalize_choice,
+    normalize_logprobs,
     normalize_message,
     normalize_tool_delta,
     set_envelope,
-    sort_top_logprobs,
     trim,
 )
 from backends.loads import LoadReader
@@ -60,6 +61,13 @@ _encode = msgspec.json.Encoder().encode
 def raw(value: Any) -> Raw:
     """Return a value as the raw JSON that a Call's body consists of."""
     return Raw(_encode(value))
+
+
+def without_tools(body: dict[str, Raw]) -> list[str]:
+    """Remove what is about tools; return its name."""
+    for name in ("tools", "tool_choice", "parallel_tool_calls"):
+        body.pop(name, None)
+    return ["tools"]
 
 
 class ModelCard(msgspec.Struct):
@@ -110,6 +118,8 @@ class OpenAI:
         if call.stream:
             asked = {"continuous_usage_stats": True} if call.continuous_usage else {}
             body["stream_options"] = raw({"include_usage": True} | asked)
+        else:
+            body.pop("stream_options", None)  # which ask for nothing, and are refused all the same
         path = CHAT if isinstance(view, ChatRequest) else TEXT
         return [
             UpstreamRequest(path=path, body=_encode(body), stream=call.stream, choices=shared, adapted=tuple(adapted))
@@ -117,6 +127,9 @@ class OpenAI:
 
     def adapt(self, call: Call, body: dict[str, Raw]) -> list[str]:
         """Change the parameters that this engine takes differently, in place; return their names."""
+        view = call.view
+        if isinstance(view, ChatRequest) and not view.tools and body.keys() & {"tools", "tool_choice"}:
+            return without_tools(body)
         return []
 
     def decode(self, call: Call, request: UpstreamRequest, headers: Headers, body: bytes) -> Completion | FollowUp:
@@ -133,7 +146,7 @@ class OpenAI:
             normalize_choice(choice)
             if isinstance(choice, ChatChoice):
                 normalize_message(choice.message, call, choice.index)
-                sort_top_logprobs(choice, call)
+                normalize_logprobs(choice, call)
         if answer.usage is not None:
             trim(answer.usage, call)
         if request.choices:
@@ -251,7 +264,7 @@ class StreamDecoder:
                 (self._begun if choice.finish_reason is None else self._ended).add(choice.index)
             if chat and (choice.delta.tool_calls or choice.logprobs):
                 normalize_tool_delta(choice, self._call)
-                sort_top_logprobs(choice, self._call)
+                normalize_logprobs(choice, self._call)
 
     def _take_usage(self, chunk: Answer[Any], usage: Usage) -> None:
         trim(usage, self._call)

@@ -101,6 +101,8 @@ def _unsupported(call: Call, supports_vision: bool) -> Iterator[str]:
     yield from parameters.unsupported_by_tgi(call)
     if (view.n or 1) > MAX_CHOICES:
         yield "n"
+    if -1 in (view.logprobs, getattr(view, "top_logprobs", None)):  # vLLM's word for the whole vocabulary
+        yield "logprobs" if view.logprobs == -1 else "top_logprobs"
     if isinstance(view, ChatRequest):
         yield from _unsupported_chat(view, supports_vision)
     else:
