@@ -15,11 +15,12 @@ from backends.base import BackendError, Call, Cause, Completion, Decoder, Event,
 from backends.choices import merged
 from backends.convert import as_chunks, assembled
 from backends.extras import with_extra
+from backends.named import names_fields, with_nulls
 from backends.schema import Usage
 from gateway.http.context import NEVER, Attempt, RequestContext
 from gateway.http.errors import PointsmanError, from_backend
 from gateway.proxy.engine_client import EngineClient
-from gateway.proxy.sources import LegacyFunctions, MergedSource, Ready, Source
+from gateway.proxy.sources import LegacyFunctions, MergedSource, NamedFields, Ready, Source
 from gateway.services import Services
 from gateway.upstream.connection import Reply
 
@@ -36,7 +37,8 @@ async def open_whole(call: Call, attempt: Attempt, context: RequestContext, serv
     completion = merged(await _together(asked), requests)
     if call.legacy_functions:
         functions.answer(completion.answer)
-    return Ready([with_extra(completion)], completion.answer.usage)
+    answer = with_extra(completion)
+    return Ready([with_nulls(call, answer) if names_fields(call) else answer], completion.answer.usage)
 
 
 async def open_stream(call: Call, attempt: Attempt, context: RequestContext, services: Services) -> Source:
@@ -47,7 +49,8 @@ async def open_stream(call: Call, attempt: Attempt, context: RequestContext, ser
     asked = [client.stream(request, timeouts.between_events) for client, request in zip(clients, requests, strict=True)]
     sources = await _together(asked)
     source: Source = sources[0] if len(sources) == 1 else MergedSource(sources, requests)
-    return LegacyFunctions(source) if call.legacy_functions else source
+    source = LegacyFunctions(source) if call.legacy_functions else source
+    return NamedFields(source, call) if names_fields(call) else source
 
 
 def _encoded(call: Call, attempt: Attempt) -> list[UpstreamRequest]:

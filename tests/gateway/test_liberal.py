@@ -242,3 +242,41 @@ async def test_usage_on_every_chunk_needs_include_usage_too(options: dict[str, A
         answer = await front.post(CHAT | {"stream": True, "stream_options": options})
         with_usage = [json.loads(line[6:]) for line in answer.text.splitlines() if '"usage"' in line]
         assert [event["choices"] for event in with_usage] == ([[]] if options == {"include_usage": True} else [])
+
+
+NAMED_FIELDS = [
+    {"prompt_logprobs": None},
+    {"return_token_ids": None},
+    {"return_token_ids": False},
+    {"return_tokens_as_token_ids": None},
+]
+
+
+@pytest.mark.parametrize("fields", NAMED_FIELDS)
+@pytest.mark.parametrize("kind", SCRIPTS)
+async def test_a_field_named_null_comes_back_null(kind: str, fields: dict[str, Any]) -> None:
+    """vLLM's own clients read `prompt_logprobs` and the ids without asking whether they are there."""
+    async with over(SCRIPTS[kind], kind) as (front, _):
+        answer = (await front.post(CHAT | fields)).json()
+        assert (answer["prompt_logprobs"], answer["prompt_token_ids"]) == (None, None)
+        assert [choice["token_ids"] for choice in answer["choices"]] == [None]
+        assert not {"prompt_logprobs", "prompt_token_ids"} & (await front.post(CHAT)).json().keys()
+
+
+@pytest.mark.parametrize("fields", NAMED_FIELDS)
+async def test_so_does_a_completions(fields: dict[str, Any]) -> None:
+    async with over(says(whole(TEXT_ANSWER))) as (front, _):
+        (choice,) = (await front.post(TEXT | fields, "/v1/completions")).json()["choices"]
+        assert {name: choice[name] for name in ("token_ids", "prompt_token_ids", "prompt_logprobs")} == dict.fromkeys(
+            ("token_ids", "prompt_token_ids", "prompt_logprobs")
+        )
+
+
+async def test_in_a_stream_the_first_chunk_has_the_prompts_and_the_others_their_own() -> None:
+    async with over(says(streamed(*STREAM))) as (front, _):
+        answer = await front.post(CHAT | {"stream": True, "return_token_ids": None})
+        chunks = [json.loads(line[6:]) for line in answer.text.splitlines() if line.startswith("data: {")]
+        assert ["prompt_token_ids" in chunk for chunk in chunks] == [True, False, False]
+        assert ["token_ids" in chunk["choices"][0] for chunk in chunks] == [False, True, True]
+        plain = await front.post(CHAT | {"stream": True})
+        assert "token_ids" not in plain.text
