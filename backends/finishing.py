@@ -43,12 +43,12 @@ def _own(tool: ToolCall, call: Call, index: int, place: int) -> ToolCall:
 
 
 def set_envelope(answer: Answer[Any], call: Call, kind: str) -> None:
-    """Set the gateway's id, object, time and model name, and remove the system fingerprint."""
+    """Set the gateway's id, object, time, model name and system fingerprint."""
     answer.id = call.id
     answer.object = kind
     answer.created = call.created
     answer.model = call.model
-    answer.system_fingerprint = None
+    answer.system_fingerprint = call.system_fingerprint
 
 
 FINISH = {"repetition": "stop", "": None, "eos_token": "stop", "stop_sequence": "stop"}  # (CONTRACT.md 3.2)

@@ -75,6 +75,13 @@ class ModelCard(msgspec.Struct):
 
     id: str
     max_model_len: int | None = None
+    root: str | None = None
+    parent: str | None = None
+    owned_by: str | None = None
+
+
+def _identity(card: ModelCard) -> tuple[str, ...]:
+    return tuple(text or "" for text in (card.root, card.parent, card.owned_by))
 
 
 class ModelList(msgspec.Struct):
@@ -99,7 +106,7 @@ class OpenAI:
             cards = msgspec.json.decode(body, type=ModelList).data
         except problem.UNREADABLE as error:
             raise BackendError(Cause.PROTOCOL_ERROR, NOT_THE_PROTOCOL) from error
-        return [ServedModel(card.id, card.id, card.max_model_len) for card in cards]
+        return [ServedModel(card.id, card.id, card.max_model_len, identity=_identity(card)) for card in cards]
 
     def unsupported(self, call: Call, supports_vision: bool = False) -> str | None:
         """Return None: the engine itself refuses what it does not support."""
@@ -185,7 +192,7 @@ class StreamDecoder:
         self._events = EventReader()
         self._chat = isinstance(call.view, ChatRequest)
         kind = "chat.completion.chunk" if self._chat else "text_completion"
-        self._head = call.id, kind, call.created, call.model
+        self._head = call.id, kind, call.created, call.model, call.system_fingerprint
         self._reader: ExtrasReader[Any] = CHAT_CHUNK if self._chat else WHOLE_TEXT
         self._decode = self._reader.decode
         self._begun: set[int] = set()
@@ -251,8 +258,7 @@ class StreamDecoder:
 
     def _take(self, chunk: Answer[Any]) -> None:
         """Note the chunk's usage and finish reasons, and normalize it."""
-        chunk.id, chunk.object, chunk.created, chunk.model = self._head
-        chunk.system_fingerprint = None
+        chunk.id, chunk.object, chunk.created, chunk.model, chunk.system_fingerprint = self._head
         if chunk.usage is not None:
             self._take_usage(chunk, chunk.usage)
         chat = self._chat

@@ -10,6 +10,8 @@ import asyncio
 from collections.abc import Coroutine, Sequence
 from typing import Any, TypeVar
 
+import msgspec
+
 from backends import functions
 from backends.base import BackendError, Call, Cause, Completion, Decoder, Event, FollowUp, UpstreamRequest
 from backends.choices import merged
@@ -31,6 +33,7 @@ T = TypeVar("T")
 
 async def open_whole(call: Call, attempt: Attempt, context: RequestContext, services: Services) -> Source:
     """Return a whole answer, of all choices, as the source of one batch. Raises PointsmanError."""
+    call = _fingerprinted(call, attempt)
     requests = _encoded(call, attempt)
     clients = [CallClient(call, attempt, context, services, NEVER) for _ in requests]
     asked = [client.whole(request) for client, request in zip(clients, requests, strict=True)]
@@ -43,6 +46,7 @@ async def open_whole(call: Call, attempt: Attempt, context: RequestContext, serv
 
 async def open_stream(call: Call, attempt: Attempt, context: RequestContext, services: Services) -> Source:
     """Return the source of an answer's chunks, the first batch of each choice read. Raises PointsmanError."""
+    call = _fingerprinted(call, attempt)
     requests = _encoded(call, attempt)
     timeouts = services.config.timeouts
     clients = [CallClient(call, attempt, context, services, timeouts.first_event) for _ in requests]
@@ -51,6 +55,10 @@ async def open_stream(call: Call, attempt: Attempt, context: RequestContext, ser
     source: Source = sources[0] if len(sources) == 1 else MergedSource(sources, requests)
     source = LegacyFunctions(source) if call.legacy_functions else source
     return NamedFields(source, call) if names_fields(call) else source
+
+
+def _fingerprinted(call: Call, attempt: Attempt) -> Call:
+    return msgspec.structs.replace(call, system_fingerprint=attempt.candidate.system_fingerprint or None)
 
 
 def _encoded(call: Call, attempt: Attempt) -> list[UpstreamRequest]:

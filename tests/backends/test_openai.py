@@ -347,7 +347,10 @@ def test_each_dialect_says_its_name() -> None:
 
 def test_models_are_read() -> None:
     body = b'{"object": "list", "data": [{"id": "a/b", "max_model_len": 1024, "root": "x"}, {"id": "c"}]}'
-    assert BACKEND.served(body) == [ServedModel("a/b", "a/b", 1024), ServedModel("c", "c", None)]
+    assert BACKEND.served(body) == [
+        ServedModel("a/b", "a/b", 1024, identity=("x", "", "")),
+        ServedModel("c", "c", None, identity=("", "", "")),
+    ]
 
 
 # --- streams --------------------------------------------------------------------------------------------------

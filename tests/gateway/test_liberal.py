@@ -9,7 +9,8 @@ import pytest
 
 from tests.support.engine_answers import DONE, TGI_CHUNK
 from tests.support.errors import is_error
-from tests.support.harness import ANSWER, CHAT, STREAM, TEXT, Asked, Script, over, says, streamed, whole
+from tests.support.harness import ANSWER, CHAT, MODEL, STREAM, TEXT, Asked, Script, over, says, streamed, whole
+from tests.support.simulators import started
 
 HI = CHAT["messages"]
 TOOL = {"type": "function", "function": {"name": "f", "parameters": {"type": "object", "properties": {}}}}
@@ -280,3 +281,18 @@ async def test_in_a_stream_the_first_chunk_has_the_prompts_and_the_others_their_
         assert ["token_ids" in chunk["choices"][0] for chunk in chunks] == [False, True, True]
         plain = await front.post(CHAT | {"stream": True})
         assert "token_ids" not in plain.text
+
+
+@pytest.mark.parametrize("path", ["/v1/chat/completions", "/v1/completions"])
+@pytest.mark.parametrize("kind", ["vllm", "tgi"])
+async def test_every_answer_and_every_chunk_has_the_gateways_own_fingerprint(kind: str, path: str) -> None:
+    """TGI's own client needs the field; the engine's own would name the engine."""
+    async with started(kind) as front:
+        (candidate,) = front.services.catalog.routes[MODEL].candidates
+        body = (CHAT if "chat" in path else TEXT) | {"max_tokens": 3}
+        whole_answer = await front.post(body, path)
+        assert whole_answer.json()["system_fingerprint"] == candidate.system_fingerprint
+        stream = await front.post(body | {"stream": True, "stream_options": {"include_usage": True}}, path)
+        chunks = [json.loads(line[6:]) for line in stream.text.splitlines() if line.startswith("data: {")]
+        assert {chunk["system_fingerprint"] for chunk in chunks} == {candidate.system_fingerprint}
+        assert chunks[-1]["usage"]
