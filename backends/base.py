@@ -23,7 +23,8 @@ class Call(Struct, frozen=True, kw_only=True):
     `body` holds every field as the client wrote it, those that `view` does not name too. Every answer carries `id`,
     `created` (Unix seconds) and `model` (the client's name for it). `legacy_functions`: the client used `functions`
     in place of `tools`. `with_tgi_peer`: a TGI serves the same model; a TGI always continues a last message of role
-    `assistant`, so the other engines have to do so too.
+    `assistant`, so the other engines have to do so too. `system_fingerprint` is the gateway's own, of the engine that
+    is asked (OpenAI API reference, "The chat completion object").
     """
 
     view: ChatRequest | CompletionRequest
@@ -34,6 +35,7 @@ class Call(Struct, frozen=True, kw_only=True):
     request_id: str
     legacy_functions: bool = False
     with_tgi_peer: bool = False
+    system_fingerprint: str | None = None
 
     @property
     def stream(self) -> bool:
@@ -48,9 +50,12 @@ class Call(Struct, frozen=True, kw_only=True):
 
     @property
     def continuous_usage(self) -> bool:
-        """Whether the client asked for the usage so far in every chunk (vLLM's `continuous_usage_stats`)."""
+        """Whether the client asked for the usage so far in every chunk (vLLM's `continuous_usage_stats`).
+
+        It is said beside `include_usage`, without which vLLM ignores it.
+        """
         options = self.view.stream_options
-        return options is not None and options.continuous_usage_stats is True
+        return self.include_usage and options is not None and options.continuous_usage_stats is True
 
 
 class Continuation(Struct, frozen=True, kw_only=True):
@@ -132,13 +137,15 @@ class ServedModel(Struct, frozen=True):
     """A model that an engine reports.
 
     `name` is for display, `model` is what a request must send; `max_model_len` is the context length in tokens, and
-    `supports_vision` whether the model takes images.
+    `supports_vision` whether the model takes images. `identity` is what else the engine says of itself and of the model
+    (versions, checksums): it changes when they do.
     """
 
     name: str
     model: str
     max_model_len: int | None = None
     supports_vision: bool = False
+    identity: tuple[str, ...] = ()
 
 
 class Completion(Struct):

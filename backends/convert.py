@@ -55,6 +55,7 @@ def whole_of(call: Call, events: Sequence[Event]) -> Answer[Any] | None:
         if isinstance(event, dict) or _one_form(event) != NOTHING:
             return None
         whole.service_tier = event.service_tier or whole.service_tier
+        whole.system_fingerprint = event.system_fingerprint or whole.system_fingerprint
         whole.prompt_token_ids = event.prompt_token_ids or whole.prompt_token_ids
         for piece in event.choices:
             pieces.setdefault(piece.index, []).append(piece)
@@ -144,7 +145,13 @@ def chunks_of(answer: Answer[Any]) -> list[Answer[Any]] | None:
         else:
             pieces += _pieces(choice)
     chunks: list[Answer[Any]] = [
-        Answer(object=kind, choices=[piece], service_tier=answer.service_tier) for piece in pieces
+        Answer(
+            object=kind,
+            choices=[piece],
+            service_tier=answer.service_tier,
+            system_fingerprint=answer.system_fingerprint,
+        )
+        for piece in pieces
     ]
     for first in chunks[:1]:
         first.prompt_token_ids = answer.prompt_token_ids

@@ -2,7 +2,7 @@
 
 Nearly every event holds only known fields and is decoded into a Struct in one step. Otherwise the unknown fields are
 kept apart and merged into the answer for the client (some of vLLM's own parameters add such fields). Nulls are
-dropped, and so are `stop_reason`, `routed_experts` and `system_fingerprint`, which would reveal the engine.
+dropped, and so are `stop_reason`, `routed_experts` and the engine's own `system_fingerprint`, which would reveal it.
 """
 
 from typing import Any, Generic, TypeVar

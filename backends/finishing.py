@@ -11,14 +11,19 @@ from backends.failures import FAILED
 from backends.schema import Answer, ChatChoice, ChatRequest, ChunkChoice, ToolCall, Usage
 
 BROKEN = frozenset({"abort", "error"})  # finish reasons that mean a failure
+MAX_COPIES = 128  # of a greedy answer, which a client could otherwise have multiplied without cost to itself
 
 
 def greedy_copies(call: Call) -> tuple[int, ...]:
-    """Return the indexes of all choices if sampling is greedy, so that `n` choices are copies of one; else ()."""
+    """Return the indexes of all choices if sampling is greedy, so that `n` choices are copies of one; else ().
+
+    The choices of a beam search differ.
+    """
     view = call.view
     n = view.n or 1
     prompts = 1 if isinstance(view, ChatRequest) else len(view.prompts)
-    return tuple(range(n * prompts)) if n > 1 and view.greedy else ()
+    alike = view.greedy and not view.use_beam_search
+    return tuple(range(n * prompts)) if 1 < n <= MAX_COPIES and alike else ()
 
 
 def copies(choice: Any, n: int, call: Call) -> list[Any]:
@@ -38,12 +43,12 @@ def _own(tool: ToolCall, call: Call, index: int, place: int) -> ToolCall:
 
 
 def set_envelope(answer: Answer[Any], call: Call, kind: str) -> None:
-    """Set the gateway's id, object, time and model name, and remove the system fingerprint."""
+    """Set the gateway's id, object, time, model name and system fingerprint."""
     answer.id = call.id
     answer.object = kind
     answer.created = call.created
     answer.model = call.model
-    answer.system_fingerprint = None
+    answer.system_fingerprint = call.system_fingerprint
 
 
 FINISH = {"repetition": "stop", "": None, "eos_token": "stop", "stop_sequence": "stop"}  # (CONTRACT.md 3.2)
@@ -60,10 +65,17 @@ def normalize_choice(choice: Any) -> None:
         choice.routed_experts = None
 
 
-def sort_top_logprobs(choice: Any, call: Call) -> None:
-    """Sort each token's `top_logprobs`, the most likely first, and keep as many as the client asked for."""
-    most = getattr(call.view, "top_logprobs", None)
-    if not most or not isinstance(choice.logprobs, dict):
+def normalize_logprobs(choice: Any, call: Call) -> None:
+    """Set a chat's `logprobs.refusal` to null if it is absent, as OpenAI's schema wants it, and sort `top_logprobs`.
+
+    The most likely come first, as many as the client asked for. The tokens that it named itself
+    (`logprob_token_ids`) stay as they are: all of them, and the sampled one.
+    """
+    if not isinstance(choice.logprobs, dict):
+        return
+    choice.logprobs.setdefault("refusal", None)
+    most = getattr(call.view, "top_logprobs", None) or 0
+    if most < 1 or call.view.logprob_token_ids:
         return
     content = choice.logprobs.get("content")
     for token in content if isinstance(content, list) else ():

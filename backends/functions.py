@@ -13,6 +13,8 @@ from msgspec import Raw
 from backends.base import Event
 from backends.schema import Answer
 
+AUTO, NONE = Raw(b'"auto"'), Raw(b'"none"')
+
 
 def as_tools(body: dict[str, Raw]) -> dict[str, Raw]:
     """Return a chat's body with `functions` and `function_call` replaced by `tools` and `tool_choice`.
@@ -30,6 +32,16 @@ def as_tools(body: dict[str, Raw]) -> dict[str, Raw]:
     return changed
 
 
+def without_choice(body: dict[str, Raw]) -> dict[str, Raw]:
+    """Return a chat's body without `function_call`, which chooses nothing as there are no functions.
+
+    Raises ValueError if it calls for one all the same.
+    """
+    if body.get("function_call", AUTO) not in (AUTO, NONE):
+        raise ValueError("'function_call' is only allowed when 'functions' are given.")
+    return {name: value for name, value in body.items() if name != "function_call"}
+
+
 def history(messages: list[dict[str, Any]]) -> list[dict[str, Any]]:
     """Return the messages with function calls and their results replaced by tool calls and tool messages."""
     written = []
@@ -40,7 +52,8 @@ def history(messages: list[dict[str, Any]]) -> list[dict[str, Any]]:
             tool = {"id": f"call_{place}", "type": "function", "function": call}
             written.append(rest | {"tool_calls": [tool]})
         elif message.get("role") == "function":
-            written.append(message | {"role": "tool", "tool_call_id": f"call_{place - 1}"})
+            answer_of = {"role": "tool", "tool_call_id": f"call_{place - 1}"}
+            written.append(message | answer_of | {"content": message.get("content") or ""})
         else:
             written.append(message)
     return written

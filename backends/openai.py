@@ -1,7 +1,8 @@
 """OpenAI's dialect, for any compatible engine; vLLM's dialect is derived from it.
 
-The client's body is forwarded with three changes: the model's name, nulls are removed, and the usage is always
-requested, as the gateway counts tokens (a client that did not ask for it does not get it). Answers are read into
+The client's body is forwarded with four changes: the model's name, nulls are removed, tools are left out where there
+are none, and the usage is always requested, as the gateway counts tokens (a client that did not ask for it does not get
+it). Answers are read into
 OpenAI's types and written with the gateway's own id, time and model name.
 """
 
@@ -31,10 +32,10 @@ from backends.finishing import (
     greedy_copies,
     multiply,
     normalize_choice,
+    normalize_logprobs,
     normalize_message,
     normalize_tool_delta,
     set_envelope,
-    sort_top_logprobs,
     trim,
 )
 from backends.loads import LoadReader
@@ -62,11 +63,25 @@ def raw(value: Any) -> Raw:
     return Raw(_encode(value))
 
 
+def without_tools(body: dict[str, Raw]) -> list[str]:
+    """Remove what is about tools; return its name."""
+    for name in ("tools", "tool_choice", "parallel_tool_calls"):
+        body.pop(name, None)
+    return ["tools"]
+
+
 class ModelCard(msgspec.Struct):
     """One entry of `GET /v1/models`."""
 
     id: str
     max_model_len: int | None = None
+    root: str | None = None
+    parent: str | None = None
+    owned_by: str | None = None
+
+
+def _identity(card: ModelCard) -> tuple[str, ...]:
+    return tuple(text or "" for text in (card.root, card.parent, card.owned_by))
 
 
 class ModelList(msgspec.Struct):
@@ -91,7 +106,7 @@ class OpenAI:
             cards = msgspec.json.decode(body, type=ModelList).data
         except problem.UNREADABLE as error:
             raise BackendError(Cause.PROTOCOL_ERROR, NOT_THE_PROTOCOL) from error
-        return [ServedModel(card.id, card.id, card.max_model_len) for card in cards]
+        return [ServedModel(card.id, card.id, card.max_model_len, identity=_identity(card)) for card in cards]
 
     def unsupported(self, call: Call, supports_vision: bool = False) -> str | None:
         """Return None: the engine itself refuses what it does not support."""
@@ -110,6 +125,8 @@ class OpenAI:
         if call.stream:
             asked = {"continuous_usage_stats": True} if call.continuous_usage else {}
             body["stream_options"] = raw({"include_usage": True} | asked)
+        else:
+            body.pop("stream_options", None)  # which ask for nothing, and are refused all the same
         path = CHAT if isinstance(view, ChatRequest) else TEXT
         return [
             UpstreamRequest(path=path, body=_encode(body), stream=call.stream, choices=shared, adapted=tuple(adapted))
@@ -117,6 +134,9 @@ class OpenAI:
 
     def adapt(self, call: Call, body: dict[str, Raw]) -> list[str]:
         """Change the parameters that this engine takes differently, in place; return their names."""
+        view = call.view
+        if isinstance(view, ChatRequest) and not view.tools and body.keys() & {"tools", "tool_choice"}:
+            return without_tools(body)
         return []
 
     def decode(self, call: Call, request: UpstreamRequest, headers: Headers, body: bytes) -> Completion | FollowUp:
@@ -133,7 +153,7 @@ class OpenAI:
             normalize_choice(choice)
             if isinstance(choice, ChatChoice):
                 normalize_message(choice.message, call, choice.index)
-                sort_top_logprobs(choice, call)
+                normalize_logprobs(choice, call)
         if answer.usage is not None:
             trim(answer.usage, call)
         if request.choices:
@@ -172,7 +192,7 @@ class StreamDecoder:
         self._events = EventReader()
         self._chat = isinstance(call.view, ChatRequest)
         kind = "chat.completion.chunk" if self._chat else "text_completion"
-        self._head = call.id, kind, call.created, call.model
+        self._head = call.id, kind, call.created, call.model, call.system_fingerprint
         self._reader: ExtrasReader[Any] = CHAT_CHUNK if self._chat else WHOLE_TEXT
         self._decode = self._reader.decode
         self._begun: set[int] = set()
@@ -238,8 +258,7 @@ class StreamDecoder:
 
     def _take(self, chunk: Answer[Any]) -> None:
         """Note the chunk's usage and finish reasons, and normalize it."""
-        chunk.id, chunk.object, chunk.created, chunk.model = self._head
-        chunk.system_fingerprint = None
+        chunk.id, chunk.object, chunk.created, chunk.model, chunk.system_fingerprint = self._head
         if chunk.usage is not None:
             self._take_usage(chunk, chunk.usage)
         chat = self._chat
@@ -251,7 +270,7 @@ class StreamDecoder:
                 (self._begun if choice.finish_reason is None else self._ended).add(choice.index)
             if chat and (choice.delta.tool_calls or choice.logprobs):
                 normalize_tool_delta(choice, self._call)
-                sort_top_logprobs(choice, self._call)
+                normalize_logprobs(choice, self._call)
 
     def _take_usage(self, chunk: Answer[Any], usage: Usage) -> None:
         trim(usage, self._call)

@@ -7,7 +7,9 @@ cannot honour goes to another engine or is refused; the parameter is never dropp
 
 from collections.abc import Iterator
 from enum import Enum
+from typing import Any
 
+import msgspec
 from msgspec import Raw, Struct
 
 from backends.base import Call
@@ -27,12 +29,16 @@ class Support(Enum):
 
 
 class Parameter(Struct, frozen=True):
-    """One row: the name, and the support on vLLM and on TGI. The note is for the README."""
+    """One row: the name, and the support on vLLM and on TGI. The note is for the README.
+
+    `idle` are the values that ask for nothing: with one of them any engine may answer, as it does without the field.
+    """
 
     name: str
     vllm: Support
     tgi: Support
     note: str = ""
+    idle: tuple[Any, ...] = ()
 
 
 def _neutral(*names: str) -> tuple[Parameter, ...]:
@@ -40,8 +46,39 @@ def _neutral(*names: str) -> tuple[Parameter, ...]:
 
 
 def _vllm_alone(*names: str) -> tuple[Parameter, ...]:
-    return tuple(Parameter(name, Support.SAME, Support.NONE) for name in names)
+    return tuple(Parameter(name, Support.SAME, Support.NONE, idle=IDLE.get(name, ())) for name in names)
 
+
+# vLLM's own parameters at the values that are its defaults.
+IDLE: dict[str, tuple[Any, ...]] = {
+    "top_k": (0, -1),
+    "min_p": (0,),
+    "repetition_penalty": (1,),
+    "length_penalty": (1,),
+    "use_beam_search": (False,),
+    "min_tokens": (0,),
+    "ignore_eos": (False,),
+    "stop_token_ids": ([],),
+    "include_stop_str_in_output": (False,),
+    "bad_words": ([],),
+    "logprob_token_ids": ([],),
+    "skip_special_tokens": (True,),
+    "spaces_between_special_tokens": (True,),
+    "priority": (0,),
+    "return_token_ids": (False,),
+    "return_tokens_as_token_ids": (False,),
+    "kv_transfer_params": ({},),
+    "ec_transfer_params": ({},),
+    "vllm_xargs": ({},),
+    "thinking_token_budget": (-1,),
+    "watermarking": (False,),
+    "chat_template_kwargs": ({},),
+    "documents": ([],),
+    "include_reasoning": (True,),
+    "mm_processor_kwargs": ({},),
+    "media_io_kwargs": ({},),
+    "return_prompt_text": (False,),
+}
 
 _BOTH = (
     Parameter("model", Support.MAPPED, Support.MAPPED, "the engine's own name for it"),
@@ -52,17 +89,28 @@ _BOTH = (
     Parameter(
         "n", Support.EMULATED, Support.EMULATED, "greedy: one answer repeated; TGI: at most 16, seeds `seed + i`"
     ),
-    Parameter("stop", Support.SAME, Support.EMULATED, "TGI leaves its text in, and misses it inside a token"),
-    Parameter("seed", Support.SAME, Support.MAPPED, "TGI: without its sign"),
-    Parameter("frequency_penalty", Support.SAME, Support.NONE, "0 is left out"),
     Parameter(
-        "presence_penalty", Support.SAME, Support.NONE, "0 is left out: TGI would make a repetition penalty of it"
+        "stop", Support.SAME, Support.EMULATED, "TGI leaves its text in, misses it inside a token, and takes four"
     ),
-    Parameter("logit_bias", Support.SAME, Support.NONE, "empty is left out"),
+    Parameter("seed", Support.SAME, Support.MAPPED, "TGI: without its sign"),
+    Parameter("frequency_penalty", Support.SAME, Support.NONE, "0 is left out", idle=(0,)),
+    Parameter(
+        "presence_penalty",
+        Support.SAME,
+        Support.NONE,
+        "0 is left out: TGI would make a repetition penalty of it",
+        idle=(0,),
+    ),
+    Parameter("logit_bias", Support.SAME, Support.NONE, "empty is left out", idle=({},)),
 )
 
 _CHAT = (
-    Parameter("messages", Support.PARTLY, Support.PARTLY, "TGI: text parts joined, images only where it sees"),
+    Parameter(
+        "messages",
+        Support.PARTLY,
+        Support.PARTLY,
+        "TGI: text parts joined, images only where it sees, `developer` as `system`",
+    ),
     Parameter("max_tokens", Support.SAME, Support.EMULATED, "TGI: in pieces of 1,024, capped by the context"),
     Parameter("max_completion_tokens", Support.SAME, Support.EMULATED, "as `max_tokens`, over which it wins"),
     Parameter("logprobs", Support.SAME, Support.MAPPED, "TGI: bytes are added; null beside tools"),
@@ -70,6 +118,8 @@ _CHAT = (
     Parameter("response_format", Support.MAPPED, Support.PARTLY, "TGI: a schema needs `properties`; not beside tools"),
     Parameter("tools", Support.MAPPED, Support.EMULATED, "TGI: asked for whole, references resolved; one call at most"),
     Parameter("tool_choice", Support.MAPPED, Support.EMULATED, "`none` leaves the tools out on both"),
+    Parameter("tool_prompt", Support.NONE, Support.SAME, "TGI's own: what it says of the tools; null asks for nothing"),
+    Parameter("guideline", Support.NONE, Support.SAME, "TGI's own: for templates that know it"),
     Parameter("parallel_tool_calls", Support.SAME, Support.EMULATED, "TGI never makes more than one"),
     Parameter("functions", Support.MAPPED, Support.MAPPED, "tools, there and back"),
     Parameter("function_call", Support.MAPPED, Support.MAPPED, "`tool_choice`, there and back"),
@@ -177,15 +227,23 @@ def table(call: Call) -> dict[str, Parameter]:
 def unsupported_by_tgi(call: Call) -> Iterator[str]:
     """Yield the names of the call's fields that TGI does not support, unknown fields included.
 
-    A null, a zero penalty and an empty bias have no effect and are not counted.
+    Those that ask for nothing are not counted.
     """
     known = table(call)
     for name, value in call.body.items():
         row = known.get(name)
-        if (row is None or row.tgi in (Support.NONE, Support.REFUSED)) and not _asks_nothing(name, value):
+        if (row is None or row.tgi in (Support.NONE, Support.REFUSED)) and not _asks_nothing(row, value):
             yield name
 
 
+def unsupported_by_vllm(call: Call) -> Iterator[str]:
+    """Yield the names of the call's fields that are TGI's alone; without tools there is nothing to say of them."""
+    for name in filter(call.body.__contains__, _TGIS):
+        if name != "tool_prompt" or (isinstance(call.view, ChatRequest) and call.view.offers_tools):
+            yield name
+
+
+_TGIS = tuple(row.name for row in CHAT.values() if row.vllm is Support.NONE)
 _REFUSED = frozenset(row.name for row in (*CHAT.values(), *TEXT.values()) if row.tgi is Support.REFUSED)
 
 
@@ -193,12 +251,9 @@ def refused(call: Call) -> Iterator[Parameter]:
     """Yield the rows of the call's fields that are refused on every engine."""
     for name in filter(_REFUSED.__contains__, call.body):  # in the client's order
         row = table(call).get(name)
-        if row is not None and bytes(call.body[name]) != b"null":
+        if row is not None:
             yield row
 
 
-def _asks_nothing(name: str, value: Raw) -> bool:
-    written = bytes(value)
-    if name in ("frequency_penalty", "presence_penalty"):
-        return written == b"null" or float(written) == 0
-    return written == b"null" or (name == "logit_bias" and written.strip(b"{} \t\r\n") == b"")
+def _asks_nothing(row: Parameter | None, value: Raw) -> bool:
+    return bytes(value) == b"null" or (row is not None and bool(row.idle) and msgspec.json.decode(value) in row.idle)

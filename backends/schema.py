@@ -2,7 +2,7 @@
 
 Request types are views: they name the fields that the gateway uses, and check their types and ranges
 (OpenAI API reference, "Create chat completion" and "Create completion"). Other fields are not lost: a Call keeps
-the whole body beside its view.
+the whole body beside its view. Other spellings of the same are not here: `backends.lenient` undoes them.
 
 Every dialect reads answers into the answer types. A field whose default is None is left out when it is None; a field
 without a default is always written, null or not, as OpenAI does. Fields that only vLLM has are named here if they
@@ -16,10 +16,10 @@ from msgspec import UNSET, Meta, Struct, UnsetType
 Temperature = Annotated[float, Meta(ge=0, le=2)]
 Share = Annotated[float, Meta(ge=0, le=1)]
 Penalty = Annotated[float, Meta(ge=-2, le=2)]
-Choices = Annotated[int, Meta(ge=1, le=128)]
+Choices = Annotated[int, Meta(ge=1, le=16_384)]  # vLLM's bound
 Seed = Annotated[int, Meta(ge=-(2**63), le=2**63 - 1)]
 StopText = Annotated[str, Meta(min_length=1)]
-Stop = StopText | Annotated[list[StopText], Meta(max_length=4)]
+Stop = StopText | list[StopText]
 
 
 # --- requests --------------------------------------------------------------------------------------------
@@ -37,7 +37,7 @@ class Part(Struct):
 
     type: str
     text: str | None = None
-    image_url: dict[str, Any] | None = None
+    image_url: dict[str, Any] | str | None = None
 
 
 class Function(Struct):
@@ -52,7 +52,7 @@ class HistoryCall(Struct):
 
     id: str
     function: Function
-    type: str = "function"
+    type: str
 
 
 class Message(Struct):
@@ -143,7 +143,9 @@ class Request(Struct, kw_only=True):
     seed: Seed | None = None
     frequency_penalty: Penalty | None = None
     presence_penalty: Penalty | None = None
-    logit_bias: dict[str, Annotated[float, Meta(ge=-100, le=100)]] | None = None
+    logit_bias: dict[str, float] | None = None
+    use_beam_search: bool | None = None
+    logprob_token_ids: list[int] | None = None
 
     @property
     def stops(self) -> list[str]:
@@ -163,10 +165,12 @@ class ChatRequest(Request, kw_only=True):
     max_tokens: Annotated[int, Meta(ge=1)] | None = None
     max_completion_tokens: Annotated[int, Meta(ge=1)] | None = None
     logprobs: bool | None = None
-    top_logprobs: Annotated[int, Meta(ge=0, le=20)] | None = None
+    top_logprobs: Annotated[int, Meta(ge=-1)] | None = None
     response_format: ResponseFormat | None = None
     tools: list[Tool] | None = None
     tool_choice: str | NamedTool | None = None
+    tool_prompt: str | None = None
+    guideline: str | None = None
     parallel_tool_calls: bool | None = None
     modalities: list[str] | None = None
     structured_outputs: dict[str, Any] | None = None
@@ -190,11 +194,11 @@ class ChatRequest(Request, kw_only=True):
 class CompletionRequest(Request, kw_only=True):
     """The body of `POST /v1/completions`. `prompt` is a string, strings, token ids, or a list of token id lists."""
 
-    prompt: Any
+    prompt: str | list[str | int | list[int]]
     max_tokens: Annotated[int, Meta(ge=0)] | None = None
-    logprobs: Annotated[int, Meta(ge=0, le=5)] | None = None
+    logprobs: Annotated[int, Meta(ge=-1)] | None = None
     echo: bool | None = None
-    best_of: Annotated[int, Meta(ge=0, le=20)] | None = None
+    best_of: Annotated[int, Meta(ge=0)] | None = None
     suffix: str | None = None
     structured_outputs: dict[str, Any] | None = None
 

@@ -5,7 +5,8 @@ from msgspec import Raw
 
 from backends.base import Call
 from backends.loads import LoadReader
-from backends.openai import OpenAI, raw
+from backends.openai import OpenAI, raw, without_tools
+from backends.parameters import unsupported_by_vllm
 from backends.schema import ChatRequest
 from backends.tgi.grammars import for_vllm
 
@@ -43,6 +44,10 @@ class VLLM(OpenAI):
         }
     )
 
+    def unsupported(self, call: Call, supports_vision: bool = False) -> str | None:
+        """Return the name of the first field that only TGI has, or None; vLLM would drop it in silence."""
+        return next(unsupported_by_vllm(call), None)
+
     def adapt(self, call: Call, body: dict[str, Raw]) -> list[str]:
         """Change the parameters that vLLM takes in another form or would treat differently; return their names."""
         adapted = []
@@ -61,17 +66,16 @@ class VLLM(OpenAI):
 def _adapt_chat(call: Call, view: ChatRequest, body: dict[str, Raw]) -> list[str]:
     adapted = []
     if not view.offers_tools and body.keys() & {"tools", "tool_choice"}:
-        for name in ("tools", "tool_choice", "parallel_tool_calls"):
-            body.pop(name, None)
-        adapted.append("tools")
+        adapted += without_tools(body)
     if view.response_format and view.response_format.value is not None:  # TGI's form
         del body["response_format"]
         name, value = for_vllm(view.response_format)
         body[name] = raw(msgspec.json.decode(body[name]) | value if name in body else value)  # vLLM refuses two
         adapted.append("response_format")
-    if view.top_logprobs and view.top_logprobs < MAX_LOGPROBS and not view.greedy:
+    most = view.top_logprobs or 0
+    if 0 < most < MAX_LOGPROBS and not view.greedy and not view.logprob_token_ids:
         # The sampled token takes the first place: request one more, so that all of the most likely are there.
-        body["top_logprobs"] = raw(view.top_logprobs + 1)
+        body["top_logprobs"] = raw(most + 1)
         adapted.append("top_logprobs")
     if call.with_tgi_peer and view.messages[-1].role == "assistant" and not body.keys() & CONTINUES:
         body |= {"continue_final_message": raw(True), "add_generation_prompt": raw(False)}

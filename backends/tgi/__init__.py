@@ -42,6 +42,15 @@ class Info(Struct):
     model_id: str
     max_total_tokens: int
     model_pipeline_tag: str | None = None
+    model_sha: str | None = None
+    version: str | None = None
+    sha: str | None = None
+    docker_label: str | None = None
+
+    @property
+    def identity(self) -> tuple[str, ...]:
+        """What tells one version of the engine, or of the model, from another."""
+        return tuple(text or "" for text in (self.model_sha, self.version, self.sha, self.docker_label))
 
 
 class TGI:
@@ -60,7 +69,8 @@ class TGI:
             info = msgspec.json.decode(body, type=Info)
         except problem.UNREADABLE as error:
             raise BackendError(Cause.PROTOCOL_ERROR, NOT_THE_PROTOCOL) from error
-        return [ServedModel(info.model_id, "tgi", info.max_total_tokens, info.model_pipeline_tag == SEES)]
+        sees = info.model_pipeline_tag == SEES
+        return [ServedModel(info.model_id, "tgi", info.max_total_tokens, sees, info.identity)]
 
     def unsupported(self, call: Call, supports_vision: bool = False) -> str | None:
         """Return the name of the first parameter that TGI would drop or cannot take, or None."""
@@ -101,6 +111,8 @@ def _unsupported(call: Call, supports_vision: bool) -> Iterator[str]:
     yield from parameters.unsupported_by_tgi(call)
     if (view.n or 1) > MAX_CHOICES:
         yield "n"
+    if -1 in (view.logprobs, getattr(view, "top_logprobs", None)):  # vLLM's word for the whole vocabulary
+        yield "logprobs" if view.logprobs == -1 else "top_logprobs"
     if isinstance(view, ChatRequest):
         yield from _unsupported_chat(view, supports_vision)
     else:

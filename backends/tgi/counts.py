@@ -22,7 +22,8 @@ def chat_logprobs(given: ChatLogprobs, view: ChatRequest) -> dict[str, Any]:
                 ],
             }
             for token in given.content
-        ]
+        ],
+        "refusal": None,
     }
 
 

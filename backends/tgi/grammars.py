@@ -49,8 +49,8 @@ def for_vllm(wanted: ResponseFormat) -> tuple[str, dict[str, Any]]:
         return "structured_outputs", {"regex": wanted.value}
     value = _parsed(wanted.value)
     named = wanted.type == "json_schema" and isinstance(value, dict) and "schema" in value
-    schema = value if named else {"name": "answer", "schema": value}
-    return "response_format", {"type": "json_schema", "json_schema": schema}
+    schema = value if named else {"schema": value}
+    return "response_format", {"type": "json_schema", "json_schema": schema | {"name": schema.get("name") or "answer"}}
 
 
 def json_object(depth: int) -> str:

@@ -16,7 +16,9 @@ CHAT = "/v1/chat/completions"
 WHOLE = "/generate"
 STREAM = "/generate_stream"
 MAX_CHOICES = 16
+MAX_STOPS = 4  # that TGI itself takes by default; the decoders look for all of them
 GREEDY = {"temperature": 0.0}
+ROLES = {"developer": "system"}  # which TGI says to the template as they are, and most do not know the first
 
 _encode = msgspec.json.Encoder().encode
 
@@ -24,13 +26,13 @@ _encode = msgspec.json.Encoder().encode
 def chat_requests(call: Call, view: ChatRequest, model: str) -> list[UpstreamRequest]:
     """Return one request for each choice of a chat."""
     body: dict[str, Any] = {"model": model, "messages": [_message(message) for message in view.messages]}
-    adapted = []
+    adapted = ["messages"] if any(message.role in ROLES for message in view.messages) else []
     room = pieces.first(view.limit)
     if room is not None:
         body["max_tokens"] = room
     body |= GREEDY if view.greedy else _sampling(call)
     if view.stops:
-        body["stop"] = view.stops
+        body["stop"] = view.stops[:MAX_STOPS]
         adapted.append("stop")
     if view.logprobs:
         body |= {"logprobs": True, "top_logprobs": view.top_logprobs or 0}
@@ -41,6 +43,8 @@ def chat_requests(call: Call, view: ChatRequest, model: str) -> list[UpstreamReq
     if view.offers_tools:
         body |= {"tools": [_tool(tool) for tool in view.tools or ()], "tool_choice": _tool_choice(view)}
         adapted.append("tools")
+    own = {"tool_prompt": view.tool_prompt, "guideline": view.guideline}
+    body |= {name: text for name, text in own.items() if text is not None}
     stream = not view.offers_tools and _streams(call, adapted)
     if stream:
         body |= pieces.STREAMED
@@ -60,7 +64,7 @@ def text_requests(call: Call, view: CompletionRequest) -> list[UpstreamRequest]:
     adapted = []
     settings |= {"do_sample": False} if view.greedy else {"do_sample": True, **_sampling(call)}
     if stops := view.stops:
-        settings["stop"] = stops
+        settings["stop"] = stops[:MAX_STOPS]
         adapted.append("stop")
     if view.logprobs is not None:
         settings["top_n_tokens"] = view.logprobs
@@ -115,7 +119,7 @@ def _sampling(call: Call) -> dict[str, Any]:
 
 def _message(message: Message) -> dict[str, Any]:
     """Return a message in TGI's form: no content beside tool calls, and their arguments as objects, not strings."""
-    written: dict[str, Any] = {"role": message.role}
+    written: dict[str, Any] = {"role": ROLES.get(message.role, message.role)}
     if message.name is not None:
         written["name"] = message.name
     if message.tool_calls:
@@ -141,13 +145,17 @@ def _content(message: Message) -> str | list[dict[str, Any]]:
         if kind == "text":
             written.append({"type": "text", "text": "\n".join(part.text or "" for part in parts)})
         else:
-            written += [{"type": kind, "image_url": part.image_url} for part in parts]
+            written += [{"type": kind, "image_url": _image(part.image_url)} for part in parts]
     return written
+
+
+def _image(given: dict[str, Any] | str | None) -> Any:
+    return {"url": given} if isinstance(given, str) else given
 
 
 def _arguments(text: str) -> Any:
     try:
-        value = msgspec.json.decode(text)
+        value = msgspec.json.decode(text or "{}")
     except problem.UNREADABLE:
         return text
     return value if isinstance(value, dict) else text

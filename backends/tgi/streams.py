@@ -123,7 +123,15 @@ class _Stream:
         call = self._call
         several = len(self._request.choices) > 1
         for one in repeat(choice, self._request.choices) if several else (choice,):
-            events.append(Answer(id=call.id, object=self._kind, created=call.created, model=call.model, choices=[one]))
+            chunk: Answer[Any] = Answer(
+                id=call.id,
+                object=self._kind,
+                created=call.created,
+                model=call.model,
+                choices=[one],
+                system_fingerprint=call.system_fingerprint,
+            )
+            events.append(chunk)
 
 
 class ChatDecoder(_Stream):

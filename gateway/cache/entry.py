@@ -29,6 +29,12 @@ _whole_chat, _whole_text = ExtrasReader(ChatAnswer), ExtrasReader(TextAnswer)
 _chat_chunk = ExtrasReader(ChatChunk)
 
 
+class Marks(Struct):
+    """What all chunks of a stream have in common, beside their head."""
+
+    system_fingerprint: str | None = None
+
+
 class Label(Struct, frozen=True):
     """What an entry was kept under: its key, the model's one name, when (Unix seconds), and for how long (seconds)."""
 
@@ -56,6 +62,9 @@ class CachedAnswer(Struct, frozen=True):
     whole: bytes
     lines: bytes
     usage: Usage | None = None
+
+
+_marks = msgspec.json.Decoder(Marks).decode
 
 
 def of_stream(call: Call, events: Sequence[Event], usage: Usage | None, label: Label) -> CachedAnswer | None:
@@ -111,7 +120,9 @@ def stream(entry: CachedAnswer, call: Call) -> bytes | None:
     else:
         events = head + (b"\n\n" + head).join(lines[1:].split(b"\n{")) + b"\n\n"
     if call.include_usage and entry.usage is not None:
-        events += head + _encode(Answer[Any](choices=[], usage=entry.usage))[1:] + b"\n\n"
+        fingerprint = _marks(lines.partition(b"\n")[0]).system_fingerprint
+        last: Answer[Any] = Answer(choices=[], usage=entry.usage, system_fingerprint=fingerprint)
+        events += head + _encode(last)[1:] + b"\n\n"
     return events + DONE
 
 

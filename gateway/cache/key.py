@@ -1,10 +1,10 @@
 """Which calls may be cached, and the key of one: SHA-256 (FIPS 180-4) over all that can change its answer. Pure.
 
 The whole body counts, fields that nothing here knows among them. What cannot matter is folded: white space, the
-spelling of strings and numbers, nulls at the top (the dialects leave them out), and the order of fields where the
-engines read them by name: at the top, in a message, in a part of its content. Everywhere else the order that the
-client wrote stays, as it goes into a prompt or a grammar (tools, schemas, template arguments, documents), and an
-integer stays another value than the same float, which a template writes differently.
+spelling of strings and numbers, nulls at the top (but those that are answered, `backends.named`), and the order of
+fields where the engines read them by name: at the top, in a message, in a part of its content. Everywhere else the
+order that the client wrote stays, as it goes into a prompt or a grammar (tools, schemas, template arguments,
+documents), and an integer stays another value than the same float, which a template writes differently.
 """
 
 from collections.abc import Iterable, Iterator
@@ -15,6 +15,7 @@ import msgspec
 from msgspec import Raw
 
 from backends.base import Call
+from backends.lenient import ANSWERED
 from backends.schema import ChatRequest, Request
 
 FORMAT = 1  # of what is hashed
@@ -88,7 +89,8 @@ def _canonical(body: dict[str, Raw], chat: bool) -> dict[str, Any]:
     """Return the fields that count, in the order of their names. JSON's own framing keeps them apart."""
     canonical: dict[str, Any] = {}
     for name in sorted(body):
-        if name in LEFT_OUT or (written := body[name]) == NULL:
+        written = body[name]
+        if name in LEFT_OUT or (written == NULL and name not in ANSWERED):
             continue
         try:
             value = _read(written)

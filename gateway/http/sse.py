@@ -117,7 +117,7 @@ class ChunkStream(EventStream):
         """End the stream: the last chunks, the usage, if it was asked for, and `[DONE]`."""
         last = framed(events) if events else b""
         if call.include_usage and usage:
-            last += sse.event(_encode(_usage_chunk(call, usage)))
+            last += sse.event(_encode(_usage_chunk(call, usage, self._context)))
         await self._say(last + END, self._clock(), more=False)
 
 
@@ -144,6 +144,11 @@ def framed(events: Sequence[Event]) -> bytes:
     return b"data: " + lines[:-1].replace(b"\n", b"\n\ndata: ") + b"\n\n"
 
 
-def _usage_chunk(call: Call, usage: Usage) -> Answer[Any]:
+def _usage_chunk(call: Call, usage: Usage, context: RequestContext) -> Answer[Any]:
     kind = "chat.completion.chunk" if isinstance(call.view, ChatRequest) else "text_completion"
-    return Answer(id=call.id, object=kind, created=call.created, model=call.model, choices=[], usage=usage)
+    chunk: Answer[Any] = Answer(
+        id=call.id, object=kind, created=call.created, model=call.model, choices=[], usage=usage
+    )
+    if context.answering is not None:
+        chunk.system_fingerprint = context.answering.candidate.system_fingerprint
+    return chunk

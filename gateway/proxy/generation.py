@@ -10,17 +10,20 @@ import asyncio
 from collections.abc import Coroutine, Sequence
 from typing import Any, TypeVar
 
+import msgspec
+
 from backends import estimate, functions
 from backends.base import BackendError, Call, Cause, Completion, Decoder, Event, FollowUp, UpstreamRequest
 from backends.choices import merged
 from backends.convert import as_chunks, assembled
 from backends.estimate import Written
 from backends.extras import with_extra
+from backends.named import names_fields, with_nulls
 from backends.schema import Usage
 from gateway.http.context import Attempt, RequestContext
 from gateway.http.errors import PointsmanError, from_backend
 from gateway.proxy.engine_client import EngineClient
-from gateway.proxy.sources import LegacyFunctions, MergedSource, Ready, Source
+from gateway.proxy.sources import LegacyFunctions, MergedSource, NamedFields, Ready, Source
 from gateway.services import Services
 from gateway.upstream.connection import Reply
 
@@ -31,6 +34,7 @@ T = TypeVar("T")
 
 async def open_whole(call: Call, attempt: Attempt, context: RequestContext, services: Services) -> Source:
     """Return a whole answer, of all choices, as the source of one batch. Raises PointsmanError."""
+    call = _fingerprinted(call, attempt)
     requests = _encoded(call, attempt)
     limit = services.config.timeouts.silence(streamed=False)
     clients = [CallClient(call, attempt, context, services, limit) for _ in requests]
@@ -38,18 +42,25 @@ async def open_whole(call: Call, attempt: Attempt, context: RequestContext, serv
     completion = merged(await _together(asked), requests)
     if call.legacy_functions:
         functions.answer(completion.answer)
-    return Ready([with_extra(completion)], completion.answer.usage)
+    answer = with_extra(completion)
+    return Ready([with_nulls(call, answer) if names_fields(call) else answer], completion.answer.usage)
 
 
 async def open_stream(call: Call, attempt: Attempt, context: RequestContext, services: Services) -> Source:
     """Return the source of an answer's chunks, the first batch of each choice read. Raises PointsmanError."""
+    call = _fingerprinted(call, attempt)
     requests = _encoded(call, attempt)
     timeouts = services.config.timeouts
     clients = [CallClient(call, attempt, context, services, timeouts.first_event) for _ in requests]
     asked = [client.stream(request, timeouts.between_events) for client, request in zip(clients, requests, strict=True)]
     sources = await _together(asked)
     source: Source = sources[0] if len(sources) == 1 else MergedSource(sources, requests)
-    return LegacyFunctions(source) if call.legacy_functions else source
+    source = LegacyFunctions(source) if call.legacy_functions else source
+    return NamedFields(source, call) if names_fields(call) else source
+
+
+def _fingerprinted(call: Call, attempt: Attempt) -> Call:
+    return msgspec.structs.replace(call, system_fingerprint=attempt.candidate.system_fingerprint or None)
 
 
 def _encoded(call: Call, attempt: Attempt) -> list[UpstreamRequest]:

@@ -1,7 +1,9 @@
 """The body's bytes to a Call, or an error that names the field.
 
 One validation, before an engine is chosen: the engines disagree on types and ranges, and on what they drop in
-silence (CONTRACT.md 0). The whole body is kept beside the typed view, so that unknown fields survive.
+silence (CONTRACT.md 0). What no engine takes is refused here. What one of them takes in another form than the schema's
+is put into the schema's (`backends.lenient`), so that all of them take it. The whole body is kept beside the typed
+view, so that unknown fields survive.
 """
 
 from typing import Any, TypeVar
@@ -11,14 +13,18 @@ from msgspec import Raw
 
 from backends import functions
 from backends.base import Call
+from backends.lenient import coerced, without_nulls
 from backends.parameters import refused
-from backends.schema import AllowedTools, ChatRequest, CompletionRequest, NamedTool, ResponseFormat
+from backends.schema import AllowedTools, ChatRequest, CompletionRequest, NamedTool, Request, ResponseFormat
 from gateway.http.errors import InvalidRequest, from_validation
 
 FORMATS = ("text", "json_object", "json_schema", "structural_tag")
 TGI_FORMATS = ("json", "regex", "json_object", "json_schema")
+CHOICES = ("none", "auto", "required")
 
-T = TypeVar("T")
+V = TypeVar("V", ChatRequest, CompletionRequest)
+
+BOM = b"\xef\xbb\xbf"  # which JSON's readers may skip (RFC 8259, section 8.1), and vLLM's does
 
 _fields = msgspec.json.Decoder(dict[str, Raw])
 _chat = msgspec.json.Decoder(ChatRequest)
@@ -27,6 +33,7 @@ _text = msgspec.json.Decoder(CompletionRequest)
 
 def fields(body: bytes) -> dict[str, Raw]:
     """Return the body's fields, unread. Raises InvalidRequest."""
+    body = body.removeprefix(BOM)
     try:
         if not body.isascii():
             body.decode()
@@ -41,18 +48,17 @@ def fields(body: bytes) -> dict[str, Raw]:
 
 def chat(body: bytes, request_id: str, created: int) -> Call:
     """Read a chat request. Raises InvalidRequest."""
-    raw = fields(body)
-    legacy_functions = "functions" in raw and not is_null(raw["functions"])
+    body = body.removeprefix(BOM)
+    given = fields(body)
+    raw = without_nulls(given) if b"null" in body else given
+    legacy_functions = "functions" in raw
     if legacy_functions or b'"function_call"' in body:
         raw = _in_newer_words(raw, legacy_functions)
-        body = msgspec.json.encode(raw)
-    view = _view(_chat, body)
-    if isinstance(view.tool_choice, NamedTool) and view.tool_choice.allowed_tools:
-        raw = _with_allowed_tools(raw, view, view.tool_choice.allowed_tools)
-        view = _view(_chat, msgspec.json.encode(raw))
+    raw, view = _read(_chat, raw, body if raw is given else None)
+    raw, view = _with_plain_choice(raw, view)
     _check_messages(view)
     _check_chat(view)
-    _check_stream(view)
+    _check_shared(view)
     call = Call(
         view=view,
         body=raw,
@@ -66,6 +72,17 @@ def chat(body: bytes, request_id: str, created: int) -> Call:
     return call
 
 
+def _read(decoder: msgspec.json.Decoder[V], raw: dict[str, Raw], body: bytes | None) -> tuple[dict[str, Raw], V]:
+    """Return the fields and the view of them, both in the schema's types; `body` is what the fields came in."""
+    try:
+        return raw, _view(decoder, body or msgspec.json.encode(raw))
+    except InvalidRequest:
+        plain = coerced(raw, decoder.type)
+        if plain is raw:
+            raise
+        return plain, _view(decoder, msgspec.json.encode(plain))
+
+
 def is_null(value: Raw) -> bool:
     """Whether a field is null."""
     return bytes(value) == b"null"
@@ -73,14 +90,8 @@ def is_null(value: Raw) -> bool:
 
 def _in_newer_words(raw: dict[str, Raw], legacy_functions: bool) -> dict[str, Raw]:
     """Return a chat with functions, or with calls of them in its history alone, as one with tools."""
-    if not legacy_functions and not is_null(raw.get("function_call", Raw(b"null"))):
-        raise InvalidRequest("'function_call' is only allowed when 'functions' are given.", "function_call")
     try:
-        changed = (
-            functions.as_tools(raw)
-            if legacy_functions
-            else {name: raw[name] for name in raw if name != "function_call"}
-        )
+        changed = functions.as_tools(raw) if legacy_functions else functions.without_choice(raw)
         if "messages" in raw:
             messages = msgspec.json.decode(raw["messages"], type=list[dict[str, Any]])
             newer = functions.history(messages)
@@ -89,6 +100,23 @@ def _in_newer_words(raw: dict[str, Raw], legacy_functions: bool) -> dict[str, Ra
         return changed
     except msgspec.DecodeError as error:
         raise InvalidRequest("Invalid 'functions' or 'function_call'.", "functions") from error
+    except ValueError as error:
+        raise InvalidRequest(str(error), "function_call") from error
+
+
+def _with_plain_choice(raw: dict[str, Raw], view: ChatRequest) -> tuple[dict[str, Raw], ChatRequest]:
+    """Return a chat whose `tool_choice` is one that engines know, and is there only where it chooses something."""
+    choice = view.tool_choice
+    if not view.tools and choice in ("auto", "none"):
+        plain = {name: value for name, value in raw.items() if name != "tool_choice"}
+    elif isinstance(choice, NamedTool) and choice.allowed_tools:
+        plain = _with_allowed_tools(raw, view, choice.allowed_tools)
+    elif isinstance(choice, str) and any(tool.function.name == choice for tool in view.tools or ()):  # TGI's form
+        named = {"type": "function", "function": {"name": choice}}
+        plain = raw | {"tool_choice": Raw(msgspec.json.encode(named))} if choice not in CHOICES else raw
+    else:
+        return raw, view
+    return plain, _view(_chat, msgspec.json.encode(plain))
 
 
 def _with_allowed_tools(raw: dict[str, Raw], view: ChatRequest, allowed: AllowedTools) -> dict[str, Raw]:
@@ -113,10 +141,12 @@ def _check_refused(call: Call) -> None:
 
 def completion(body: bytes, request_id: str, created: int) -> Call:
     """Read a legacy completion request. Raises InvalidRequest."""
-    raw = fields(body)
-    view = _view(_text, body)
+    body = body.removeprefix(BOM)
+    given = fields(body)
+    raw = without_nulls(given) if b"null" in body else given
+    raw, view = _read(_text, raw, body if raw is given else None)
     _check_prompt(view.prompt)
-    _check_stream(view)
+    _check_shared(view)
     if view.best_of is not None and view.best_of > (view.n or 1):
         raise InvalidRequest("'best_of' above 'n' is not supported.", "best_of")
     if view.max_tokens == 0 and not view.echo:
@@ -128,7 +158,7 @@ def completion(body: bytes, request_id: str, created: int) -> Call:
     return call
 
 
-def _view(decoder: msgspec.json.Decoder[T], body: bytes) -> T:
+def _view(decoder: msgspec.json.Decoder[V], body: bytes) -> V:
     try:
         return decoder.decode(body)
     except msgspec.DecodeError as error:
@@ -137,17 +167,19 @@ def _view(decoder: msgspec.json.Decoder[T], body: bytes) -> T:
         raise InvalidRequest("The body cannot be read.") from error
 
 
-def _check_stream(view: ChatRequest | CompletionRequest) -> None:
+def _check_shared(view: Request) -> None:
+    """Check what chats and completions have in common."""
     if any(not key.isdecimal() for key in view.logit_bias or ()):
         raise InvalidRequest("Invalid 'logit_bias': expected token ids as keys.", "logit_bias")
-    if view.stream_options is not None and not view.stream:
+    options = view.stream_options
+    if options is not None and not view.stream and (options.include_usage or options.continuous_usage_stats):
         raise InvalidRequest("'stream_options' is only allowed when 'stream' is true.", "stream_options")
 
 
 def _check_messages(view: ChatRequest) -> None:
     for index, message in enumerate(view.messages):
         where = f"messages[{index}].content"
-        if message.content is None and message.role != "assistant":
+        if message.content is None and message.role not in ("assistant", "function"):
             raise InvalidRequest(f"Invalid '{where}': expected a string or a list of parts.", where)
         if isinstance(message.content, list):
             for part in message.content:
@@ -156,7 +188,7 @@ def _check_messages(view: ChatRequest) -> None:
 
 
 def _check_chat(view: ChatRequest) -> None:
-    if view.top_logprobs is not None and not view.logprobs:
+    if view.top_logprobs and not view.logprobs:
         raise InvalidRequest("'top_logprobs' is only allowed when 'logprobs' is true.", "top_logprobs")
     if view.response_format is not None:
         _check_format(view.response_format)
@@ -168,14 +200,14 @@ def _check_chat(view: ChatRequest) -> None:
     choice = view.tool_choice
     if choice is None:
         return
-    if not view.tools and (view.tools is None or choice not in ("auto", "none")):
+    if not view.tools:
         raise InvalidRequest("'tool_choice' is only allowed when 'tools' are given.", "tool_choice")
     if isinstance(choice, NamedTool):
         if choice.function is None:
             raise InvalidRequest("'tool_choice.function' is required.", "tool_choice.function")
         if choice.name not in [tool.function.name for tool in view.tools or ()]:
             raise InvalidRequest(f"'tool_choice' names '{choice.name}', which is not a tool.", "tool_choice")
-    elif choice not in ("none", "auto", "required"):
+    elif choice not in CHOICES:
         raise InvalidRequest(
             "Invalid 'tool_choice': expected 'none', 'auto', 'required' or a named function.", "tool_choice"
         )

@@ -5,9 +5,10 @@ from collections.abc import Sequence
 from typing import Protocol
 
 from backends import estimate, functions
-from backends.base import Event, UpstreamRequest
+from backends.base import Call, Event, UpstreamRequest
 from backends.choices import merged_usage, merged_work
 from backends.estimate import Written
+from backends.named import with_nulls
 from backends.schema import Usage
 
 
@@ -79,6 +80,18 @@ class LegacyFunctions(Through):
     async def read(self) -> Sequence[Event]:
         """Return the next batch."""
         return functions.events(await super().read())
+
+
+class NamedFields(Through):
+    """A source whose chunks have the null fields that the client asked for by name."""
+
+    def __init__(self, source: Source, call: Call) -> None:
+        super().__init__(source)
+        self._call = call
+
+    async def read(self) -> Sequence[Event]:
+        """Return the next batch."""
+        return [with_nulls(self._call, event) for event in await super().read()]
 
 
 class Ready:

@@ -4,6 +4,8 @@ An engine may come up later than the gateway, go away, and come back with anothe
 A model keeps the engines that offered it while they are away, so that a client is told 503 and not 404.
 """
 
+from hashlib import sha256
+
 from msgspec import Struct
 from msgspec.structs import replace
 
@@ -29,6 +31,7 @@ class Candidate(Struct, frozen=True):
     max_model_len: int | None
     supports_vision: bool = False
     served: str = ""  # what the engine itself says that this is
+    system_fingerprint: str = ""  # of all that it says of itself
     only: bool = False
 
     @property
@@ -156,9 +159,20 @@ def _candidates(model: ModelConfig, endpoints: list[Endpoint]) -> dict[str, list
                     served.max_model_len,
                     served.supports_vision or endpoint.vision,
                     f"{endpoint.engine}/{served.name}",
+                    system_fingerprint(endpoint.engine, served),
                 )
             )
     return candidates
+
+
+def system_fingerprint(engine: str, served: ServedModel) -> str:
+    """Return what clients are told of an engine's configuration: `fp_` and ten hexadecimal digits.
+
+    They are of all that the engine says of itself. It changes when the engine does (OpenAI API reference, "The chat
+    completion object"), and tells nothing else.
+    """
+    said = (engine, served.name, str(served.max_model_len), *served.identity)
+    return "fp_" + sha256("\0".join(said).encode()).hexdigest()[:10]
 
 
 def _served(endpoint: Endpoint, named: bool) -> list[ServedModel]:

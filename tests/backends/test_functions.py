@@ -48,8 +48,8 @@ REQUESTS: list[tuple[dict[str, Any], dict[str, Any]]] = [
     ({"functions": [FUNCTION], "function_call": "none"}, AS_TOOLS | {"tool_choice": "none"}),
     ({"functions": [FUNCTION], "function_call": {"name": "get_w"}}, AS_TOOLS | {"tool_choice": NAMED}),
     ({"functions": [{"name": "f"}]}, AS_TOOLS | {"tools": [{"type": "function", "function": {"name": "f"}}]}),
-    ({"functions": []}, AS_TOOLS | {"tools": []}),
-    ({"functions": None}, {"functions": None}),
+    ({"functions": []}, {"tools": [], "parallel_tool_calls": False}),
+    ({"functions": None}, {}),
     ({"functions": [FUNCTION], "seed": 5}, AS_TOOLS | {"seed": 5}),
 ]
 
@@ -67,6 +67,11 @@ def test_functions_are_said_as_tools(fields: dict[str, Any], said: dict[str, Any
         assert b'"functions"' not in request.body
 
 
+@pytest.mark.parametrize("choice", ["auto", "none", None])
+def test_a_choice_among_no_functions_asks_for_nothing(choice: str | None) -> None:
+    assert body(read(function_call=choice)) == {}
+
+
 WRONG: list[tuple[dict[str, Any], str]] = [
     ({"functions": {}}, "functions"),
     ({"functions": "f"}, "functions"),
@@ -77,6 +82,8 @@ WRONG: list[tuple[dict[str, Any], str]] = [
     ({"functions": [FUNCTION], "function_call": {"name": "g"}}, "tool_choice"),
     ({"functions": [FUNCTION], "function_call": "always"}, "tool_choice"),
     ({"functions": [{}]}, "tools[0].function.name"),
+    ({"function_call": {"name": "get_w"}}, "function_call"),
+    ({"function_call": "get_w"}, "function_call"),
 ]
 
 
@@ -111,10 +118,6 @@ HISTORIES: list[tuple[list[dict[str, Any]], list[dict[str, Any]]]] = [
             called(4) | {"content": "so:"},
             {"role": "tool", "name": "get_w", "content": "2", "tool_call_id": "call_4"},
         ],
-    ),
-    (
-        [{"role": "assistant", "content": "a", "function_call": None}],
-        [{"role": "assistant", "content": "a", "function_call": None}],
     ),
 ]
 

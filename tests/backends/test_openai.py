@@ -56,7 +56,7 @@ ENCODED_CHATS: list[tuple[str, dict[str, Any], Any]] = [
     ),
     (
         "continuous usage",
-        {"stream": True, "stream_options": {"continuous_usage_stats": True}},
+        {"stream": True, "stream_options": {"include_usage": True, "continuous_usage_stats": True}},
         {"stream": True, "stream_options": {"include_usage": True, "continuous_usage_stats": True}},
     ),
 ]
@@ -347,7 +347,10 @@ def test_each_dialect_says_its_name() -> None:
 
 def test_models_are_read() -> None:
     body = b'{"object": "list", "data": [{"id": "a/b", "max_model_len": 1024, "root": "x"}, {"id": "c"}]}'
-    assert BACKEND.served(body) == [ServedModel("a/b", "a/b", 1024), ServedModel("c", "c", None)]
+    assert BACKEND.served(body) == [
+        ServedModel("a/b", "a/b", 1024, identity=("x", "", "")),
+        ServedModel("c", "c", None, identity=("", "", "")),
+    ]
 
 
 # --- streams --------------------------------------------------------------------------------------------------
@@ -412,12 +415,13 @@ def test_an_event_with_unknown_fields_keeps_them() -> None:
 
 
 def test_usage_on_every_chunk_is_shown_only_if_it_was_asked_for() -> None:
-    """Also where it has fields of the engine's own."""
+    """Also where it has fields of the engine's own. Without `include_usage` vLLM shows none."""
     for own in ({}, {"cost": 0.1}):
         stream = events({"delta": {"content": "a"}}, usage=USAGE | own)
-        (event,) = heard(BACKEND, chat(stream=True), [stream]).events
-        assert "usage" not in event
-        asked = chat(stream=True, stream_options={"continuous_usage_stats": True})
+        for options in ({}, {"include_usage": True}, {"continuous_usage_stats": True}):
+            (event,) = heard(BACKEND, chat(stream=True, stream_options=options), [stream]).events
+            assert "usage" not in event
+        asked = chat(stream=True, stream_options={"include_usage": True, "continuous_usage_stats": True})
         (event,) = heard(BACKEND, asked, [stream]).events
         assert event["usage"] == USAGE | own
         assert plain(heard(BACKEND, asked, [stream]).usage) == USAGE

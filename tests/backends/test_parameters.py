@@ -45,7 +45,7 @@ def test_every_row_that_is_to_be_acted_on_is_a_field_of_the_view(surface: str) -
 def test_what_is_refused_or_neutral_is_so_on_all_engines(surface: str, row: Parameter) -> None:
     assert (row.vllm is Support.REFUSED) == (row.tgi is Support.REFUSED)
     assert (row.vllm is Support.NEUTRAL) == (row.tgi is Support.NEUTRAL)
-    assert row.vllm is not Support.NONE
+    assert Support.NONE not in (row.vllm, row.tgi) or row.vllm is not row.tgi
 
 
 # A value of each field that asks for something, and for those that go partly one that has no way.
@@ -80,6 +80,15 @@ SAMPLES: dict[str, Any] = {
     "modalities": ["text"],
     "echo": True,
     "best_of": 1,
+    "tool_prompt": "Choose:",
+    "guideline": "Be kind.",
+    "repetition_penalty": 1.5,
+    "length_penalty": 1.5,
+    "logprob_token_ids": [5],
+    "use_beam_search": True,
+    "skip_special_tokens": False,
+    "spaces_between_special_tokens": False,
+    "include_reasoning": False,
 }
 NO_WAY: dict[str, Any] = {
     "messages": IMAGE,
@@ -95,6 +104,7 @@ BESIDE: dict[str, dict[str, Any]] = {
     "top_logprobs": {"logprobs": True},
     "tool_choice": {"tools": [TOOL]},
     "parallel_tool_calls": {"tools": [TOOL]},
+    "tool_prompt": {"tools": [TOOL]},
     "function_call": {"functions": [TOOL["function"]]},
 }
 # What changes nothing in what TGI is sent: it always tells the usage, and never makes more than one call.
@@ -157,7 +167,7 @@ def test_each_row_says_what_becomes_of_a_parameter_on_vllm(surface: str, row: Pa
     if row.vllm is Support.REFUSED:
         return
     call = read(surface, with_sample(surface, row.name))
-    assert VLLM().unsupported(call) is None
+    assert VLLM().unsupported(call) == (row.name if row.vllm is Support.NONE else None)
     (request,) = sent(VLLM(), call)
     body = json.loads(request.body)
     if row.vllm in (Support.SAME, Support.NEUTRAL):
@@ -188,6 +198,27 @@ def test_a_zero_penalty_and_an_empty_bias_ask_for_nothing(name: str, value: byte
     call = parse.chat(b'{"messages": [{"role": "user", "content": "hi"}], "%s": %s}' % (name.encode(), value), "r", 1)
     assert TGI().unsupported(call) is None
     assert name.encode() not in TGI().encode(call, "m")[0].body
+
+
+IDLE = [(surface, row.name, value) for surface, row in ROWS for value in row.idle]
+
+
+@pytest.mark.parametrize(("surface", "name", "value"), IDLE)
+def test_a_parameter_at_its_default_is_dropped_for_tgi(surface: str, name: str, value: Any) -> None:
+    """It changes no answer. vLLM gets it as it came."""
+    call = read(surface, {name: value})
+    assert TGI().unsupported(call) is None
+    assert sent(TGI(), call) == sent(TGI(), read(surface, {}))
+    assert json.loads(sent(VLLM(), call)[0].body)[name] == value
+
+
+@pytest.mark.parametrize(
+    ("surface", "name"), [("chat", "top_logprobs"), ("text", "logprobs")], ids=["top_logprobs", "logprobs"]
+)
+def test_vllms_word_for_the_whole_vocabulary_is_unknown_to_tgi(surface: str, name: str) -> None:
+    call = read(surface, BESIDE.get(name, {}) | {name: -1})
+    assert TGI().unsupported(call) == name
+    assert json.loads(sent(VLLM(), call)[0].body)[name] == -1
 
 
 @pytest.mark.parametrize("names", [("audio", "prediction"), ("prediction", "audio"), ("guided_regex", "guided_json")])

@@ -180,13 +180,38 @@ def test_the_likeliest_tokens_are_in_order_and_as_many_as_were_asked_for(
 ) -> None:
     tops = likely(*given)
     logprobs = {"content": [{"token": "a", "logprob": -8.0, "bytes": [97], "top_logprobs": tops}]}
-    wanted = {"content": [logprobs["content"][0] | {"top_logprobs": [tops[place] for place in shown]}]}
+    content = [logprobs["content"][0] | {"top_logprobs": [tops[place] for place in shown]}]
+    wanted = {"content": content, "refusal": None}
     call = chat(logprobs=True, top_logprobs=most)
     assert decoded(BACKEND, call, whole({"content": "a"}, logprobs=logprobs))["choices"][0]["logprobs"] == wanted
     call = chat(logprobs=True, top_logprobs=most, stream=True)
     for own in ({}, {"new": 1}):
         (event,) = heard(BACKEND, call, [events({"delta": {"content": "a"}, "logprobs": logprobs, **own})]).events
         assert event["choices"][0]["logprobs"] == wanted
+
+
+@pytest.mark.parametrize("most", [None, 0, 1, 2])
+def test_the_tokens_that_a_client_named_itself_stay_and_so_does_the_sampled_one(most: int | None) -> None:
+    """vLLM sends all of them, whatever `top_logprobs` says, and in its own order."""
+    call = chat(logprobs=True, top_logprobs=most, logprob_token_ids=[5, 6], temperature=1)
+    (request,) = BACKEND.encode(call, "theirs")
+    assert json.loads(request.body).get("top_logprobs") == most
+    logprobs = {"content": [{"token": "a", "logprob": -8.0, "bytes": [97], "top_logprobs": likely(-8.0, -1.0, -2.0)}]}
+    answer = decoded(BACKEND, call, whole({"content": "a"}, logprobs=logprobs))
+    assert answer["choices"][0]["logprobs"] == logprobs | {"refusal": None}
+
+
+@pytest.mark.parametrize("said", [True, 1, "true"])
+@pytest.mark.parametrize("fields", [{"messages": HI}, {"prompt": "a"}, {"prompt": ["a", "b"]}])
+def test_beams_differ_though_the_temperature_is_0(fields: dict[str, Any], said: Any) -> None:
+    """One of them repeated would be wrong."""
+    call = call_of(fields | {"n": 2, "temperature": 0, "use_beam_search": said})
+    (request,) = BACKEND.encode(call, "theirs")
+    assert json.loads(request.body)["n"] == 2
+    assert request.choices == ()
+    call = call_of(fields | {"n": 2, "temperature": 0, "use_beam_search": False})
+    (request,) = BACKEND.encode(call, "theirs")
+    assert "n" not in json.loads(request.body)
 
 
 # --- whole answers --------------------------------------------------------------------------------------------
@@ -239,11 +264,12 @@ def openais(value: Any) -> Any:
     if not isinstance(value, dict):
         return value
     written = ("content", "refusal", "logprobs", "finish_reason")
-    return {
+    kept = {
         name: openais(item)
         for name, item in value.items()
         if (item is not None or name in written) and name not in ("stop_reason", "system_fingerprint")
     }
+    return kept | ({"refusal": None} if value.keys() == {"content"} and isinstance(value["content"], list) else {})
 
 
 def masked(value: Any) -> Any:

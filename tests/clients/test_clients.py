@@ -69,7 +69,11 @@ CLIENTS = [
         (
             *(*GENERATED, "generated_best_of", "continued_details", "continued_details_streamed"),
             *("continued_at_its_path_streamed", "continued_stop", "continued_top", "continued_truncated"),
+            *("continued_details_blocking", "continued_details_streamed_blocking"),
+            *("whole", "whole_async", "several", "seed", "logprob", "tool_required", "tool_named"),
+            *("presence_penalty", "temperature_3", "too_long"),
         ),
+        bad_request="text_generation.errors.BadRequestError",
         invalid="text_generation.errors.ValidationError",
     ),
     Client(
@@ -106,6 +110,7 @@ GREEDY = {
     *("generated", "generated_async", "generated_streamed", "generated_details", "generated_details_streamed"),
     *("generated_stop", "continued_details", "continued_details_streamed", "continued_at_its_path_streamed"),
     *("continued_stop", "continued_top", "continued_truncated"),
+    *("continued_details_blocking", "continued_details_streamed_blocking"),
     *("unknown_model", "temperature_3", "temperature_3_streamed", "too_long"),
     *("generated_five_stops", "generated_five_stops_streamed", "generated_too_long"),
 }
@@ -413,6 +418,7 @@ PROMISES: dict[str, Callable[[Any, Engine], None]] = {
     **dict.fromkeys(["generated_details", "generated_details_streamed"], detailed),
     **dict.fromkeys(["continued_details", "continued_details_streamed"], continued(detailed)),
     "continued_at_its_path_streamed": continued(detailed),
+    **dict.fromkeys(["continued_details_blocking", "continued_details_streamed_blocking"], continued(detailed)),
     "generated_stop": up_to_the_stop,
     "continued_stop": continued(up_to_the_stop),
     "generated_seed": by_the_seed,

@@ -77,6 +77,7 @@ PAIRS: dict[str, tuple[Any, Any]] = {
     "zero and its negative": ({"x": 0.0}, {"x": -0.0}),
     "nothing and emptiness": ({"x": []}, {"x": {}}),
     "null inside and absent": ({"x": {"a": None}}, {"x": {}}),
+    "a null that is answered": ({"prompt_logprobs": None}, {}),
     "numbers beyond a double": ({"x": 2**70}, {"x": 2**70 + 1}),
     "a salt": ({"cache_salt": "a"}, {"cache_salt": "b"}),
     "a verbosity": ({"verbosity": "low"}, {"verbosity": "high"}),
@@ -261,6 +262,9 @@ def _letter(letter: str, random: Random) -> str:
 # --- what may be cached ------------------------------------------------------------------------------------
 
 
+EVERY_CHUNK = {"include_usage": True, "continuous_usage_stats": True}
+
+
 @pytest.mark.parametrize(("body", "asked", "may"), [
     ({"temperature": 0}, False, True),
     ({"temperature": 0.0}, False, True),
@@ -273,7 +277,7 @@ def _letter(letter: str, random: Random) -> str:
     ({"temperature": None}, False, False),
     ({}, True, True),
     ({"temperature": 0, "stream": True, "stream_options": {"include_usage": True}}, False, True),
-    ({"temperature": 0, "stream": True, "stream_options": {"continuous_usage_stats": True}}, False, False),
+    ({"temperature": 0, "stream": True, "stream_options": EVERY_CHUNK}, False, False),
     ({"temperature": 0, "kv_transfer_params": {"do_remote_decode": True}}, True, False),
     ({"temperature": 0, "kv_transfer_params": None}, False, True),
 ])  # fmt: skip

@@ -1,22 +1,18 @@
 """`pointsman doctor`: over the two simulators on real ports, over scripted engines that say anything, over none."""
 
 import asyncio
-import contextlib
 import io
 import json
-import socket
 import subprocess
 import sys
-from collections.abc import AsyncIterator
 from typing import Any
 
 import httpx
 import pytest
-import uvicorn
 from rich.console import Console
 
 from backends.base import ServedModel
-from backends.sim import SIMULATORS, Options, parse_fault
+from backends.sim import parse_fault
 from gateway import config
 from gateway.cli.doctor import diagnose
 from gateway.cli.doctor.aspects import Question
@@ -25,30 +21,12 @@ from gateway.cli.doctor.heard import EngineAnswer, Heard, read, tokens, words
 from gateway.cli.doctor.judge import Finding, Severity, findings
 from gateway.cli.doctor.questions import QUESTIONS
 from gateway.cli.doctor.show import Report, document, status, tables
-from tests.support.harness import Quiet, checked, configured, cuts, engine, hangs, head, says, until, whole
+from tests.support.harness import checked, configured, cuts, engine, hangs, head, says, whole
 from tests.support.processes import become
+from tests.support.simulators import simulated
 
 PATIENCE = 30.0  # seconds, for engines that answer
 HASTY = 0.8  # for those that may not
-
-
-@contextlib.asynccontextmanager
-async def simulated(kind: str, **more: Any) -> AsyncIterator[str]:
-    """Run a simulator on a real port; give its URL."""
-    given: dict[str, Any] = {"model": "tiny", "ttft_ms": 0.0, "itl_ms": 0.0, "max_model_len": 1024}
-    options = Options(**given | more)
-    with socket.socket() as listening:
-        listening.bind(("127.0.0.1", 0))
-        app: Any = SIMULATORS[kind](options)
-        server = Quiet(uvicorn.Config(app, log_level="critical", lifespan="off", ws="none"))
-        task = asyncio.ensure_future(server.serve(sockets=[listening]))
-        try:
-            await until(lambda: server.started)
-            yield f"http://127.0.0.1:{listening.getsockname()[1]}"
-        finally:
-            server.should_exit = True
-            server.force_exit = True
-            await task
 
 
 async def report(vllm: str = "", tgi: str = "", patience: float = PATIENCE) -> Report:

@@ -1,15 +1,17 @@
 """Which models there are, by which names, and which engines are asked for them."""
 
+import re
 from collections import Counter
 from random import Random
 
+import msgspec
 import pytest
 
 from backends.base import ServedModel
 from gateway.config import Config, DeploymentConfig, ModelConfig
 from gateway.http.errors import InvalidRequest, ModelNotFound, Unavailable
 from gateway.routing import plan, plan_path
-from gateway.upstream.models import Catalog
+from gateway.upstream.models import Catalog, system_fingerprint
 from tests.support.dialects import chat
 from tests.support.harness import checked
 
@@ -116,3 +118,34 @@ def test_a_path_goes_to_the_engines_that_have_it() -> None:
     ] == ["v"]
     with pytest.raises(InvalidRequest, match="TGI"):
         plan_path("/v1/rerank", b"", made.find("m"), "tgi", 0.0, Random(1))
+
+
+FACTS = ServedModel("m", "m", 100, identity=("sha", "3.3.6"))
+OTHERS = {
+    "engine": ("tgi", FACTS),
+    "name": ("vllm", msgspec.structs.replace(FACTS, name="n")),
+    "context": ("vllm", msgspec.structs.replace(FACTS, max_model_len=200)),
+    "version": ("vllm", msgspec.structs.replace(FACTS, identity=("sha", "3.3.7"))),
+    "checksum": ("vllm", msgspec.structs.replace(FACTS, identity=("sha2", "3.3.6"))),
+}
+
+
+def test_the_fingerprint_is_that_of_what_an_engine_says_of_itself() -> None:
+    """Of two replicas that say the same it is the same."""
+    own = system_fingerprint("vllm", FACTS)
+    assert re.fullmatch("fp_[0-9a-f]{10}", own)
+    assert own == system_fingerprint("vllm", msgspec.structs.replace(FACTS, model="called so here"))
+    others = {what: system_fingerprint(*other) for what, other in OTHERS.items()}
+    assert len({own, *others.values()}) == 1 + len(OTHERS), others
+
+
+def test_a_new_version_of_an_engine_is_news_and_has_another_fingerprint() -> None:
+    made = catalog(ModelConfig(deployments=[deployment("a")]))
+    (endpoint,) = made.endpoints
+    seen = []
+    for identity in (("1",), ("1",), ("2",)):
+        news = endpoint.mark_up([ServedModel("m", "m", 100, identity=identity)], 0.0)
+        made.refresh()
+        seen.append((news, made.find("m").candidates[0].system_fingerprint))
+    assert [news for news, _ in seen] == [True, False, True]
+    assert seen[0][1] == seen[1][1] != seen[2][1]

@@ -73,7 +73,7 @@ class Engine:
     def own_names(self) -> list[str]:
         """The words by which an answer would give the engine away: its kind, and what it calls its model."""
         models = self.http.get("/v1/models").json()
-        return ["vllm", "text-generation", "system_fingerprint", *(model["id"] for model in models["data"])]
+        return ["vllm", "text-generation", *(model["id"] for model in models["data"])]
 
 
 def vllm_complete(engine: Engine, prompt: str, parameters: JSON) -> Answer:

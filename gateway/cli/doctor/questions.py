@@ -322,7 +322,7 @@ ERRORS = (
     _error(check="temperature 3", body=chat(temperature=3), how=_OWN),
     _error(check="wrong type", body=chat(temperature="hot"), how=_OWN),
     _error(check="unknown model", body=chat(model="no-such-model"), how="404 from the gateway."),
-    _error(check="an error, streamed", body=chat(stream=True, stop=["1", "2", "3", "4", "5"]), how=_OWN),
+    _error(check="an error, streamed", body=chat(stream=True, top_p=1.5), how=_OWN),
 )
 
 GREEDY_TEXTS = (
