@@ -1,7 +1,5 @@
 """Engine failures: the causes and messages that all dialects share (CONTRACT.md 5)."""
 
-import msgspec
-
 from backends import problem
 from backends.base import BackendError, Call, Cause
 from backends.schema import ChatRequest
@@ -9,19 +7,6 @@ from backends.schema import ChatRequest
 NOT_THE_PROTOCOL = "The engine's answer does not follow its protocol."
 FAILED = "The engine failed while it generated the answer."
 CUT = "The engine closed the stream before the answer was complete."
-
-
-def event_failure(payload: bytes, call: Call) -> BackendError:
-    """Return the failure for a stream event that is not a chunk: the engine's error, or PROTOCOL_ERROR."""
-    try:
-        value = msgspec.json.decode(payload)
-    except problem.UNREADABLE:
-        return BackendError(Cause.PROTOCOL_ERROR, NOT_THE_PROTOCOL)
-    if not isinstance(value, dict) or "error" not in value:
-        return BackendError(Cause.PROTOCOL_ERROR, NOT_THE_PROTOCOL)
-    error = value["error"]
-    status = error.get("code") if isinstance(error, dict) else None
-    return classify(status if isinstance(status, int) else 500, problem.read_value(value), call)
 
 
 def classify(status: int, found: problem.Problem, call: Call | None) -> BackendError:

@@ -55,7 +55,12 @@ class Generation:
     def prepare(self, prepared: Prepared) -> Call:
         """Complete the call by what its model is; return it."""
         route, context = prepared.route, self._context
-        call = msgspec.structs.replace(self._call, model=self.model or route.name, with_tgi_peer=route.with_tgi_peer)
+        call = msgspec.structs.replace(
+            self._call,
+            model=self.model or route.name,
+            with_tgi_peer=route.with_tgi_peer,
+            reasoning_field=route.settings.reasoning_field,
+        )
         context.streamed = call.stream
         if context.trace.notes is not None:
             context.trace.notes.call = call

@@ -4,6 +4,7 @@ One validation, before an engine is chosen: the engines disagree on types and ra
 silence (CONTRACT.md 0). The whole body is kept beside the typed view, so that unknown fields survive.
 """
 
+import re
 from typing import Any, TypeVar
 
 import msgspec
@@ -13,10 +14,13 @@ from backends import functions
 from backends.base import Call
 from backends.parameters import refused
 from backends.schema import AllowedTools, ChatRequest, CompletionRequest, NamedTool, ResponseFormat
+from backends.surrogates import find_lone
 from gateway.http.errors import InvalidRequest, from_validation
 
 FORMATS = ("text", "json_object", "json_schema", "structural_tag")
 TGI_FORMATS = ("json", "regex", "json_object", "json_schema")
+
+_SURROGATE = re.compile(rb"\xed[\xa0-\xbf][\x80-\xbf]")  # as in UTF-8
 
 T = TypeVar("T")
 
@@ -30,13 +34,21 @@ def fields(body: bytes) -> dict[str, Raw]:
     try:
         if not body.isascii():
             body.decode()
+        if half := find_lone(body):
+            raise _lone_surrogate(*half)
         return _fields.decode(body)
     except UnicodeDecodeError as error:
-        raise InvalidRequest(f"The body is not valid UTF-8 at byte {error.start}.") from error
+        what = " (a lone surrogate)" if _SURROGATE.match(body, error.start) else ""
+        raise InvalidRequest(f"The body is not valid UTF-8 at byte {error.start}{what}.") from error
     except msgspec.DecodeError as error:
         raise from_validation(error) from error
     except RecursionError as error:
         raise InvalidRequest("The body is nested too deeply.") from error
+
+
+def _lone_surrogate(half: str, path: str) -> InvalidRequest:
+    where = f"'{path}'" if path else "the body"
+    return InvalidRequest(f"Invalid {where}: {half} is a lone surrogate, half of a character.", path or None)
 
 
 def chat(body: bytes, request_id: str, created: int) -> Call:
