@@ -38,7 +38,7 @@ from backends.finishing import (
 )
 from backends.loads import LoadReader
 from backends.odd_events import NO_CHOICES, is_stream, no_answer
-from backends.openai_stream import StreamDecoder
+from backends.openai_stream import AnyStreamDecoder
 from backends.schema import ChatChoice, ChatRequest
 
 CHAT = "/v1/chat/completions"
@@ -140,7 +140,7 @@ class OpenAI:
 
     def decoder(self, call: Call, request: UpstreamRequest) -> Decoder:
         """Return a decoder of chat or text chunks."""
-        return StreamDecoder(call, request, partial(self.decode, call, request, {}))
+        return AnyStreamDecoder(call, request, partial(self.decode, call, request, {}))
 
     def failure(
         self, call: Call | None, request: UpstreamRequest | None, status: int, headers: Headers, body: bytes

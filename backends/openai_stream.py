@@ -1,7 +1,7 @@
 """Reads a stream of OpenAI's chunks, chat or text (OpenAI API reference, "Streaming").
 
-The end is a finish reason for each choice; `[DONE]` is the end as well, as it is for the SDKs: a choice that has begun
-then ends in `stop`, or in `length` if the usage says so.
+The end is a finish reason for each choice, whether or not `[DONE]` follows. `[DONE]` without one is the end for the
+SDKs. A vLLM always says one, so one that does not has failed (CONTRACT.md 4.4); other engines are taken at their word.
 """
 
 from collections.abc import Iterable
@@ -62,20 +62,10 @@ class StreamDecoder(EventDecoder):
             events.append(merge_extra(chunk, extra) if extra else chunk)
 
     def _take_done(self, events: list[Event]) -> None:
-        """End; the choices that have no end yet get one. Raises BackendError if there is none."""
-        if not self._begun:
+        """End. Raises BackendError if a choice has not, or if there is none."""
+        if not self._begun or self._begun - self._ended:
             raise cut(self._skipped)
-        left = sorted(self._begun - self._ended)
-        if left:
-            self._take(Answer(choices=[self._last(index) for index in left]), events)
         self.finished = True
-
-    def _last(self, index: int) -> ChunkChoice | TextChoice:
-        limit, written = self._call.view.limit, self.usage.completion_tokens if self.usage else 0
-        reason = "length" if limit is not None and written >= limit else "stop"
-        if self._chat:
-            return ChunkChoice(index=index, delta=Delta(), finish_reason=reason)
-        return TextChoice(index=index, text="", finish_reason=reason)
 
     def _failure(self, value: dict[str, Any]) -> BackendError:
         return failure_of(value, self._call)
@@ -135,6 +125,24 @@ class StreamDecoder(EventDecoder):
             for one in copies(choice, self._copies, self._call):
                 repeated = msgspec.structs.replace(chunk, choices=[one])
                 yield merge_extra(repeated, extra | {"choices": [more]}) if extra else repeated
+
+
+class AnyStreamDecoder(StreamDecoder):
+    """Reads the stream of an engine that may leave out the finish reasons."""
+
+    def _take_done(self, events: list[Event]) -> None:
+        """End; a choice that has begun and not ended does so by `stop`, or by `length` if the usage says so."""
+        left = sorted(self._begun - self._ended)
+        if left:
+            self._take(Answer(choices=[self._last(index) for index in left]), events)
+        super()._take_done(events)
+
+    def _last(self, index: int) -> ChunkChoice | TextChoice:
+        limit, written = self._call.view.limit, self.usage.completion_tokens if self.usage else 0
+        reason = "length" if limit is not None and written >= limit else "stop"
+        if self._chat:
+            return ChunkChoice(index=index, delta=Delta(), finish_reason=reason)
+        return TextChoice(index=index, text="", finish_reason=reason)
 
 
 def _choices(call: Call) -> int:

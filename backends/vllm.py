@@ -1,13 +1,15 @@
 """vLLM's dialect: OpenAI's, with its own parameters, limits and error texts (CONTRACT.md 2 to 5)."""
 
+from functools import partial
 from typing import Any
 
 import msgspec
 from msgspec import Raw
 
-from backends.base import Call
+from backends.base import Call, Decoder, UpstreamRequest
 from backends.loads import LoadReader
 from backends.openai import OpenAI, raw
+from backends.openai_stream import StreamDecoder
 from backends.schema import ChatRequest
 from backends.tgi.grammars import for_vllm
 
@@ -45,6 +47,10 @@ class VLLM(OpenAI):
             "/v1/score",
         }
     )
+
+    def decoder(self, call: Call, request: UpstreamRequest) -> Decoder:
+        """Return a decoder of chat or text chunks."""
+        return StreamDecoder(call, request, partial(self.decode, call, request, {}))
 
     def adapt(self, call: Call, body: dict[str, Raw]) -> list[str]:
         """Change the parameters that vLLM takes in another form or would treat differently; return their names."""

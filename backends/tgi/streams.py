@@ -1,6 +1,5 @@
 """TGI's streams, read into OpenAI's chunks (CONTRACT.md 4): chats and `/generate_stream`."""
 
-from abc import abstractmethod
 from typing import Any
 
 from backends import problem
@@ -48,12 +47,9 @@ class _Stream(EventDecoder):
         self._take(self._decoder.convert(value), events)
 
     def _take_done(self, events: list[Event]) -> None:
-        """End, if the answer has begun; if it has no finish reason, it ends in `stop`."""
-        if self._full or not self._tokens:
-            raise cut(self._skipped)
+        """End. Raises BackendError if the answer has no finish reason: a TGI that has failed says `[DONE]`, too."""
         if not self.answered:
-            text, finish = self._text("", "stop")
-            self._emit(self._choice(text, finish), events)
+            raise cut(self._skipped)
         self.finished = True
 
     def _failure(self, value: dict[str, Any]) -> BackendError | FollowUp | Completion:
@@ -61,10 +57,6 @@ class _Stream(EventDecoder):
         if not found.message.startswith(SORTED):
             return BackendError(Cause.FAILED, FAILED)
         return failed(self._call, self._request, found)
-
-    @abstractmethod
-    def _choice(self, text: str, finish: str | None) -> ChunkChoice | TextChoice:
-        """Return a chunk's choice."""
 
     def _text(self, given: str, finish: str | None) -> tuple[str, str | None]:
         """Return the text before any stop string, and the finish reason if the answer ends here."""
@@ -131,13 +123,13 @@ class ChatDecoder(_Stream):
 
     def _token(self, given: TGIChunkChoice, events: list[Event]) -> None:
         if self._tokens + self._continuation.tokens == 0:
-            self._emit(self._delta(Delta(role="assistant", content=""), None), events)
+            self._emit(self._choice(Delta(role="assistant", content=""), None), events)
         if given.delta.tool_calls:  # TGI streams them broken, which is why they are asked for whole
             raise BackendError(Cause.PROTOCOL_ERROR, NOT_THE_PROTOCOL)
         theirs = given.finish_reason
         finish = None if theirs is None else FINISH.get(theirs, theirs)
         text, finish = self._text(given.delta.content or "", finish)
-        choice = self._choice(text, finish)
+        choice = self._choice(Delta(content=text), finish)
         if given.logprobs is not None:
             choice.logprobs = chat_logprobs(given.logprobs, self._view)
         if text or finish or choice.logprobs:
@@ -145,10 +137,7 @@ class ChatDecoder(_Stream):
         if finish and theirs is None:
             self._end_early()
 
-    def _choice(self, text: str, finish: str | None) -> ChunkChoice:
-        return self._delta(Delta(content=text), finish)
-
-    def _delta(self, delta: Delta, finish: str | None) -> ChunkChoice:
+    def _choice(self, delta: Delta, finish: str | None) -> ChunkChoice:
         return ChunkChoice(index=self._index, delta=delta, logprobs=None, finish_reason=finish)
 
 
@@ -187,11 +176,6 @@ class GenerateDecoder(_Stream):
             self._logprobs.clear()
         text, self._echo = self._echo + text, ""
         if text or finish or logprobs:
-            choice = self._choice(text, finish)
-            choice.logprobs = logprobs
-            self._emit(choice, events)
+            self._emit(TextChoice(index=self._index, text=text, logprobs=logprobs, finish_reason=finish), events)
         if finish and theirs is None:
             self._end_early()
-
-    def _choice(self, text: str, finish: str | None) -> TextChoice:
-        return TextChoice(index=self._index, text=text, logprobs=None, finish_reason=finish)
