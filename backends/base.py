@@ -7,7 +7,7 @@ neither a clock nor random numbers: ids and times come with the Call.
 
 from collections.abc import Mapping, Sequence
 from enum import Enum, auto
-from typing import Any, Protocol
+from typing import Any, Literal, Protocol
 
 from msgspec import Raw, Struct
 
@@ -15,6 +15,7 @@ from backends.loads import LoadReader
 from backends.schema import Answer, ChatRequest, CompletionRequest, Usage
 
 Headers = Mapping[str, str]
+ReasoningField = Literal["both", "reasoning", "reasoning_content"]
 
 
 class Call(Struct, frozen=True, kw_only=True):
@@ -24,7 +25,8 @@ class Call(Struct, frozen=True, kw_only=True):
     `created` (Unix seconds) and `model` (the client's name for it). `legacy_functions`: the client used `functions`
     in place of `tools`. `with_tgi_peer`: a TGI serves the same model; a TGI always continues a last message of role
     `assistant`, so the other engines have to do so too. `system_fingerprint` is the gateway's own, of the engine that
-    is asked (OpenAI API reference, "The chat completion object").
+    is asked (OpenAI API reference, "The chat completion object"). `reasoning_field`: where its clients look for what
+    the model thought.
     """
 
     view: ChatRequest | CompletionRequest
@@ -36,6 +38,7 @@ class Call(Struct, frozen=True, kw_only=True):
     legacy_functions: bool = False
     with_tgi_peer: bool = False
     system_fingerprint: str | None = None
+    reasoning_field: ReasoningField = "both"
 
     @property
     def stream(self) -> bool:
@@ -167,6 +170,7 @@ class Decoder(Protocol):
     """
 
     usage: Usage | None
+    answered: bool  # each choice has its finish reason: nothing but the usage may still come
     finished: bool  # the stream is complete
     failure: BackendError | FollowUp | Completion | None  # if set, ignore the rest of the stream
 
@@ -174,8 +178,11 @@ class Decoder(Protocol):
         """Take the bytes of one read, split anywhere; return the chunks for the client."""
         ...
 
-    def end(self) -> None:
-        """Call this at the end of the engine's body: sets `failure` if the stream was not complete."""
+    def end(self) -> Sequence[Event]:
+        """Call this at the end of the engine's body: sets `finished`, or `failure` if the answer was not complete.
+
+        Returns the chunks of what came last without its blank line, or of a whole answer in the place of a stream.
+        """
         ...
 
 

@@ -4,7 +4,7 @@ How does a whole tool-call answer become a stream's chunks? `chunks_of` writes, 
 these that the message has, in the order that vLLM's streams have:
 
 1. the role: `{"role": "assistant", "content": ""}`
-2. the reasoning, and the refusal: `{"reasoning": "..."}`
+2. the reasoning, in the fields that the message has it in, and the refusal: `{"reasoning": "..."}`
 3. the text, in one piece: `{"content": "..."}`
 4. each tool call, in one piece, with its place as `index`:
    `{"tool_calls": [{"index": 0, "id": "...", "type": "function", "function": {"name": "f", "arguments": "{}"}}]}`
@@ -12,8 +12,9 @@ these that the message has, in the order that vLLM's streams have:
 
 `whole_of` is the way back, and takes calls in any number of pieces. Neither loses anything: where the other form has
 no place for something, the result is None. The cache uses both, to serve what it has in the form that is asked for.
-`as_chunks` and `assembled` are the same with the answer's head, for engines that are asked in the other form than the
-client asked in (TGI's tools, TGI's stop strings).
+`as_chunks` and `assembled` are the same with the answer's head, for engines that answer in the other form than the
+client asked in (TGI's tools, TGI's stop strings; engines that take no notice of `stream`). They always have a result:
+what has no place in the other form is left out.
 """
 
 from collections.abc import Iterator, Sequence
@@ -24,8 +25,8 @@ from typing import Any
 import msgspec
 from msgspec import UNSET
 
-from backends.base import Call, Completion, Event
-from backends.extras import is_set
+from backends.base import BackendError, Call, Completion, Decoder, Event, FollowUp
+from backends.extras import CHAT_CHUNK, WHOLE_TEXT, ExtrasReader, is_set
 from backends.schema import (
     Answer,
     AnswerMessage,
@@ -165,9 +166,10 @@ def _pieces(choice: ChatChoice) -> Iterator[ChunkChoice]:
     """
     message = choice.message
     deltas = [Delta(role=message.role, content="")]
-    for name in ("reasoning", "reasoning_content", "refusal"):
-        if text := getattr(message, name):
-            deltas.append(Delta(**{name: text}))
+    if message.reasoning or message.reasoning_content:
+        deltas.append(Delta(reasoning=message.reasoning, reasoning_content=message.reasoning_content))
+    if is_set(message.refusal) and message.refusal:
+        deltas.append(Delta(refusal=str(message.refusal)))
     carrier = len(deltas)
     if is_set(message.content) and message.content:
         deltas.append(Delta(content=str(message.content)))
@@ -203,32 +205,63 @@ def finished(call: Call, answers: Sequence[Event]) -> bool:
 def as_chunks(completion: Completion) -> list[Event]:
     """Return a whole answer of an engine's as the chunks that a stream of it would have had, with its head.
 
-    Raises ValueError if they would lose something, which no answer that a dialect makes so far does.
+    What only a whole answer has goes with the first chunk; annotations and audio are left out.
     """
     answer = completion.answer
-    choices = [_without_call_logprobs(choice) for choice in answer.choices]
-    chunks = chunks_of(msgspec.structs.replace(answer, choices=choices))
-    if chunks is None:
-        raise ValueError("a whole answer has a field that a stream has no place for")
+    choices = [_streamable(choice) for choice in answer.choices]
+    chunks = chunks_of(msgspec.structs.replace(answer, choices=choices, **dict.fromkeys(ONE_FORM))) or []
     for chunk in chunks:
         chunk.id, chunk.created, chunk.model = answer.id, answer.created, answer.model
+    for first in chunks[:1]:
+        for name in ONE_FORM:
+            setattr(first, name, getattr(answer, name))
     return list(chunks)
 
 
-def _without_call_logprobs(choice: Any) -> Any:
-    """Leave out the log probabilities of a choice without text.
+def _streamable(choice: Any) -> Any:
+    """Return a choice without what no stream has: log probabilities beside no text, annotations, audio.
 
-    TGI has them for a call's tokens too. Clients see them beside a whole answer, but never in the stream of a call.
+    TGI has log probabilities for a call's tokens too. Clients see them beside a whole answer, but never in the stream
+    of a call.
     """
-    if isinstance(choice, ChatChoice) and not choice.message.content:
-        return msgspec.structs.replace(choice, logprobs=None)
-    return choice
+    if not isinstance(choice, ChatChoice):
+        return choice
+    message = choice.message
+    if message.annotations is not None or message.audio is not None:
+        choice = msgspec.structs.replace(choice, message=msgspec.structs.replace(message, annotations=None, audio=None))
+    return choice if message.content else msgspec.structs.replace(choice, logprobs=None)
 
 
 def assembled(call: Call, events: Sequence[Event], usage: Usage | None) -> Completion:
-    """Return the chunks of a whole stream of an engine's as the whole answer to a call. Raises ValueError likewise."""
-    answer = whole_of(call, events)
-    if answer is None:
-        raise ValueError("a stream has a field that a whole answer has no place for")
+    """Return the chunks of a whole stream of an engine's as the whole answer to a call.
+
+    Fields that no type names are left out: a whole answer has no place for one value a chunk.
+    """
+    chunks = [_typed(event, call) for event in events]
+    plain = [msgspec.structs.replace(chunk, **dict.fromkeys(ONE_FORM)) for chunk in chunks]
+    answer = whole_of(call, plain) or Answer(choices=[])
+    for name in ONE_FORM:
+        setattr(answer, name, next((value for chunk in chunks if (value := getattr(chunk, name)) is not None), None))
     answer.id, answer.created, answer.model, answer.usage = call.id, call.created, call.model, usage
     return Completion(answer)
+
+
+def _typed(event: Event, call: Call) -> Answer[Any]:
+    if not isinstance(event, dict):
+        return event
+    reader: ExtrasReader[Any] = CHAT_CHUNK if isinstance(call.view, ChatRequest) else WHOLE_TEXT
+    chunk: Answer[Any] = reader.convert(event)[0]
+    return chunk
+
+
+def collected(call: Call, decoder: Decoder, body: bytes) -> Completion | FollowUp:
+    """Return the whole answer of a stream that came in the place of one. Raises the BackendError that it ends in."""
+    events = [*decoder.feed(body)]
+    if not decoder.finished and decoder.failure is None:
+        events += decoder.end()
+    failure = decoder.failure
+    if isinstance(failure, BackendError):
+        raise failure
+    if isinstance(failure, FollowUp):
+        return failure
+    return assembled(call, events, decoder.usage if failure is None else failure.answer.usage)

@@ -6,8 +6,6 @@ them report it by many statuses: vLLM by 503, TGI by 429, others by 529, by 500,
 
 import re
 
-import msgspec
-
 from backends import problem
 from backends.base import BackendError, Call, Cause, Headers
 from backends.schema import ChatRequest
@@ -67,18 +65,6 @@ def refusal(status: int, headers: Headers, body: bytes, call: Call | None) -> Ba
     error = classify(status, problem.read(body), call)
     error.retry_after = retry_after
     return error
-
-
-def event_failure(payload: bytes, call: Call | None) -> BackendError:
-    """Return the failure for a stream event that is not a chunk: the engine's error, or PROTOCOL_ERROR."""
-    try:
-        value = msgspec.json.decode(payload)
-    except problem.UNREADABLE:
-        return BackendError(Cause.PROTOCOL_ERROR, NOT_THE_PROTOCOL)
-    if not isinstance(value, dict) or not (value.get("error") or value.get("object") == "error"):
-        return BackendError(Cause.PROTOCOL_ERROR, NOT_THE_PROTOCOL)
-    found = problem.read_value(value)
-    return classify(found.status or 500, found, call)
 
 
 def classify(status: int, found: problem.Problem, call: Call | None) -> BackendError:

@@ -1,6 +1,5 @@
-"""Normalizes an engine's answer: envelope, finish reasons, tool calls and usage; and copies one choice `n` times."""
+"""Normalizes an engine's answer: envelope, finish reasons, reasoning and usage; and copies one choice `n` times."""
 
-import hashlib
 from typing import Any
 
 import msgspec
@@ -8,7 +7,18 @@ from msgspec import UNSET
 
 from backends.base import BackendError, Call, Cause
 from backends.failures import FAILED
-from backends.schema import Answer, ChatChoice, ChatRequest, ChunkChoice, ToolCall, Usage
+from backends.schema import (
+    Answer,
+    AnswerMessage,
+    ChatChoice,
+    ChatRequest,
+    ChunkChoice,
+    Delta,
+    NamedTool,
+    ToolCall,
+    Usage,
+)
+from backends.tool_calls import complete_calls, tool_id
 
 BROKEN = frozenset({"abort", "error"})  # finish reasons that mean a failure
 MAX_COPIES = 128  # of a greedy answer, which a client could otherwise have multiplied without cost to itself
@@ -90,37 +100,37 @@ def _logprob(token: Any) -> float:
     return value if isinstance(value, int | float) else float("-inf")
 
 
-def normalize_message(message: Any, call: Call, index: int) -> None:
-    """Set `refusal` to null if it is absent, and give the tool calls the gateway's ids."""
+def normalize_message(choice: ChatChoice, call: Call) -> None:
+    """Set `refusal` to null if it is absent, give the tool calls the gateway's ids, and make the reason agree."""
+    message = choice.message
     if message.refusal is UNSET:
         message.refusal = None
+    unify_reasoning(message, call)
+    if message.tool_calls is not None:
+        message.tool_calls = complete_calls(message.tool_calls, call, choice.index)
     if message.tool_calls or message.content is UNSET:
         message.content = message.content or None
     elif isinstance(call.view, ChatRequest) and call.view.must_call:
         message.content = None  # a call that was cut, which vLLM shows as text where it does not stream
-    if message.tool_calls:
-        for place, tool in enumerate(message.tool_calls):
-            normalize_tool(tool, call, index, place)
-            tool.index = None
+    choice.finish_reason = agreeing(choice.finish_reason, bool(message.tool_calls), call)
 
 
-def normalize_tool_delta(choice: ChunkChoice, call: Call) -> None:
-    """Normalize a chunk's tool calls: the first piece of one has id, type, name and arguments, later ones arguments."""
-    for tool in choice.delta.tool_calls or ():
-        if tool.id is not None:
-            normalize_tool(tool, call, choice.index, tool.index or 0)
-            tool.function.arguments = tool.function.arguments or ""
+def agreeing(reason: str | None, called: bool, call: Call) -> str | None:
+    """Return the finish reason that agrees with whether tools were called: a named one ends in `stop`."""
+    if not called:
+        return "stop" if reason == "tool_calls" else reason
+    if reason not in (None, "stop", "tool_calls", "function_call"):
+        return reason
+    return (
+        "stop" if isinstance(call.view, ChatRequest) and isinstance(call.view.tool_choice, NamedTool) else "tool_calls"
+    )
 
 
-def normalize_tool(tool: ToolCall, call: Call, index: int, place: int) -> None:
-    """Set a tool call's id and type; the id is the same for a stream and a complete answer."""
-    tool.id = tool_id(call, index, place)
-    tool.type = "function"
-
-
-def tool_id(call: Call, index: int, place: int) -> str:
-    """Return `call_` and 24 hexadecimal digits, a hash of the answer's id, the choice's index and the call's place."""
-    return "call_" + hashlib.blake2b(f"{call.id}/{index}/{place}".encode(), digest_size=12).hexdigest()
+def unify_reasoning(said: Delta | AnswerMessage, call: Call) -> None:
+    """Put what the model thought into the fields that the model's clients read, whichever the engine has."""
+    text = said.reasoning or said.reasoning_content
+    said.reasoning = None if call.reasoning_field == "reasoning_content" else text
+    said.reasoning_content = None if call.reasoning_field == "reasoning" else text
 
 
 def repeat(choice: Any, indexes: tuple[int, ...]) -> list[Any]:
@@ -128,16 +138,35 @@ def repeat(choice: Any, indexes: tuple[int, ...]) -> list[Any]:
     return [msgspec.structs.replace(choice, index=index) for index in indexes]
 
 
-def trim(usage: Usage, call: Call) -> None:
-    """Remove null counts from the usage's details; for an echo alone (`max_tokens` 0), set completion tokens to 0."""
+def settled(usage: Usage, call: Call) -> Usage | None:
+    """Return the usage with the figures that follow from the others, without null details; None if it has none.
+
+    For an echo alone (`max_tokens` 0) completion tokens are 0.
+    """
     if call.view.limit == 0:
         usage.completion_tokens, usage.total_tokens = 0, usage.prompt_tokens
+    read, written, total = usage.prompt_tokens, usage.completion_tokens, usage.total_tokens
+    if min(read, written, total) < 0:
+        if max(read, written, total) < 0:
+            return None
+        usage.prompt_tokens = read if read >= 0 else difference(total, written)
+        usage.completion_tokens = written if written >= 0 else difference(total, read)
+        usage.total_tokens = total if total >= 0 else (-1 if min(read, written) < 0 else read + written)
     for name in ("prompt_tokens_details", "completion_tokens_details"):
         if details := getattr(usage, name):
             setattr(usage, name, {detail: count for detail, count in details.items() if count is not None})
+    return usage
+
+
+def difference(total: int, known: int) -> int:
+    """Return the figure that is left of a total; -1 if it is not known."""
+    return total - known if 0 <= known <= total else -1
 
 
 def multiply(usage: Usage, times: int) -> Usage:
     """Return the usage with the generated tokens multiplied by `times`."""
-    written = usage.completion_tokens * times
-    return msgspec.structs.replace(usage, completion_tokens=written, total_tokens=usage.prompt_tokens + written)
+    read, written = usage.prompt_tokens, usage.completion_tokens
+    if written < 0:
+        return usage
+    written *= times
+    return msgspec.structs.replace(usage, completion_tokens=written, total_tokens=-1 if read < 0 else read + written)

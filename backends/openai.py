@@ -6,7 +6,7 @@ it). Answers are read into
 OpenAI's types and written with the gateway's own id, time and model name.
 """
 
-from collections.abc import Iterator
+from functools import partial
 from typing import Any
 
 import msgspec
@@ -19,14 +19,14 @@ from backends.base import (
     Cause,
     Completion,
     Decoder,
-    Event,
     FollowUp,
     Headers,
     ServedModel,
     UpstreamRequest,
 )
-from backends.extras import ExtrasReader, merge_extra
-from backends.failures import CUT, NOT_THE_PROTOCOL, event_failure, refusal
+from backends.convert import collected
+from backends.extras import WHOLE_CHAT, WHOLE_TEXT
+from backends.failures import NOT_THE_PROTOCOL, refusal
 from backends.finishing import (
     copies,
     greedy_copies,
@@ -34,21 +34,13 @@ from backends.finishing import (
     normalize_choice,
     normalize_logprobs,
     normalize_message,
-    normalize_tool_delta,
     set_envelope,
-    trim,
+    settled,
 )
 from backends.loads import LoadReader
-from backends.schema import (
-    Answer,
-    ChatAnswer,
-    ChatChoice,
-    ChatChunk,
-    ChatRequest,
-    TextAnswer,
-    Usage,
-)
-from backends.sse import DONE, EventReader, EventTooLarge
+from backends.odd_events import NO_CHOICES, is_stream, no_answer
+from backends.openai_stream import AnyStreamDecoder
+from backends.schema import ChatChoice, ChatRequest
 
 CHAT = "/v1/chat/completions"
 TEXT = "/v1/completions"
@@ -140,22 +132,24 @@ class OpenAI:
         return []
 
     def decode(self, call: Call, request: UpstreamRequest, headers: Headers, body: bytes) -> Completion | FollowUp:
-        """Read a complete answer. Raises BackendError."""
+        """Read a complete answer, or a stream that came in its place. Raises BackendError."""
         chat = isinstance(call.view, ChatRequest)
         try:
             answer, extra = (WHOLE_CHAT if chat else WHOLE_TEXT).read(body)
         except problem.UNREADABLE as error:
-            raise BackendError(Cause.PROTOCOL_ERROR, NOT_THE_PROTOCOL) from error
+            if is_stream(body):
+                return collected(call, self.decoder(call, request), body)
+            raise no_answer(body, call, error) from error
         if not answer.choices:
-            raise BackendError(Cause.PROTOCOL_ERROR, NOT_THE_PROTOCOL)
+            raise no_answer(body, call, NO_CHOICES)
         set_envelope(answer, call, "chat.completion" if chat else "text_completion")
+        _number(answer.choices)
         for choice in answer.choices:
             normalize_choice(choice)
             if isinstance(choice, ChatChoice):
-                normalize_message(choice.message, call, choice.index)
+                normalize_message(choice, call)
                 normalize_logprobs(choice, call)
-        if answer.usage is not None:
-            trim(answer.usage, call)
+        answer.usage = answer.usage and settled(answer.usage, call)
         if request.choices:
             n = call.view.n or 1
             answer.choices = [copy for choice in answer.choices for copy in copies(choice, n, call)]
@@ -166,7 +160,7 @@ class OpenAI:
 
     def decoder(self, call: Call, request: UpstreamRequest) -> Decoder:
         """Return a decoder of chat or text chunks."""
-        return StreamDecoder(call, request)
+        return AnyStreamDecoder(call, request, partial(self.decode, call, request, {}))
 
     def failure(
         self, call: Call | None, request: UpstreamRequest | None, status: int, headers: Headers, body: bytes
@@ -175,112 +169,8 @@ class OpenAI:
         return refusal(status, headers, body, call)
 
 
-WHOLE_CHAT = ExtrasReader(ChatAnswer)
-WHOLE_TEXT = ExtrasReader(TextAnswer)
-CHAT_CHUNK = ExtrasReader(ChatChunk)
-
-
-class StreamDecoder:
-    """Reads a stream of OpenAI chunks, chat or text; see `backends.base.Decoder`."""
-
-    def __init__(self, call: Call, request: UpstreamRequest) -> None:
-        self.usage: Usage | None = None
-        self.finished = False
-        self.failure: BackendError | FollowUp | Completion | None = None
-        self._call = call
-        self._copies = (call.view.n or 1) if request.choices else 0
-        self._events = EventReader()
-        self._chat = isinstance(call.view, ChatRequest)
-        kind = "chat.completion.chunk" if self._chat else "text_completion"
-        self._head = call.id, kind, call.created, call.model, call.system_fingerprint
-        self._reader: ExtrasReader[Any] = CHAT_CHUNK if self._chat else WHOLE_TEXT
-        self._decode = self._reader.decode
-        self._begun: set[int] = set()
-        self._ended: set[int] = set()  # choices whose finish reason has come
-
-    def feed(self, data: bytes) -> list[Event]:
-        """Take the bytes of one read; return the chunks that they complete."""
-        events: list[Event] = []
-        try:
-            payloads = self._events.feed(data)
-        except EventTooLarge:
-            self.failure = BackendError(Cause.PROTOCOL_ERROR, NOT_THE_PROTOCOL)
-            return events
-        for payload in payloads:
-            try:
-                chunk = self._decode(payload)
-                self._take(chunk)
-                if self._copies:
-                    events += self._repeated(chunk, {})
-                elif chunk.choices:
-                    events.append(chunk)
-            except problem.UNREADABLE:  # not a chunk, or one with fields that no type names
-                if payload == DONE:
-                    self._done()
-                    break
-                if payload and not self._take_open(payload, events):
-                    break
-            except BackendError as failure:
-                self.failure = failure
-                break
-        return events
-
-    def end(self) -> None:
-        """Note the end of the body: sets `failure` if `[DONE]` was missing."""
-        if not self.finished and self.failure is None:
-            self.failure = BackendError(Cause.FAILED, CUT)
-
-    def _done(self) -> None:
-        # A failing engine may still send [DONE]: without a finish reason the answer is not complete.
-        if self._ended and self._begun <= self._ended:
-            self.finished = True
-        else:
-            self.failure = BackendError(Cause.FAILED, CUT)
-
-    def _take_open(self, payload: bytes, events: list[Event]) -> bool:
-        """Take an event with fields that no type names; return False, with `failure` set, if it is not a chunk."""
-        try:
-            chunk, extra = self._reader.read(payload)
-            self._take(chunk)
-        except problem.UNREADABLE:
-            self.failure = event_failure(payload, self._call)
-            return False
-        except BackendError as failure:
-            self.failure = failure
-            return False
-        if chunk.usage is None:
-            extra.pop("usage", None)
-        if self._copies:
-            events += self._repeated(chunk, extra)
-        elif chunk.choices:
-            events.append(merge_extra(chunk, extra))
-        return True
-
-    def _take(self, chunk: Answer[Any]) -> None:
-        """Note the chunk's usage and finish reasons, and normalize it."""
-        chunk.id, chunk.object, chunk.created, chunk.model, chunk.system_fingerprint = self._head
-        if chunk.usage is not None:
-            self._take_usage(chunk, chunk.usage)
-        chat = self._chat
-        for choice in chunk.choices:
-            if chat and choice.finish_reason is None and choice.stop_reason is None:  # as nearly always
-                self._begun.add(choice.index)
-            else:
-                normalize_choice(choice)
-                (self._begun if choice.finish_reason is None else self._ended).add(choice.index)
-            if chat and (choice.delta.tool_calls or choice.logprobs):
-                normalize_tool_delta(choice, self._call)
-                normalize_logprobs(choice, self._call)
-
-    def _take_usage(self, chunk: Answer[Any], usage: Usage) -> None:
-        trim(usage, self._call)
-        self.usage = multiply(usage, self._copies) if self._copies else usage
-        chunk.usage = self.usage if self._call.continuous_usage else None
-
-    def _repeated(self, chunk: Answer[Any], extra: dict[str, Any]) -> Iterator[Event]:
-        """Yield a copy of a greedy chunk for each of the choices, with the extra fields."""
-        beside = extra.get("choices") or [None] * len(chunk.choices)
-        for choice, more in zip(chunk.choices, beside, strict=True):
-            for one in copies(choice, self._copies, self._call):
-                repeated = msgspec.structs.replace(chunk, choices=[one])
-                yield merge_extra(repeated, extra | {"choices": [more]}) if extra else repeated
+def _number(choices: list[Any]) -> None:
+    """Number the choices by their places, if the engine has not given each a number of its own."""
+    if len({choice.index for choice in choices}) < len(choices):
+        for place, choice in enumerate(choices):
+            choice.index = place

@@ -225,7 +225,7 @@ class Wire(Struct, omit_defaults=True, forbid_unknown_fields=True, kw_only=True,
 class Usage(Wire, kw_only=True):
     """Token counts; the details are set only if the engine reports them."""
 
-    prompt_tokens: int
+    prompt_tokens: int = -1
     completion_tokens: int = -1
     total_tokens: int = -1
     prompt_tokens_details: dict[str, Any] | None = None

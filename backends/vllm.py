@@ -1,16 +1,21 @@
 """vLLM's dialect: OpenAI's, with its own parameters, limits and error texts (CONTRACT.md 2 to 5)."""
 
+from functools import partial
+from typing import Any
+
 import msgspec
 from msgspec import Raw
 
-from backends.base import Call
+from backends.base import Call, Decoder, UpstreamRequest
 from backends.loads import LoadReader
 from backends.openai import OpenAI, raw, without_tools
+from backends.openai_stream import StreamDecoder
 from backends.parameters import unsupported_by_vllm
 from backends.schema import ChatRequest
 from backends.tgi.grammars import for_vllm
 
 MAX_LOGPROBS = 20  # vLLM's default for --max-logprobs
+REASONING = ("reasoning", "reasoning_content")
 CONTINUES = {"continue_final_message", "add_generation_prompt"}
 
 
@@ -48,6 +53,10 @@ class VLLM(OpenAI):
         """Return the name of the first field that only TGI has, or None; vLLM would drop it in silence."""
         return next(unsupported_by_vllm(call), None)
 
+    def decoder(self, call: Call, request: UpstreamRequest) -> Decoder:
+        """Return a decoder of chat or text chunks."""
+        return StreamDecoder(call, request, partial(self.decode, call, request, {}))
+
     def adapt(self, call: Call, body: dict[str, Raw]) -> list[str]:
         """Change the parameters that vLLM takes in another form or would treat differently; return their names."""
         adapted = []
@@ -77,7 +86,25 @@ def _adapt_chat(call: Call, view: ChatRequest, body: dict[str, Raw]) -> list[str
         # The sampled token takes the first place: request one more, so that all of the most likely are there.
         body["top_logprobs"] = raw(most + 1)
         adapted.append("top_logprobs")
+    if b'"reasoning' in bytes(body["messages"]) and (messages := _with_reasoning(body["messages"])):
+        body["messages"] = messages
+        adapted.append("messages")
     if call.with_tgi_peer and view.messages[-1].role == "assistant" and not body.keys() & CONTINUES:
         body |= {"continue_final_message": raw(True), "add_generation_prompt": raw(False)}
         adapted.append("messages")
     return adapted
+
+
+def _with_reasoning(messages: Raw) -> Raw | None:
+    """Return a history in which what the assistant thought is in both fields; None if nothing is to be changed.
+
+    vLLM reads `reasoning`, and before 0.12 `reasoning_content`; each takes no notice of the other.
+    """
+    history = msgspec.json.decode(messages, type=list[dict[str, Any]])
+    changed = False
+    for message in history:
+        given = {name: message[name] for name in REASONING if message.get(name) is not None}
+        if len(given) == 1 and message.get("role") == "assistant":
+            message.update(dict.fromkeys(REASONING, *given.values()))
+            changed = True
+    return raw(history) if changed else None

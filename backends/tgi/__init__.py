@@ -7,6 +7,7 @@ calls are malformed. A parameter that TGI cannot honour is named by `unsupported
 """
 
 from collections.abc import Iterator
+from functools import partial
 
 import msgspec
 from msgspec import Struct
@@ -23,8 +24,10 @@ from backends.base import (
     ServedModel,
     UpstreamRequest,
 )
+from backends.convert import collected
 from backends.failures import NOT_THE_PROTOCOL
 from backends.loads import LoadReader
+from backends.odd_events import NO_CHOICES, is_stream, no_answer
 from backends.schema import ChatRequest, CompletionRequest, Message, Part
 from backends.tgi import grammars
 from backends.tgi.answers import chat_completion, counted, prompt_tokens, text_completion
@@ -84,20 +87,25 @@ class TGI:
 
     def decode(self, call: Call, request: UpstreamRequest, headers: Headers, body: bytes) -> Completion | FollowUp:
         """Read a complete answer. Raises BackendError."""
+        if request.continuation.ended:
+            return counted(call, request, prompt_tokens(headers, body))
         try:
-            if request.continuation.ended:
-                return counted(call, request, prompt_tokens(headers, body))
             if isinstance(call.view, ChatRequest):
                 return chat_completion(call, call.view, request, headers, body)
             return text_completion(call, call.view, request, headers, body)
-        except (*problem.UNREADABLE, IndexError, ValueError) as error:
-            raise BackendError(Cause.PROTOCOL_ERROR, NOT_THE_PROTOCOL) from error
+        except IndexError as error:
+            raise no_answer(body, call, NO_CHOICES) from error
+        except (*problem.UNREADABLE, ValueError) as error:
+            if is_stream(body):
+                return collected(call, self.decoder(call, request), body)
+            raise no_answer(body, call, error) from error
 
     def decoder(self, call: Call, request: UpstreamRequest) -> Decoder:
         """Return a decoder of chat chunks or of `/generate_stream`'s events."""
+        read_whole = partial(self.decode, call, request, {})
         if isinstance(call.view, ChatRequest):
-            return ChatDecoder(call, call.view, request)
-        return GenerateDecoder(call, call.view, request)
+            return ChatDecoder(call, call.view, request, read_whole)
+        return GenerateDecoder(call, call.view, request, read_whole)
 
     def failure(
         self, call: Call | None, request: UpstreamRequest | None, status: int, headers: Headers, body: bytes

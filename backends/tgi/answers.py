@@ -7,8 +7,9 @@ from typing import Any
 
 import msgspec
 
+from backends import problem
 from backends.base import Call, Completion, Continuation, FollowUp, Headers, UpstreamRequest
-from backends.finishing import FINISH, multiply, normalize_tool, repeat, set_envelope
+from backends.finishing import FINISH, multiply, repeat, set_envelope
 from backends.schema import (
     Answer,
     AnswerMessage,
@@ -26,22 +27,23 @@ from backends.schema import (
 from backends.stops import StopScanner, cut
 from backends.tgi.counts import TextLogprobs, chat_logprobs, prompt_text, usage_of
 from backends.tgi.pieces import PIECE, in_pieces, without_tools
-from backends.tgi.wire import TGIToolCall, read_chat, read_generated
+from backends.tgi.wire import TGIToolCall, TGIUsage, chats, generated
+from backends.tool_calls import identify
 
 
 def chat_completion(
     call: Call, view: ChatRequest, request: UpstreamRequest, headers: Headers, body: bytes
 ) -> Completion | FollowUp:
     """Read a complete chat answer. Raises msgspec.DecodeError or IndexError if it is not one."""
-    answer = read_chat(body)
+    answer = chats.read(body)
     given = answer.choices[0]
-    usage = usage_of(answer.usage.prompt_tokens, answer.usage.completion_tokens)
+    usage = _usage(answer.usage)
     finish = FINISH.get(given.finish_reason or "", given.finish_reason)
     message = AnswerMessage(role="assistant", content=given.message.content, refusal=None)
     logprobs = chat_logprobs(given.logprobs, view) if given.logprobs else None
-    if given.message.tool_calls:
-        message.content = None
-        message.tool_calls = [_tool_call(tool) for tool in given.message.tool_calls]
+    called = [_tool_call(tool) for tool in given.message.tool_calls or () if tool.function.name]
+    if called:
+        message.content, message.tool_calls = None, called
         finish = "stop" if isinstance(view.tool_choice, NamedTool) else "tool_calls"
     elif view.offers_tools:
         # `no_tool`: the text is from a second generation, the usage from the first. The header has the right count.
@@ -56,7 +58,7 @@ def chat_completion(
 
 
 def _second_generation(view: ChatRequest, usage: Usage, headers: Headers) -> tuple[Usage, str]:
-    written = int(headers.get("x-generated-tokens", usage.completion_tokens))
+    written = int(headers.get("x-generated-tokens") or usage.completion_tokens)
     cut_short = view.limit is not None and written >= view.limit
     return usage_of(usage.prompt_tokens, written), "length" if cut_short else "stop"
 
@@ -70,7 +72,7 @@ def _chat_choices(
         if message.tool_calls:
             one.tool_calls = [msgspec.structs.replace(tool) for tool in message.tool_calls]
             for place, tool in enumerate(one.tool_calls):
-                normalize_tool(tool, call, index, place)
+                identify(tool, call, index, place)
         choices.append(ChatChoice(index=index, message=one, logprobs=logprobs, finish_reason=finish))
     return choices
 
@@ -92,10 +94,12 @@ def text_completion(
     call: Call, view: CompletionRequest, request: UpstreamRequest, headers: Headers, body: bytes
 ) -> Completion:
     """Read the answer of `/generate`. Raises msgspec.DecodeError or ValueError if it is not one."""
-    given = read_generated(body)
+    given = generated.read(body)
     finish = FINISH.get(given.details.finish_reason, given.details.finish_reason)
     text, stopped = cut(given.generated_text, view.stops)
     written = given.details.generated_tokens
+    if written < 0 and given.details.tokens:
+        written = len(given.details.tokens)
     if view.limit == 0:  # only the echo was wanted; TGI generates at least one token
         text, stopped, finish, written = "", False, "length", 0
     logprobs = None
@@ -105,7 +109,7 @@ def text_completion(
             tops = given.details.top_tokens
             logprobs.add(token, tops[place] if place < len(tops) else [])
     prompt = prompt_text(view, request) if view.echo else ""
-    usage = usage_of(int(headers.get("x-prompt-tokens", 0)), written)
+    usage = usage_of(int(headers.get("x-prompt-tokens") or given.details.input_length or -1), written)
     choice = TextChoice(
         index=request.choices[0],
         text=prompt + text,
@@ -141,13 +145,22 @@ def counted(call: Call | None, request: UpstreamRequest, read: int | None) -> Co
     return completion
 
 
-def prompt_tokens(headers: Headers, body: bytes) -> int:
-    """Return the number of prompt tokens that a complete answer, chat or `/generate`, reports."""
-    header = headers.get("x-prompt-tokens")
-    return int(header) if header else read_chat(body).usage.prompt_tokens
+def prompt_tokens(headers: Headers, body: bytes) -> int | None:
+    """Return the number of prompt tokens that a complete answer, chat or `/generate`, reports; None if it has none."""
+    try:
+        header = headers.get("x-prompt-tokens")
+        count = int(header) if header else _usage(chats.read(body).usage).prompt_tokens
+    except (*problem.UNREADABLE, ValueError):
+        return None
+    return None if count < 0 else count
+
+
+def _usage(given: TGIUsage | None) -> Usage:
+    return usage_of(-1, -1) if given is None else usage_of(given.prompt_tokens, given.completion_tokens)
 
 
 def _completed(call: Call, request: UpstreamRequest, kind: str, choices: list[Any], usage: Usage) -> Completion:
-    answer: Answer[Any] = Answer(choices=choices, usage=multiply(usage, len(request.choices)))
+    known = max(usage.prompt_tokens, usage.completion_tokens) >= 0
+    answer: Answer[Any] = Answer(choices=choices, usage=multiply(usage, len(request.choices)) if known else None)
     set_envelope(answer, call, kind)
     return Completion(answer)

@@ -63,8 +63,9 @@ class TextLogprobs:
 
 
 def usage_of(read: int, written: int) -> Usage:
-    """Return the usage of `read` prompt tokens and `written` generated tokens."""
-    return Usage(prompt_tokens=read, completion_tokens=written, total_tokens=read + written)
+    """Return the usage of `read` prompt tokens and `written` generated tokens; -1 is not known."""
+    total = read + written if min(read, written) >= 0 else -1
+    return Usage(prompt_tokens=read, completion_tokens=written, total_tokens=total)
 
 
 def prompt_text(view: CompletionRequest, request: UpstreamRequest) -> str:

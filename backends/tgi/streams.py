@@ -2,19 +2,19 @@
 
 from typing import Any
 
-import msgspec
-
 from backends import problem
 from backends.base import BackendError, Call, Cause, Completion, Continuation, Event, FollowUp, UpstreamRequest
-from backends.failures import CUT, NOT_THE_PROTOCOL, classify
+from backends.event_decoder import EventDecoder, ReadWhole
+from backends.failures import NOT_THE_PROTOCOL, classify
 from backends.finishing import FINISH, multiply, repeat
-from backends.schema import Answer, ChatRequest, ChunkChoice, CompletionRequest, Delta, TextChoice, Usage
-from backends.sse import DONE, EventReader, EventTooLarge
+from backends.odd_events import cut
+from backends.schema import Answer, ChatRequest, ChunkChoice, CompletionRequest, Delta, TextChoice
+from backends.shapes import LenientDecoder
 from backends.stops import StopScanner
 from backends.tgi.counts import TextLogprobs, chat_logprobs, prompt_text, usage_of
 from backends.tgi.errors import failed
 from backends.tgi.pieces import counting, following, in_pieces
-from backends.tgi.wire import GenerateEvent, TGIChunkChoice, read_chunk, read_generate_event
+from backends.tgi.wire import GenerateEvent, TGIChunk, TGIChunkChoice, Token, chunks, generate_events
 
 SORTED = (
     "Input validation error",
@@ -22,19 +22,23 @@ SORTED = (
     "Template error",
     "Tool error",
 )  # all others are the engine's fault
-Failure = BackendError | FollowUp | Completion | None
 
 
-class _Stream:
-    """The common part of both decoders: events, the end of the stream, errors, copies of a greedy choice."""
+class _Stream(EventDecoder):
+    """The common part of both decoders: errors, the end of a text, copies of a greedy choice."""
 
-    def __init__(self, call: Call, request: UpstreamRequest, stops: list[str], kind: str) -> None:
-        self.usage: Usage | None = None
-        self.finished = False
-        self.failure: Failure = None
-        self._call = call
+    def __init__(
+        self,
+        call: Call,
+        request: UpstreamRequest,
+        decoder: LenientDecoder[Any],
+        read_whole: ReadWhole,
+        stops: list[str],
+        kind: str,
+    ) -> None:
+        super().__init__(call, decoder.decode, read_whole)
+        self._decoder = decoder
         self._request = request
-        self._events = EventReader()
         self._continuation = request.continuation
         self._scanner = StopScanner(stops, self._continuation.held) if stops else None
         self._kind = kind
@@ -43,37 +47,18 @@ class _Stream:
             [] if in_pieces(call) else None
         )  # the text of this piece, if it may have to be continued
         self._full = False  # this piece is complete, and another has to follow
-        self._ended = False  # the finish reason has been sent
 
-    def feed(self, data: bytes) -> list[Event]:
-        """Take the bytes of one read; return the chunks that they complete."""
-        events: list[Event] = []
-        try:
-            for payload in self._events.feed(data):
-                self._take(payload, events)
-                if self.failure is not None:
-                    break
-        except EventTooLarge:
-            self.failure = BackendError(Cause.PROTOCOL_ERROR, NOT_THE_PROTOCOL)
-        except problem.UNREADABLE:
-            self.failure = self._no_chunk(payload)
-        return events
+    def _take_open(self, value: dict[str, Any], events: list[Event]) -> None:
+        self._take(self._decoder.convert(value), events)
 
-    def end(self) -> None:
-        """Note the end of the body: sets `failure` if the stream was not complete."""
-        if not self.finished and self.failure is None:
-            self.failure = BackendError(Cause.FAILED, CUT)
+    def _take_done(self, events: list[Event]) -> None:
+        """End. Raises BackendError if the answer has no finish reason: a TGI that has failed says `[DONE]`, too."""
+        if not self.answered:
+            raise cut(self._skipped)
+        self.finished = True
 
-    def _take(self, payload: bytes, events: list[Event]) -> None:
-        raise NotImplementedError
-
-    def _no_chunk(self, payload: bytes) -> Failure:
-        try:
-            found = problem.read_value(msgspec.json.decode(payload))
-        except problem.UNREADABLE:
-            found = problem.Problem()
-        if not found.message:
-            return BackendError(Cause.PROTOCOL_ERROR, NOT_THE_PROTOCOL)
+    def _failure(self, value: dict[str, Any]) -> BackendError | FollowUp | Completion:
+        found = problem.read_value(value)
         if not found.message.startswith(SORTED):
             return classify(max(found.status, 500), found, self._call)  # its own 422 says nothing
         return failed(self._call, self._request, found)
@@ -94,7 +79,7 @@ class _Stream:
                 text += self._scanner.end()
             if self._scanner.stopped:
                 finish, self._full = "stop", False
-        self._ended = finish is not None
+        self.answered = finish is not None
         return text, finish
 
     def _end_early(self) -> None:
@@ -109,6 +94,7 @@ class _Stream:
     def _finish(self, read: int, written: int) -> None:
         """Set the usage of a complete answer, or the request for the next piece."""
         continuation = self._continuation
+        written = self._tokens if written < 0 else written
         read = continuation.prompt_tokens or read
         tokens = continuation.tokens + written
         if self._full:
@@ -137,18 +123,13 @@ class _Stream:
 class ChatDecoder(_Stream):
     """Reads a chat stream."""
 
-    def __init__(self, call: Call, view: ChatRequest, request: UpstreamRequest) -> None:
-        super().__init__(call, request, view.stops, "chat.completion.chunk")
+    def __init__(self, call: Call, view: ChatRequest, request: UpstreamRequest, read_whole: ReadWhole) -> None:
+        super().__init__(call, request, chunks, read_whole, view.stops, "chat.completion.chunk")
         self._view = view
         self._index = request.choices[0]
 
-    def _take(self, payload: bytes, events: list[Event]) -> None:
-        if payload == DONE:
-            self.finished = self._ended
-            self.end()
-            return
-        chunk = read_chunk(payload)
-        if chunk.choices and not self._ended:
+    def _take(self, chunk: TGIChunk, events: list[Event]) -> None:
+        if chunk.choices and not self.answered:
             self._token(chunk.choices[0], events)
         if chunk.usage is not None:
             self._finish(chunk.usage.prompt_tokens, chunk.usage.completion_tokens)
@@ -156,6 +137,8 @@ class ChatDecoder(_Stream):
     def _token(self, given: TGIChunkChoice, events: list[Event]) -> None:
         if self._tokens + self._continuation.tokens == 0:
             self._emit(self._choice(Delta(role="assistant", content=""), None), events)
+        if given.delta.tool_calls:  # TGI streams them broken, which is why they are asked for whole
+            raise BackendError(Cause.PROTOCOL_ERROR, NOT_THE_PROTOCOL)
         theirs = given.finish_reason
         finish = None if theirs is None else FINISH.get(theirs, theirs)
         text, finish = self._text(given.delta.content or "", finish)
@@ -174,31 +157,34 @@ class ChatDecoder(_Stream):
 class GenerateDecoder(_Stream):
     """Reads `/generate_stream`. It has no `[DONE]`: the last event is the one with the details."""
 
-    def __init__(self, call: Call, view: CompletionRequest, request: UpstreamRequest) -> None:
-        super().__init__(call, request, view.stops if view.limit else [], "text_completion")
+    def __init__(self, call: Call, view: CompletionRequest, request: UpstreamRequest, read_whole: ReadWhole) -> None:
+        stops = view.stops if view.limit else []
+        super().__init__(call, request, generate_events, read_whole, stops, "text_completion")
         self._index = request.choices[0]
         self._echo = prompt_text(view, request) if view.echo and not self._continuation.tokens else ""
         self._logprobs = None if view.logprobs is None else TextLogprobs(view.logprobs, len(self._continuation.text))
         self._nothing = view.limit == 0  # only the echo is wanted
 
-    def _take(self, payload: bytes, events: list[Event]) -> None:
-        event = read_generate_event(payload)
+    def _take(self, event: GenerateEvent, events: list[Event]) -> None:
         details = event.details
-        if not self._ended:
+        if event.token is None and details is None:
+            return
+        if not self.answered:
             self._token(event, events)
         if details is not None and self.failure is None:
             self._finish(details.input_length, 0 if self._nothing else details.generated_tokens)
             self.finished = not self._full
 
     def _token(self, event: GenerateEvent, events: list[Event]) -> None:
+        token = event.token or Token("")
         theirs = event.details and event.details.finish_reason
         finish = FINISH.get(theirs, theirs) if theirs else None
-        text, finish = self._text("" if event.token.special else event.token.text, finish)
+        text, finish = self._text("" if token.special else token.text, finish)
         logprobs = None
         if self._nothing:
             text, finish = "", finish and "length"
         elif self._logprobs is not None:
-            self._logprobs.add(event.token, event.top_tokens)
+            self._logprobs.add(token, event.top_tokens)
             logprobs = self._logprobs.render()
             self._logprobs.clear()
         text, self._echo = self._echo + text, ""

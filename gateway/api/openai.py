@@ -57,7 +57,12 @@ class Generation:
     def prepare(self, prepared: Prepared) -> Call:
         """Complete the call by what its model is; return it."""
         route, context = prepared.route, self._context
-        call = msgspec.structs.replace(self._call, model=self.model or route.name, with_tgi_peer=route.with_tgi_peer)
+        call = msgspec.structs.replace(
+            self._call,
+            model=self.model or route.name,
+            with_tgi_peer=route.with_tgi_peer,
+            reasoning_field=route.settings.reasoning_field,
+        )
         context.streamed = call.stream
         context.estimate_prompt = partial(estimate.of_fields, call.body)
         if context.trace.notes is not None:

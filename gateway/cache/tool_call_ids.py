@@ -8,8 +8,8 @@ from typing import Any
 import msgspec
 
 from backends.base import Call, Event
-from backends.finishing import tool_id
 from backends.schema import Answer, ToolCall
+from backends.tool_calls import tool_id
 
 
 def renewed(event: Event, call: Call) -> Event:

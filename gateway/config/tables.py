@@ -7,6 +7,8 @@ from typing import Annotated, Literal
 
 from msgspec import Meta, Struct
 
+from backends.base import ReasoningField
+
 SIZES = {"": 1, "B": 1, "KiB": 2**10, "MiB": 2**20, "GiB": 2**30}
 UNITS = {"": 1.0, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
 
@@ -164,6 +166,7 @@ class ModelConfig(Frozen, frozen=True, kw_only=True):
     aliases: list[str] = []
     on_unsupported: Literal["route", "refuse"] = "route"
     policy: Policy = "weighted"
+    reasoning_field: ReasoningField = "both"  # of an answer, in which clients find what the model thought
     prefix_bytes: Positive = 512  # of the prompt, by which "prefix" tells one from another
     hedge_after: Annotated[float, Meta(ge=0)] = 0.0  # a stream without a first event by then is asked twice; 0: never
     cache_ttl: str = ""  # instead of cache.ttl

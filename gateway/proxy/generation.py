@@ -21,13 +21,14 @@ from backends.extras import with_extra
 from backends.named import names_fields, with_nulls
 from backends.schema import Usage
 from gateway.http.context import Attempt, RequestContext
-from gateway.http.errors import PointsmanError, from_backend
+from gateway.http.errors import EngineFailed, PointsmanError, from_backend
 from gateway.proxy.engine_client import EngineClient
 from gateway.proxy.sources import LegacyFunctions, MergedSource, NamedFields, Ready, Source
 from gateway.services import Services
 from gateway.upstream.connection import Reply
 
 MAX_REQUESTS = 256  # for one answer; the dialects stop long before
+LAST_WORDS = 2.0  # seconds, in which the usage may come after the last choice's finish reason, and the end of the body
 
 T = TypeVar("T")
 
@@ -148,6 +149,15 @@ class CallClient(EngineClient):
         return assembled(self.call, events, source.usage)
 
 
+async def _last_words(reply: Reply) -> bytes:
+    """Return what comes after the answer is complete; an engine that says no more, or breaks off, is at its end."""
+    try:
+        async with asyncio.timeout(LAST_WORDS):
+            return await reply.chunk()
+    except (TimeoutError, EngineFailed):
+        return b""
+
+
 def too_often() -> PointsmanError:
     """Return the error of an engine that is asked again and again and does not come to an end."""
     return from_backend(BackendError(Cause.FAILED, "The engine did not come to an answer."))
@@ -221,12 +231,13 @@ class EngineSource:
         client = self._client
         timing, clock, timer = client.timing, client.clock, client.timer
         while not decoder.finished and decoder.failure is None:
-            with timer:  # not by `client.chunk`: one call less for each event
-                data = await reply.chunk()
+            if decoder.answered:
+                data = await _last_words(reply)
+            else:
+                with timer:  # not by `client.chunk`: one call less for each event
+                    data = await reply.chunk()
             timing.received_at = clock()
-            if not data:
-                decoder.end()
-            elif events := decoder.feed(data):
+            if events := decoder.feed(data) if data else decoder.end():
                 client.endpoint.heard(timing.received_at)
                 if decoder.finished:  # in the same read, so that the end can go out in the same write
                     self._end(decoder, reply)

@@ -6,6 +6,7 @@ is put into the schema's (`backends.lenient`), so that all of them take it. The 
 view, so that unknown fields survive.
 """
 
+import re
 from typing import Any, TypeVar
 
 import msgspec
@@ -16,6 +17,7 @@ from backends.base import Call
 from backends.lenient import coerced, without_nulls
 from backends.parameters import refused
 from backends.schema import AllowedTools, ChatRequest, CompletionRequest, NamedTool, Request, ResponseFormat
+from backends.surrogates import find_lone
 from gateway.http.errors import InvalidRequest, from_validation
 
 FORMATS = ("text", "json_object", "json_schema", "structural_tag")
@@ -25,6 +27,7 @@ CHOICES = ("none", "auto", "required")
 V = TypeVar("V", ChatRequest, CompletionRequest)
 
 BOM = b"\xef\xbb\xbf"  # which JSON's readers may skip (RFC 8259, section 8.1), and vLLM's does
+_SURROGATE = re.compile(rb"\xed[\xa0-\xbf][\x80-\xbf]")  # as in UTF-8
 
 _fields = msgspec.json.Decoder(dict[str, Raw])
 _chat = msgspec.json.Decoder(ChatRequest)
@@ -37,13 +40,21 @@ def fields(body: bytes) -> dict[str, Raw]:
     try:
         if not body.isascii():
             body.decode()
+        if half := find_lone(body):
+            raise _lone_surrogate(*half)
         return _fields.decode(body)
     except UnicodeDecodeError as error:
-        raise InvalidRequest(f"The body is not valid UTF-8 at byte {error.start}.") from error
+        what = " (a lone surrogate)" if _SURROGATE.match(body, error.start) else ""
+        raise InvalidRequest(f"The body is not valid UTF-8 at byte {error.start}{what}.") from error
     except msgspec.DecodeError as error:
         raise from_validation(error) from error
     except RecursionError as error:
         raise InvalidRequest("The body is nested too deeply.") from error
+
+
+def _lone_surrogate(half: str, path: str) -> InvalidRequest:
+    where = f"'{path}'" if path else "the body"
+    return InvalidRequest(f"Invalid {where}: {half} is a lone surrogate, half of a character.", path or None)
 
 
 def chat(body: bytes, request_id: str, created: int) -> Call:

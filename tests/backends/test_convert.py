@@ -228,9 +228,12 @@ def test_chunks_with_fields_that_no_type_names_have_no_whole_answer() -> None:
     assert whole_of(CHAT, [{"choices": [], "mood": "good"}]) is None
 
 
-def test_what_would_be_lost_on_the_way_from_an_engine_is_an_error() -> None:
-    """No dialect makes such answers: it would be a fault of the gateway's."""
-    with pytest.raises(ValueError, match="whole answer has a field"):
-        as_chunks(Completion(Answer(choices=[], prompt_text="p")))
-    with pytest.raises(ValueError, match="stream has a field"):
-        assembled(CHAT, [{"choices": []}], None)
+def test_what_an_engine_says_in_the_other_form_is_never_refused() -> None:
+    """What has no place in a chunk or in a whole answer is left out; the rest comes."""
+    message = AnswerMessage(role="assistant", content="a", annotations=[], audio={"id": "x"})
+    whole = Answer(choices=[ChatChoice(index=0, message=message, finish_reason="stop")], prompt_text="p")
+    chunks = as_chunks(Completion(whole))
+    assert [getattr(one, "prompt_text", None) for one in chunks] == ["p", None, None]
+    events: list[Any] = [{"choices": [{"index": 0, "delta": {"content": "a"}, "finish_reason": "stop"}], "mood": 1}]
+    answer = assembled(CHAT, [*events, Answer(choices=[], prompt_text="p")], None).answer
+    assert (answer.choices[0].message.content, answer.prompt_text) == ("a", "p")

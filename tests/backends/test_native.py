@@ -240,8 +240,9 @@ def test_the_best_is_the_one_with_the_highest_mean_logprob() -> None:
         (b'data: {"choices":[{"text":"a","finish_reason":"abort"}]}\n\n', Cause.FAILED),
         (b'data: {"error":{"message":"m","code":500}}\n\ndata: [DONE]\n\n', Cause.FAILED),
         (b'data: {"error":{"message":"m","code":400}}\n\n', Cause.INVALID),
-        (b"data: nonsense\n\n", Cause.PROTOCOL_ERROR),
-        (b'data: {"x":1}\n\n', Cause.PROTOCOL_ERROR),
+        (b"data: nonsense\n\n", Cause.FAILED),
+        (b"data: {nonsense\n\n", Cause.PROTOCOL_ERROR),
+        (b'data: {"x":1}\n\n', Cause.FAILED),
         (
             b'data: {"choices":[{"text":"a","logprobs":{"tokens":["a"],"token_logprobs":[0]}}]}\n\n',
             Cause.PROTOCOL_ERROR,
@@ -259,7 +260,7 @@ def test_a_stream_that_breaks_says_why(data: bytes, cause: Cause) -> None:
 
 
 @pytest.mark.parametrize(
-    "body", [b"", b"nonsense", b"{}", b'{"choices":[]}', b'{"choices":[{"text":"a"}],"usage":null}', b"data: x\n\n"]
+    "body", [b"", b"nonsense", b"{}", b'{"choices":[]}', b'{"choices":[{"text":7}],"usage":null}', b"data: x\n\n"]
 )
 def test_a_whole_answer_that_is_none(body: bytes) -> None:
     with pytest.raises(BackendError) as caught:
@@ -585,7 +586,13 @@ def test_an_error_ends_a_passed_stream_and_is_raised_if_it_is_the_first_event() 
     assert raised.value.cause is Cause.OVERLOADED
     assert passed.ended
     with pytest.raises(BackendError):
-        DetailsFilter(hidden=False).take(b"nonsense")
+        DetailsFilter(hidden=False).take(b"{nonsense")
+
+
+@pytest.mark.parametrize("payload", [b"", b"{}", b"null", b"ping", b'{"type":"ping"}'])
+def test_a_passed_event_that_says_nothing_is_left_out(payload: bytes) -> None:
+    passed = DetailsFilter(hidden=False)
+    assert (passed.take(payload), passed.written, passed.ended) == (b"", 0, False)
 
 
 def test_info_has_tgis_fields() -> None:

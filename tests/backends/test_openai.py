@@ -15,6 +15,8 @@ from backends.base import BackendError, Cause, ServedModel
 from backends.openai import OpenAI
 from gateway.proxy import parse
 from tests.support.dialects import (
+    ERRORS,
+    FIRST,
     GARBAGE,
     HI,
     TOOL,
@@ -29,6 +31,7 @@ from tests.support.dialects import (
     whole,
 )
 
+DONE = b"data: [DONE]\n\n"
 CHAT = "/v1/chat/completions"
 TEXT = "/v1/completions"
 BACKEND = OpenAI()
@@ -148,7 +151,6 @@ def test_n_greedy_choices_of_several_prompts_keep_their_prompts_order() -> None:
     [
         ("stop", "stop"),
         ("length", "length"),
-        ("tool_calls", "tool_calls"),
         ("content_filter", "content_filter"),
         ("repetition", "stop"),
         ("eos_token", "stop"),
@@ -175,7 +177,7 @@ def test_an_engine_that_gave_up_has_failed(finish: str) -> None:
         gave_up = {"delta": {"content": "b"}, "finish_reason": finish, **extra}
         stream = events({"delta": {"content": "a"}}, gave_up, {"delta": {"content": "c"}, "finish_reason": "stop"})
         got = heard(BACKEND, chat(stream=True), [stream + b"data: [DONE]\n\n"])
-        assert [one["choices"][0]["delta"] for one in got.events] == [{"content": "a"}]
+        assert [one["choices"][0]["delta"] for one in got.events] == [FIRST | {"content": "a"}]
         assert got.cause is Cause.FAILED
         assert not got.finished
 
@@ -191,7 +193,7 @@ def test_what_names_the_engine_never_passes(marks: dict[str, Any]) -> None:
     for finish in (None, "stop"):
         stream = events({"delta": {"content": "a"}, "finish_reason": finish, **marks})
         (event,) = heard(BACKEND, chat(stream=True), [stream]).events
-        assert event["choices"] == [{"index": 0, "delta": {"content": "a"}, "finish_reason": finish}]
+        assert event["choices"] == [{"index": 0, "delta": FIRST | {"content": "a"}, "finish_reason": finish}]
         stream = events({"text": "a", "finish_reason": finish, **marks})
         (event,) = heard(BACKEND, text(prompt="a", stream=True), [stream]).events
         assert event["choices"] == [{"index": 0, "text": "a", "finish_reason": finish}]
@@ -248,9 +250,8 @@ def test_tool_calls_have_ids_of_the_gateways() -> None:
     pieces = [{"index": i, "id": f"x{i}", "function": {"name": "f"}} for i in range(2)]
     stream = events(*({"delta": {"tool_calls": [piece]}} for piece in pieces))
     deltas = [one["choices"][0]["delta"] for one in heard(BACKEND, chat(stream=True, tools=[TOOL]), [stream]).events]
-    assert deltas == [
-        {"tool_calls": [{"index": i, "id": ids[i], "type": "function", "function": {"name": "f", "arguments": ""}}]}
-        for i in range(2)
+    assert [delta["tool_calls"] for delta in deltas] == [
+        [{"index": i, "id": ids[i], "type": "function", "function": {"name": "f", "arguments": ""}}] for i in range(2)
     ]
 
 
@@ -308,10 +309,20 @@ def test_garbage_is_no_stream(body: bytes, frame: str) -> None:
         got = heard(BACKEND, call, [data])
         assert not got.finished
         assert got.events == []
-        if frame == "a bare body" or b'"error"' in body or body in (b"", b'{"choices": []}'):
-            assert got.cause in (Cause.PROTOCOL_ERROR, Cause.FAILED)
-        else:
-            assert got.cause is Cause.PROTOCOL_ERROR, "at once, not only when the body ends"
+        assert got.cause in (Cause.PROTOCOL_ERROR, Cause.FAILED)
+
+
+@pytest.mark.parametrize("body", ERRORS, ids=repr)
+def test_an_error_is_one_in_whichever_form_it_comes(body: bytes) -> None:
+    """With status 200, whole and as an event; and so is any event whose name is `error`."""
+    for call in (chat(), text(prompt="a"), chat(n=2, temperature=0)):
+        with pytest.raises(BackendError) as raised:
+            decoded(BACKEND, call, body)
+        assert raised.value.cause is Cause.FAILED
+    for call in (chat(stream=True), text(prompt="a", stream=True)):
+        for data in (b"data: " + body, body, b"event: error\ndata: " + body, b"event: error\ndata: out of memory"):
+            got = heard(BACKEND, call, [data + b"\n\n"])
+            assert (got.events, got.finished, got.cause) == ([], False, Cause.FAILED)
 
 
 TOKEN = {"token": "a", "logprob": -1.0}
@@ -356,31 +367,39 @@ def test_models_are_read() -> None:
 # --- streams --------------------------------------------------------------------------------------------------
 
 
-def test_a_stream_without_done_was_cut() -> None:
+def test_a_finish_reason_is_the_end_whether_or_not_done_follows() -> None:
     stream = events({"delta": {"content": "a"}, "finish_reason": "stop"})
-    got = heard(BACKEND, chat(stream=True), [stream])
-    assert not got.finished
-    assert got.cause is Cause.FAILED
-    assert heard(BACKEND, chat(stream=True), [stream + b"data: [DONE]\n\n"]).finished
+    for after in (b"", DONE, events({"delta": {}}, usage=USAGE), events({"delta": {}}, usage=USAGE) + DONE):
+        got = heard(BACKEND, chat(stream=True), [stream + after])
+        assert (got.finished, got.cause, got.usage is not None) == (True, None, b"usage" in after)
 
 
 @pytest.mark.parametrize("finish", [None, ""])
-def test_a_stream_without_a_finish_reason_was_cut(finish: str | None) -> None:
-    """An engine that dies can still say [DONE]."""
-    stream = events({"delta": {"content": "a"}, "finish_reason": finish}) + b"data: [DONE]\n\n"
-    got = heard(BACKEND, chat(stream=True), [stream])
-    assert not got.finished
-    assert got.cause is Cause.FAILED
+def test_a_stream_without_a_finish_reason_and_done_was_cut(finish: str | None) -> None:
+    for chunk in ({"delta": {"content": "a"}, "finish_reason": finish}, {"text": "a", "finish_reason": finish}):
+        call = chat(stream=True) if "delta" in chunk else text(prompt="a", stream=True)
+        got = heard(BACKEND, call, [events(chunk)])
+        assert (got.finished, got.cause) == (False, Cause.FAILED)
 
 
-def test_done_counts_only_if_every_choice_has_ended() -> None:
+def test_done_ends_the_choices_that_have_begun() -> None:
+    """As for the SDKs; a choice gets a finish reason of which some clients cannot do without."""
     begun = [{"index": index, "delta": {"content": "a"}} for index in range(2)]
     ends = [{"index": index, "delta": {}, "finish_reason": "stop"} for index in range(2)]
-    done = b"data: [DONE]\n\n"
-    for chunks, finished in [((*begun, *ends), True), ((*begun, ends[1]), False), (begun, False), (ends, True)]:
-        got = heard(BACKEND, chat(stream=True, n=2), [events(*chunks) + done])
-        assert (got.finished, got.cause) == (finished, None if finished else Cause.FAILED)
-    assert heard(BACKEND, chat(stream=True), [done]).cause is Cause.FAILED
+    for chunks, ended in [((*begun, *ends), True), ((*begun, ends[1]), False), (begun, False), (ends, True)]:
+        got = heard(BACKEND, chat(stream=True, n=2), [events(*chunks)])
+        assert (got.finished, got.cause) == (ended, None if ended else Cause.FAILED)
+        got = heard(BACKEND, chat(stream=True, n=2), [events(*chunks) + DONE])
+        reasons = {one["index"]: one["finish_reason"] for event in got.events for one in event["choices"]}
+        assert (got.finished, got.cause, reasons) == (True, None, {0: "stop", 1: "stop"})
+    assert heard(BACKEND, chat(stream=True), [DONE]).cause is Cause.FAILED, "nothing has begun"
+
+
+def test_what_done_ends_has_the_length_that_was_asked_for() -> None:
+    stream = events({"delta": {"content": "a"}}) + events({"delta": {}}, usage=USAGE) + DONE
+    for limit, reason in ((2, "length"), (3, "stop")):
+        got = heard(BACKEND, chat(stream=True, max_tokens=limit), [stream])
+        assert got.events[-1]["choices"][0]["finish_reason"] == reason
 
 
 @pytest.mark.parametrize("own", [{}, {"new": 1}])
@@ -388,9 +407,9 @@ def test_a_chunk_without_a_finish_reason_has_not_ended(own: dict[str, Any]) -> N
     """It is taken, and gets the null that OpenAI writes."""
     chunk = {"choices": [{"index": 0, "delta": {"content": "a"}, **own}]}
     stream = b"data: " + json.dumps(chunk).encode() + b"\n\n"
-    got = heard(BACKEND, chat(stream=True), [stream + b"data: [DONE]\n\n"])
+    got = heard(BACKEND, chat(stream=True), [stream])
     assert [one["choices"] for one in got.events] == [
-        [{"index": 0, "delta": {"content": "a"}, "finish_reason": None, **own}]
+        [{"index": 0, "delta": FIRST | {"content": "a"}, "finish_reason": None, **own}]
     ]
     assert (got.finished, got.cause) == (False, Cause.FAILED)
     end = events({"delta": {}, "finish_reason": "stop"})
@@ -407,9 +426,8 @@ def test_an_event_with_unknown_fields_keeps_them() -> None:
     choice = {"delta": {"content": "a", "deep": 1}, "new": {"a": None}}
     (event,) = heard(BACKEND, chat(model="ours", stream=True), [events(choice, top=[1])]).events
     assert event["top"] == [1]
-    assert event["choices"][0] == {"index": 0, "delta": {"content": "a", "deep": 1}, "finish_reason": None} | {
-        "new": {"a": None}
-    }
+    delta = FIRST | {"content": "a", "deep": 1}
+    assert event["choices"][0] == {"index": 0, "delta": delta, "finish_reason": None, "new": {"a": None}}
     head = {"id": "chatcmpl-r", "object": "chat.completion.chunk", "created": 1700000000, "model": "ours"}
     assert event == head | {"top": [1], "choices": event["choices"]}
 
@@ -448,7 +466,7 @@ def test_the_end_of_a_body_changes_nothing_that_is_settled() -> None:
     decoder.end()
     assert (decoder.finished, decoder.failure) == (True, None)
     decoder = BACKEND.decoder(chat(stream=True), BACKEND.encode(chat(stream=True), "m")[0])
-    decoder.feed(b"data: nonsense\n\n")
+    decoder.feed(b"data: {nonsense\n\n")
     settled = decoder.failure
     decoder.end()
     assert decoder.failure is settled is not None
@@ -459,8 +477,8 @@ def test_n_greedy_choices_stream_side_by_side() -> None:
         stream = events({"delta": {"content": "a"}, **own}, {"delta": {}, "finish_reason": "stop", **own}, usage=USAGE)
         got = heard(BACKEND, chat(stream=True, n=2, temperature=0), [stream + b"data: [DONE]\n\n"])
         assert [(one["choices"][0]["index"], one["choices"][0]["delta"]) for one in got.events] == [
-            (0, {"content": "a"}),
-            (1, {"content": "a"}),
+            (0, FIRST | {"content": "a"}),
+            (1, FIRST | {"content": "a"}),
             (0, {}),
             (1, {}),
         ]
@@ -471,7 +489,11 @@ def test_n_greedy_choices_stream_side_by_side() -> None:
 
 def test_n_greedy_choices_of_several_prompts_stream_under_their_indexes() -> None:
     for own in ({}, {"new": 1}):
-        stream = events({"text": "a", **own}, {"index": 1, "text": "b", "finish_reason": "stop", **own}, usage=USAGE)
+        stream = events(
+            {"text": "a", "finish_reason": "stop", **own},
+            {"index": 1, "text": "b", "finish_reason": "stop", **own},
+            usage=USAGE,
+        )
         call = text(prompt=["a", "b"], n=2, temperature=0, stream=True)
         got = heard(BACKEND, call, [stream + b"data: [DONE]\n\n"])
         assert [(one["choices"][0]["index"], one["choices"][0]["text"]) for one in got.events] == [

@@ -7,7 +7,7 @@ import pytest
 
 from backends import BACKENDS, problem
 from backends.base import BackendError, Call, Cause
-from backends.failures import event_failure
+from backends.odd_events import no_answer
 from backends.problem import Problem
 from gateway.proxy import parse
 from tests.support.dialects import heard
@@ -497,7 +497,7 @@ def test_an_error_event_is_told_apart_by_its_code_and_its_words(
     ],
 )
 def test_an_error_event_of_openais_dialect_may_be_the_requests_fault(payload: bytes, cause: Cause) -> None:
-    failure = event_failure(payload, CHAT_STREAM)
+    failure = no_answer(payload, CHAT_STREAM, "no chunk")
     assert failure.cause is cause
 
 

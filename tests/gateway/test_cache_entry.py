@@ -15,8 +15,8 @@ from hypothesis import strategies as st
 
 from backends.base import Call, Event
 from backends.extras import ExtrasReader
-from backends.finishing import tool_id
 from backends.schema import Answer, ChatAnswer, ChatChunk, TextAnswer, Usage
+from backends.tool_calls import tool_id
 from gateway.cache import entry, packed
 from gateway.cache.entry import CachedAnswer, Label
 from gateway.cache.packed import UnreadableEntry

@@ -80,9 +80,9 @@ def checked_endpoint(steps: list[str]) -> Endpoint:
                 now += 1.0
             case "chat while late":
                 endpoint.heard(now - 1.0)
-                endpoint.record_miss("late", began, 1)
+                endpoint.record_miss("late", "late", began, 1)
             case "late":
-                endpoint.record_miss("late", began, MOST)
+                endpoint.record_miss("late", "late", began, MOST)
     return endpoint
 
 

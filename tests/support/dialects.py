@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterable
 from typing import Any, NamedTuple
 
@@ -16,6 +17,7 @@ from gateway.proxy import parse
 
 HI = [{"role": "user", "content": "hi"}]
 TOOL = {"type": "function", "function": {"name": "f", "parameters": {"type": "object", "properties": {}}}}
+FIRST = {"role": "assistant"}  # what the first delta of each choice has, whether the engine says so or not
 USAGE = {"prompt_tokens": 5, "completion_tokens": 2, "total_tokens": 7}
 
 
@@ -113,7 +115,13 @@ def events(*choices: dict[str, Any], usage: dict[str, Any] | None = None, **top:
     return b"".join(b"data: " + json.dumps(chunk).encode() + b"\n\n" for chunk in chunks)
 
 
-# Bodies of an engine's that are no answer.
+def end_of_answer(body: bytes) -> int:
+    """Return where a recorded stream's last finish reason has come: at the end of its line."""
+    last = max(found.start() for found in re.finditer(rb'"finish_reason":\s?"\w', body))
+    return body.index(b"\n", last)
+
+
+# Bodies of an engine's that are no answer; those that tell of an error are in ERRORS.
 GARBAGE: list[bytes] = [
     b"",
     b"null",
@@ -123,15 +131,24 @@ GARBAGE: list[bytes] = [
     b"\x00\xff\xfe",
     b"<html><body>502</body></html>",
     b'{"choices": []}',
-    b'{"choices": [{"index": 0, "finish_reason": null}]}',
     b'{"choices": [{"index": 0, "message": {"role": "assistant", "content": "\xff"}, "finish_reason": null}]}',
-    b'{"choices": [{"index": 0, "message": {"role": "assistant", "content": "\\ud800"}, "finish_reason": null}]}',
-    b'{"new": "\xff", "choices": [{"index": 0, "message": {"role": "a", "content": "b"}, "finish_reason": null}]}',
-    b'{"generated_text": "a", "details": null}',
-    b'{"error": {"message": "no", "code": 500}}',
-    b'{"error": "no", "error_type": "validation"}',
     b"[" * 100_000,
     b'{"a":' * 100_000,
     b'{"choices":' + b"[" * 100_000,
     b'{"choices": [], "usage": {"prompt_tokens": 1e999}}',
+    b'{"choices": [{"index": 0, "delta": {"content": 7}, "message": {"content": 7}, "text": 7}]}',
+    b'{"choices": {"index": 0}}',
+    b'{"choices": [7]}',
+]
+ERRORS: list[bytes] = [
+    b'{"error": {"message": "no", "code": 500}}',
+    b'{"error": "no", "error_type": "generation"}',
+    b'{"object": "error", "message": "no", "type": "InternalServerError", "param": null, "code": 500}',
+    b'{"detail": "no"}',
+    b'{"detail": [{"loc": ["body"], "msg": "no", "type": "value_error"}]}',
+    b'{"type": "error", "error": {"type": "api_error", "message": "no"}}',
+    b'{"message": "no", "code": 500}',
+    b'{"error": {"message": "no"}, "choices": null}',
+    b'{"error": 7}',
+    b'{"error": "\\ud800"}',
 ]

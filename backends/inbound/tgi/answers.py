@@ -13,10 +13,9 @@ from msgspec import Struct
 
 from backends import estimate, problem
 from backends.base import BackendError, Cause
-from backends.failures import CUT, FAILED, NOT_THE_PROTOCOL, event_failure
+from backends.failures import CUT, FAILED
 from backends.finishing import BROKEN
 from backends.inbound.tgi.passthrough import usage
-from backends.inbound.tgi.translate import decoded
 from backends.inbound.tgi.wire import (
     Choice,
     CompletionCounts,
@@ -31,8 +30,20 @@ from backends.inbound.tgi.wire import (
     TopStreamEvent,
     VllmCompletion,
 )
+from backends.lenient_json import EventJSON
+from backends.odd_events import (
+    NO_CHOICES,
+    failure_of,
+    is_done,
+    is_error,
+    is_stream,
+    no_answer,
+    read_event,
+    unreadable,
+)
 from backends.schema import Usage
-from backends.sse import DONE, EventReader, EventTooLarge, events
+from backends.shapes import LenientDecoder
+from backends.sse import EventReader, EventTooLarge, events
 
 NO_IDS = "The engine does not report its token ids (vLLM's return_token_ids)."
 BY_ID = "token_id:"
@@ -47,7 +58,7 @@ Names = Mapping[int, str]
 NOBODY = GenerateToken(0, "", None, special=False)
 
 _encode = msgspec.json.Encoder().encode
-_chunk = msgspec.json.Decoder(VllmCompletion).decode
+_completions = LenientDecoder(VllmCompletion)
 
 
 class Step(Struct):
@@ -184,11 +195,11 @@ class Whole:
         """Read the body. Raises BackendError."""
         self._asked = asked
         self._seed = seed
-        chunks = _chunks(body) if body.startswith(b"data:") else [decoded(body, VllmCompletion)]
+        chunks = _chunks(body) if is_stream(body) else [_whole(body)]
         counts = next((chunk.usage for chunk in reversed(chunks) if chunk.usage is not None), None)
         choices = [choice for chunk in chunks for choice in chunk.choices]
         if not choices or (counts is None and choices[-1].finish_reason is None):  # neither of a whole answer's signs
-            raise BackendError(Cause.PROTOCOL_ERROR, NOT_THE_PROTOCOL)
+            raise no_answer(body, None, NO_CHOICES)
         self._prompt = choices[0] if asked.parameters.decoder_input_details else Choice("")
         self._sequences: dict[int, list[Piece]] = {}
         for choice in choices:
@@ -259,12 +270,21 @@ class Whole:
             mended = name == ""
 
 
+def _whole(body: bytes) -> VllmCompletion:
+    try:
+        return _completions.read(body)
+    except problem.UNREADABLE as error:
+        raise no_answer(body, None, error) from error
+
+
 def _chunks(body: bytes) -> list[VllmCompletion]:
     try:
         payloads = EventReader().feed(body)
     except EventTooLarge as error:
-        raise BackendError(Cause.PROTOCOL_ERROR, NOT_THE_PROTOCOL) from error
-    return [_read_chunk(payload) for payload in payloads if payload != DONE]
+        raise unreadable(body, error) from error
+    reader = EventJSON()
+    chunks = [_read_chunk(payload, reader) for payload in payloads if not is_done(payload)]
+    return [chunk for chunk in chunks if chunk is not None]
 
 
 def _mean_logprob(sequence: Sequence) -> float:
@@ -291,6 +311,7 @@ class StreamReader:
         self.failure: BackendError | None = None
         self._asked = asked
         self._events = EventReader()
+        self._json = EventJSON()
         self._ended = False  # the finish reason has come
 
     def feed(self, data: bytes) -> list[Piece]:
@@ -298,25 +319,36 @@ class StreamReader:
         pieces: list[Piece] = []
         try:
             for payload in self._events.feed(data):
-                if payload == DONE:
-                    self.finished = True
+                if is_done(payload):
                     self.end()
                     break
-                pieces += self._take(payload)
-        except EventTooLarge:
-            self.failure = BackendError(Cause.PROTOCOL_ERROR, NOT_THE_PROTOCOL)
+                pieces += self._take(_read_chunk(payload, self._json))
+        except EventTooLarge as error:
+            self.failure = unreadable(self._events.remains, error)
         except BackendError as failure:
             self.failure = failure
         return pieces
 
-    def end(self) -> None:
-        """Note the end of the body: sets `failure` if no finish reason came, `[DONE]` or not."""
+    def end(self) -> list[Piece]:
+        """Note the end of the body: sets `failure` if no finish reason came, `[DONE]` or not.
+
+        Returns the pieces of a whole answer that came in the place of a stream.
+        """
+        pieces: list[Piece] = []
+        document = self._events.document
+        try:
+            if document is not None:
+                pieces = self._take(_whole(document))
+        except BackendError as failure:
+            self.failure = failure
         if not self._ended and self.failure is None:
             self.failure = BackendError(Cause.FAILED, CUT)
         self.finished = self.failure is None
+        return pieces
 
-    def _take(self, payload: bytes) -> list[Piece]:
-        chunk = _read_chunk(payload)
+    def _take(self, chunk: VllmCompletion | None) -> list[Piece]:
+        if chunk is None:
+            return []
         if chunk.usage is not None:
             self.prompt_tokens, self.completion_tokens = chunk.usage.prompt_tokens, chunk.usage.completion_tokens
         made = []
@@ -327,11 +359,20 @@ class StreamReader:
         return made
 
 
-def _read_chunk(payload: bytes) -> VllmCompletion:
+def _read_chunk(payload: bytes, reader: EventJSON) -> VllmCompletion | None:
+    """Read an event; return None if it says nothing. Raises BackendError if it is an error, or cannot be read."""
     try:
-        return _chunk(payload)
+        return _completions.decode(payload)
+    except problem.UNREADABLE:
+        value = read_event(payload, reader)
+    if value is None:
+        return None
+    if is_error(value):
+        raise failure_of(value, None)
+    try:
+        return _completions.convert(value)
     except problem.UNREADABLE as error:
-        raise event_failure(payload, None) from error
+        raise unreadable(payload, error) from error
 
 
 class StreamWriter:

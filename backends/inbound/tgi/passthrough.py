@@ -6,10 +6,12 @@ import msgspec
 
 from backends import estimate, problem
 from backends.base import BackendError, Cause
-from backends.failures import NOT_THE_PROTOCOL
+from backends.lenient_json import EventJSON
+from backends.odd_events import is_error, read_event
 from backends.schema import Usage
 from backends.tgi.errors import failed
 
+_SAID = {"token", "generated_text", "details"}
 _NOT_LAST = b'"generated_text":null'
 
 
@@ -21,22 +23,23 @@ class DetailsFilter:
         self.usage: Usage | None = None
         self.failure: BackendError | None = None  # the error that ended the stream
         self._hidden = hidden
+        self._json = EventJSON()
         self.written = 0
 
     def take(self, payload: bytes) -> bytes:
-        """Take one event's payload; return it for the client.
+        """Take one event's payload; return it for the client, nothing if it says nothing.
 
-        Raises BackendError if it is not one of TGI's, or if the first event is a failure: another engine may be tried.
+        Raises BackendError if it cannot be read, or if the first event is a failure: another engine may be tried.
         """
         if _NOT_LAST in payload:  # cannot be inside a text, where quotes are escaped
             self.written += 1
             return payload
-        try:
-            said = msgspec.json.decode(payload, type=dict[str, Any])
-        except problem.UNREADABLE as error:
-            raise BackendError(Cause.PROTOCOL_ERROR, NOT_THE_PROTOCOL) from error
-        self.ended = self.ended or "error" in said or said.get("generated_text") is not None
-        if "error" in said:
+        said = read_event(payload, self._json)
+        if said is None or not (is_error(said) or said.keys() & _SAID):
+            return b""
+        self.written += 1
+        self.ended = self.ended or is_error(said) or said.get("generated_text") is not None
+        if is_error(said):
             self._take_error(said)
         else:
             self.written += 1

@@ -267,7 +267,7 @@ class Logprobs(Struct):
 class PromptLogprob(Struct):
     """A prompt token's log probability and text."""
 
-    logprob: float | None
+    logprob: float | None = None
     decoded_token: str | None = None
 
 
@@ -287,7 +287,7 @@ class Choice(Struct):
 class CompletionCounts(Struct):
     """The usage: token counts."""
 
-    prompt_tokens: int
+    prompt_tokens: int = 0
     completion_tokens: int = 0
 
 

@@ -104,7 +104,7 @@ class ForwardedStream(StreamedAnswer):
     async def _read(self) -> bytes:
         while not self._filter.ended and (data := await self._client.event_chunk(self._reply)):
             try:
-                payloads = [self._filter.take(payload) for payload in self._events.feed(data)]
+                payloads = [taken for payload in self._events.feed(data) if (taken := self._filter.take(payload))]
             except EventTooLarge as error:
                 raise EngineFailed("The engine sent an event without end.") from error
             except BackendError as error:

@@ -146,11 +146,9 @@ class TranslatedStream(StreamedAnswer):
         reader = self._reader
         while not reader.finished and reader.failure is None:
             data = await self._client.event_chunk(self._reply)
-            pieces = reader.feed(data)
+            pieces = reader.feed(data) if data else reader.end()
             if pieces:
                 self._client.endpoint.heard(self._client.timing.received_at)
-            if not data:
-                reader.end()
             await self._vocabulary.add(unnamed(pieces, self._vocabulary.names))
             if written := self._writer.write(pieces, self._vocabulary.names, reader.prompt_tokens):
                 return written
