@@ -84,6 +84,14 @@ async def test_a_whole_answer_is_told_with_its_usage_and_why_it_ended() -> None:
     assert said["gen_ai.usage.output_tokens"] == USAGE["completion_tokens"]
 
 
+async def test_a_usage_that_the_engine_has_not_said_is_told_as_an_estimate() -> None:
+    async with traced(says(whole(ANSWER | {"usage": None}))) as (front, _, collector):
+        await front.post(CHAT)
+    said = attributes(pair(collector)[1])
+    assert said["pointsman.usage.estimated"] is True
+    assert said["gen_ai.usage.input_tokens"] > 0
+
+
 async def test_a_stream_is_told_with_its_first_token_within_its_try() -> None:
     async with traced(says(streamed(*STREAM))) as (front, _, collector):
         await front.post(CHAT | {"stream": True})
