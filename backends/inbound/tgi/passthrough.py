@@ -37,7 +37,6 @@ class DetailsFilter:
         said = read_event(payload, self._json)
         if said is None or not (is_error(said) or said.keys() & _SAID):
             return b""
-        self.written += 1
         self.ended = self.ended or is_error(said) or said.get("generated_text") is not None
         if is_error(said):
             self._take_error(said)
