@@ -4,7 +4,8 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any
 
-from litestar import Litestar, Request, Response, get
+from litestar import Litestar, Request, Response, get, post
+from litestar import route as http_route
 from litestar.config.cors import CORSConfig
 from litestar.exceptions import HTTPException
 from litestar.handlers.base import BaseRouteHandler
@@ -62,8 +63,10 @@ def routes(services: Services) -> list[BaseRouteHandler]:
     def open_to_all(handler: Handler, paths: tuple[str, ...], *methods: str) -> BaseRouteHandler:
         return mount(with_context(services, Client, handler, *methods), paths)
 
-    def route(handler: Handler, paths: tuple[str, ...], *methods: str) -> BaseRouteHandler:
-        return open_to_all(guarded(services, handler), paths, *methods)
+    def route(
+        handler: Handler, paths: tuple[str, ...], *methods: str, dialect: type[Client] = Client
+    ) -> BaseRouteHandler:
+        return mount(with_context(services, dialect, guarded(services, handler), *methods), paths)
 
     retrieve = with_context(services, Client, guarded(services, openai.model(services)), "GET")
 
@@ -72,12 +75,24 @@ def routes(services: Services) -> list[BaseRouteHandler]:
     async def model() -> ASGIApp:
         return retrieve
 
+    stored = with_context(services, passing.ResponsesClient, guarded(services, passing.response_path(services)))
+
+    @http_route(passing.STORED_PATH, http_method=["GET", "HEAD", "DELETE"], status_code=200)
+    async def response() -> ASGIApp:
+        return stored
+
+    @post(passing.STORED_PATH + "/cancel", status_code=200)
+    async def cancel() -> ASGIApp:
+        return stored
+
     return [
         route(openai.chat(services), ("/v1/chat/completions",), "POST"),
         route(openai.completions(services), ("/v1/completions",), "POST"),
         route(openai.models(services), ("/v1/models",), "GET"),
         model,
-        route(passing.json_path(services), passing.JSON_PATHS, "POST"),
+        response,
+        cancel,
+        *[route(passing.json_path(services), paths, "POST", dialect=of) for of, paths in passing.DIALECTS],
         route(passing.form_path(services), passing.FORM_PATHS, "POST"),
         mount(tgi.generation(services), tgi.PATHS),
         mount(tgi.info(services), (tgi.INFO,)),
@@ -88,7 +103,7 @@ def routes(services: Services) -> list[BaseRouteHandler]:
 
 
 def unrouted(request: Request[Any, Any, Any], error: Exception) -> Response[bytes]:
-    """Answer what Litestar could not route, in OpenAI's envelope."""
+    """Answer what Litestar could not route, in the envelope of the API that the path is of."""
     status = error.status_code if isinstance(error, HTTPException) else 500
     headers = {}
     told: PointsmanError = Internal("The gateway failed to handle this request; its log says why.")
@@ -99,4 +114,5 @@ def unrouted(request: Request[Any, Any, Any], error: Exception) -> Response[byte
         told = NotFound(f"There is no {request.method} {request.url.path} here.")
     elif status < Internal.status:
         told = InvalidRequest(getattr(error, "detail", "The request is not valid HTTP."))
-    return Response(told.body(), status_code=told.status, media_type="application/json", headers=headers)
+    body = passing.unrouted_body(request.url.path, told)
+    return Response(body, status_code=told.status, media_type="application/json", headers=headers)

@@ -96,6 +96,7 @@ class RequestContext:
     headers: dict[bytes, bytes]
     timing: Timing
     scope: CancelScope
+    query: bytes = b""  # as the client wrote it, without the question mark
     principal: Principal = ANYBODY
     trace: Trace = UNTRACED
     rate_limit: RateLimitLease | None = None

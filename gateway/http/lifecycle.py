@@ -67,6 +67,7 @@ def _open(scope: Any, services: Services) -> RequestContext:
         trace=services.tracer.begin(headers, own, path),
         timing=Timing(now, now + services.config.timeouts.total),
         scope=CancelScope(task),
+        query=scope["query_string"],
     )
     services.sweep.open.add(context)
     return context

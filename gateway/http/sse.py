@@ -17,7 +17,7 @@ from backends.base import Call, Event
 from backends.schema import Answer, ChatRequest, Usage
 from gateway.http.context import RequestContext
 from gateway.http.errors import PointsmanError
-from gateway.http.headers import answer_headers
+from gateway.http.headers import Headers, answer_headers
 
 Send = Callable[[Any], Awaitable[None]]
 
@@ -36,7 +36,7 @@ class EventStream:
     keep_alive: ClassVar[bytes] = b": keep-alive\n\n"
 
     def __init__(self, context: RequestContext, send: Send, clock: Callable[[], float], kind: bytes = EVENTS) -> None:
-        self._kind = kind
+        self.kind = kind  # its content type, which may be changed until it has begun
         self.begun = False
         self.wrote_at = clock()
         self._ended = False
@@ -60,7 +60,15 @@ class EventStream:
 
     async def fail(self, error: PointsmanError) -> None:
         """End the stream with an error event and without `[DONE]`, if the client takes it within a moment."""
-        await self._end_within_grace(sse.event(error.body()))
+        await self._end_within_grace(self.error_event(error))
+
+    def error_event(self, error: PointsmanError) -> bytes:
+        """Return an error as an event of the API that the client speaks."""
+        return sse.event(error.body())
+
+    def head(self, now: float) -> Headers:
+        """Return the headers of the answer, which begins now."""
+        return [(b"content-type", self.kind), *UNBUFFERED, *answer_headers(self._context, now)]
 
     async def _end_within_grace(self, data: bytes) -> None:
         with suppress(TimeoutError):
@@ -87,8 +95,7 @@ class EventStream:
         self.begun = True
         context = self._context
         context.timing.mark_answered(now)
-        headers = [(b"content-type", self._kind), *UNBUFFERED, *answer_headers(context, now)]
-        await self._send({"type": "http.response.start", "status": 200, "headers": headers})
+        await self._send({"type": "http.response.start", "status": 200, "headers": self.head(now)})
         context.status = 200
 
 
@@ -109,16 +116,27 @@ class ChunkStream(EventStream):
 
 
 class RawEventStream(EventStream):
-    """A stream that is passed on as it comes."""
+    """A stream that is passed on as it comes. Comments, and the error that ends it, never stand inside an event."""
 
-    async def pass_on(self, data: bytes) -> None:
-        """Write what came of the engine."""
+    _inside = False  # an event has begun, and its end has not come
+
+    async def pass_on(self, data: bytes, whole: bool = True) -> None:
+        """Write what came of the engine: whole events, or if `whole` is false, the beginning of one at the end."""
         self.wrote_at = now = self._clock()
+        self._inside = not whole
         await self._say(data, now)
+
+    async def comment(self) -> None:
+        """Write a comment, as far as there is room for one."""
+        if not self._inside:
+            await super().comment()
 
     async def finish(self, data: bytes) -> None:
         """Write the last of it, and end."""
         await self._say(data, self._clock(), more=False)
+
+    async def _end_within_grace(self, data: bytes) -> None:
+        await super()._end_within_grace(b"\n\n" + data if self._inside else data)
 
 
 def framed(events: Sequence[Event]) -> bytes:

@@ -11,6 +11,8 @@ from gateway.config import BreakerConfig, DeploymentConfig
 from gateway.http.errors import UpstreamIdleTimeout
 from gateway.upstream.breaker import Breaker
 
+KEPT_URLS = 256
+
 log = logging.getLogger("pointsman")
 
 
@@ -62,8 +64,10 @@ class Endpoint:
         return all(getattr(mine, name) == getattr(deployment, name) for name in identity)
 
     def at(self, path: str) -> URL:
-        """Return the URL of a path; made once, as taking a text apart costs each request."""
+        """Return the URL of a path and its query; kept, as taking a text apart costs each request."""
         if path not in self._urls:
+            if len(self._urls) >= KEPT_URLS:  # clients' ids and queries would never end
+                self._urls.clear()
             self._urls[path] = URL(str(self._base).rstrip("/") + path)
         return self._urls[path]
 
