@@ -25,15 +25,21 @@ EVENTS = b"text/event-stream; charset=utf-8"
 UNBUFFERED = [(b"cache-control", b"no-cache"), (b"x-accel-buffering", b"no")]
 GRACE = 1.0  # seconds, in which a client may take the error that ends its stream
 END = b"data: [DONE]\n\n"
+BLANK_LINES = (b"\n\n", b"\n\r\n", b"\r\r")  # which end an event, in bytes, with the end of the line before
+MAX_BLANK_LINE = max(map(len, BLANK_LINES))
 
 _encoder = msgspec.json.Encoder()
 _encode = _encoder.encode
 
 
 class EventStream:
-    """The client's side of one stream. Data frames wait for a keep-alive in progress; keep-alives never wait."""
+    """The client's side of one stream. Data frames wait for a keep-alive in progress; keep-alives never wait.
+
+    `keep_alive` is what a stream of this kind says in a silence; `between_events` is whether it may be said now.
+    """
 
     keep_alive: ClassVar[bytes] = b": keep-alive\n\n"
+    between_events = True
 
     def __init__(self, context: RequestContext, send: Send, clock: Callable[[], float], kind: bytes = EVENTS) -> None:
         self.kind = kind  # its content type, which may be changed until it has begun
@@ -49,7 +55,7 @@ class EventStream:
 
     async def comment(self) -> None:
         """Tell a client that waits that the connection lives, unless something is being sent just now."""
-        if not self.writing:
+        if not self.writing and self.between_events:
             self._comment = asyncio.ensure_future(self._send_now(self.keep_alive, self._context.timing.received_at))
             await self._comment
 
@@ -66,9 +72,9 @@ class EventStream:
         """Return an error as an event of the API that the client speaks."""
         return sse.event(error.body())
 
-    def head(self, now: float) -> Headers:
-        """Return the headers of the answer, which begins now."""
-        return [(b"content-type", self.kind), *UNBUFFERED, *answer_headers(self._context, now)]
+    def own_headers(self) -> Headers:
+        """Return the headers that the answers of this API have besides."""
+        return []
 
     async def _end_within_grace(self, data: bytes) -> None:
         with suppress(TimeoutError):
@@ -95,7 +101,8 @@ class EventStream:
         self.begun = True
         context = self._context
         context.timing.mark_answered(now)
-        await self._send({"type": "http.response.start", "status": 200, "headers": self.head(now)})
+        headers = [(b"content-type", self.kind), *UNBUFFERED, *answer_headers(context, now), *self.own_headers()]
+        await self._send({"type": "http.response.start", "status": 200, "headers": headers})
         context.status = 200
 
 
@@ -116,27 +123,24 @@ class ChunkStream(EventStream):
 
 
 class RawEventStream(EventStream):
-    """A stream that is passed on as it comes. Comments, and the error that ends it, never stand inside an event."""
+    """A stream that is passed on as it comes, be it in parts of events."""
 
-    _inside = False  # an event has begun, and its end has not come
+    _last = b""  # of what was written
 
-    async def pass_on(self, data: bytes, whole: bool = True) -> None:
-        """Write what came of the engine: whole events, or if `whole` is false, the beginning of one at the end."""
+    async def pass_on(self, data: bytes) -> None:
+        """Write what came of the engine."""
         self.wrote_at = now = self._clock()
-        self._inside = not whole
+        self._last = (self._last + data)[-MAX_BLANK_LINE:]
+        self.between_events = self._last.endswith(BLANK_LINES)
         await self._say(data, now)
-
-    async def comment(self) -> None:
-        """Write a comment, as far as there is room for one."""
-        if not self._inside:
-            await super().comment()
 
     async def finish(self, data: bytes) -> None:
         """Write the last of it, and end."""
         await self._say(data, self._clock(), more=False)
 
-    async def _end_within_grace(self, data: bytes) -> None:
-        await super()._end_within_grace(b"\n\n" + data if self._inside else data)
+    async def fail(self, error: PointsmanError) -> None:
+        """End the stream with an error event of its own, be it after the part of another."""
+        await self._end_within_grace((b"" if self.between_events else b"\n\n") + self.error_event(error))
 
 
 def framed(events: Sequence[Event]) -> bytes:

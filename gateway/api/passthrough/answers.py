@@ -101,7 +101,7 @@ class PassedStream:
         stream.kind = kind(self._reply)
         data = self._first
         while data:
-            await stream.pass_on(data, not self._inside)
+            await stream.pass_on(data)
             data = await self._next()
         if self._failure is not None and not self._told:
             raise self._failure

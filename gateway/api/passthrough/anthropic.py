@@ -53,9 +53,9 @@ class AnthropicEventStream(RawEventStream):
 
     keep_alive = b'event: ping\ndata: {"type": "ping"}\n\n'
 
-    def head(self, now: float) -> Headers:
-        """Return the headers; Anthropic's SDKs read the request's id of one of their own."""
-        return [*super().head(now), request_id(self._context)]
+    def own_headers(self) -> Headers:
+        """Return the header in which Anthropic's SDKs look for the request's id."""
+        return [request_id(self._context)]
 
     def error_event(self, error: PointsmanError) -> bytes:
         """Return an error as an event."""

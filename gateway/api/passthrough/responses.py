@@ -21,11 +21,11 @@ class ResponsesEventStream(RawEventStream):
 
     _numbered = b""  # the last of what went out that had a number
 
-    async def pass_on(self, data: bytes, whole: bool = True) -> None:
+    async def pass_on(self, data: bytes) -> None:
         """Write what came of the engine."""
         if b'"sequence_number"' in data:
             self._numbered = data
-        await super().pass_on(data, whole)
+        await super().pass_on(data)
 
     def error_event(self, error: PointsmanError) -> bytes:
         """Return an error as an event; its number is the next."""
@@ -34,11 +34,8 @@ class ResponsesEventStream(RawEventStream):
         told = {"message": error.message, "type": error.type, "param": error.param, "code": code}
         flat = {"code": code, "message": error.message, "param": error.param}
         number = int(numbers[-1]) + 1 if numbers else 0
-        return (
-            b"event: error\ndata: "
-            + _encode({"type": "error"} | flat | {"sequence_number": number, "error": told})
-            + b"\n\n"
-        )
+        body = _encode({"type": "error"} | flat | {"sequence_number": number, "error": told})
+        return b"event: error\ndata: " + body + b"\n\n"
 
 
 class ResponsesClient(Client):

@@ -108,7 +108,6 @@ async def answer(
 ) -> PassedWhole | PassedStream:
     """Return an engine's answer of status 200: all of it, or as a stream that has begun well. Raises PointsmanError."""
     if not kind(reply).startswith(EVENTS.encode()):
-        client.timer.limit = NEVER
         return PassedWhole(reply, await closed(client, reply), names, estimate)
     stream = PassedStream(client, reply, names, estimate, between_events)
     try:
