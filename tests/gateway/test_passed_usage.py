@@ -124,6 +124,7 @@ STREAMS = [
     (MESSAGES, [STARTED, TEXT * 9, LAST, STOPPED], 16),
     (MESSAGES, [STARTED, TEXT, event("message_delta", delta={}, usage=CACHED), STOPPED], 16),
     (MESSAGES, [STARTED, TEXT * 9], 12 + 9),  # cut
+    (MESSAGES, [STARTED, TEXT, TEXT * 4, TEXT * 4], 12 + 9),
     (MESSAGES, [STARTED, TEXT * 2, event("error", error={"type": "api_error", "message": "x"})], 12 + 2),
 ]
 

@@ -112,7 +112,7 @@ class PassedStream:
         """Return the whole events of the next reads; at the end, nothing."""
         while self._failure is None:
             data = await self._chunk()
-            shown = self._take(self._frames.feed(data)) if data else self._end()
+            shown = self._read(data) if data else self._end()
             if shown or not data:
                 return shown
         return b""
@@ -125,6 +125,11 @@ class PassedStream:
             return await self._client.chunk(self._reply)
         except PointsmanError:  # the answer is complete: how the connection ends is nobody's concern
             return b""
+
+    def _read(self, data: bytes) -> bytes:
+        if self._frames.is_whole(data) and self._reading.skim(data):
+            return data
+        return self._take(self._frames.feed(data))
 
     def _take(self, frames: Sequence[Frame]) -> bytes:
         shown: list[bytes] = []

@@ -1,7 +1,7 @@
 """What is read of the events that are passed on: what they count, whether they are the end or an error.
 
-Most events are a piece of the answer, of which one search says that there is nothing to read in it. The others are
-taken apart at their top, and written anew where a name in them is the engine's own.
+Most events are a piece of the answer, and one search says that there is nothing to read in it, nor in all that came
+with it. The others are taken apart at their top, and written anew where a name in them is the engine's own.
 """
 
 import re
@@ -15,14 +15,15 @@ from gateway.api.passthrough.frames import payload, with_payload
 from gateway.api.passthrough.names import Fields, Names, read, write
 
 DONE = b"[DONE]"
+LONGEST_ALIVE = 64  # bytes
 FAILED = "response.failed"
 ENDS = frozenset({"message_stop", "response.completed", "response.incomplete", "response.cancelled", FAILED})
 BEGINS = frozenset({"message_start", "response.created", "response.queued", "response.in_progress"})
 LAST_WORD = "message_delta"  # on the whole message, why it ends: it is no piece of it
 
-# The keys, and the one type without any of them, of events that have to be looked at.
-_TELLING = re.compile(rb'"(?:error|usage|model|message|response|message_stop)"')
-_PIECE = b'delta"'  # the key of a piece, or how its type ends
+# The keys, and the types without any of them, of events that have to be looked at.
+_TELLING = re.compile(rb'"(?:error|usage|model|message|response|message_stop|message_delta)"')
+_PIECE = b'"delta"'  # the key of a piece
 _ALIVE = re.compile(rb'\s*\{\s*(?:"type"\s*:\s*"(?:ping|heartbeat|keep-?alive)"\s*)?\}\s*')  # a heartbeat's data
 _NAMED_ERROR = re.compile(rb"(?:^|[\r\n])event: ?error[\r\n]")
 
@@ -43,6 +44,13 @@ class StreamReading:
         self._read: int | None = None  # the engine's own figures
         self._written = 0
         self._pieces = 0
+
+    def skim(self, events: bytes) -> bool:
+        """Whether there is nothing to read in these events; then they are noted, and are to be passed as they are."""
+        if not self.spoke or b"error" in events or DONE in events or _TELLING.search(events):
+            return False
+        self._pieces += events.count(_PIECE)
+        return True
 
     def take(self, frame: bytes) -> tuple[bytes, Fields | None]:
         """Return the event as the client is to see it; and if it is an error, its fields."""
@@ -69,12 +77,12 @@ class StreamReading:
         return usage(self._estimate if self._read is None else self._read, written)
 
     def _note(self, data: bytes, kind: str) -> None:
-        if not data or _ALIVE.fullmatch(data):
+        if not data or (len(data) < LONGEST_ALIVE and _ALIVE.fullmatch(data)):
             return
         self.spoke = True
         self.ended = self.ended or kind in ENDS or data == DONE
         self.incomplete = (self.incomplete or kind in BEGINS) and not self.ended and kind != LAST_WORD
-        self._pieces += _PIECE in data and kind != LAST_WORD
+        self._pieces += data.count(_PIECE) if kind != LAST_WORD else 0
 
     def _count(self, fields: Fields) -> None:
         for told in (counts(fields), _below(fields, "message"), _below(fields, "response")):

@@ -18,7 +18,7 @@ from gateway.http.sse import EVENTS, RawEventStream
 from gateway.proxy.engine_client import EngineClient
 from gateway.proxy.pipeline import Prepared
 from gateway.proxy.surfaces import PASSTHROUGH
-from gateway.routing import order_candidates
+from gateway.routing import order_candidates, pinned
 from gateway.services import Services
 from gateway.upstream.endpoints import Endpoint
 from gateway.upstream.models import Candidate, ModelRoute
@@ -76,8 +76,9 @@ class StoredResponse:
         """Have nothing to complete."""
 
     async def plan(self, prepared: Prepared) -> list[Candidate]:
-        """Return the engine that has the response, or all that may. Raises Unavailable."""
+        """Return the engine that has the response, or all that may. Raises InvalidRequest, Unavailable."""
         services = self._services
+        pinned(prepared.route, prepared.pin)  # an engine that is none is refused here, too
         candidates = [candidate for _, candidate in self._candidates]
         if self._context.streamed:
             self._stream = self._client.raw_stream(EVENTS)
