@@ -8,6 +8,8 @@ from gateway import config
 from gateway.access.keys.text import digest
 from gateway.api.passthrough import response_ids
 from gateway.config import BreakerConfig, DeploymentConfig
+from gateway.observe.labels import operation
+from gateway.observe.trace_attributes import route
 from gateway.upstream.endpoints import Endpoint
 from tests.support.errors import is_error
 from tests.support.harness import Asked, Engine, Gateway, Script, checked, engine, gateway, streamed, whole
@@ -250,3 +252,17 @@ async def test_to_look_at_a_response_costs_no_tokens() -> None:
         for query in ("", "?stream=true"):
             answer = await front.client.get(f"{RESPONSES}/{given}{query}")
             assert answer.headers["x-ratelimit-remaining-tokens"] == str(100 - 16)
+
+
+@pytest.mark.parametrize("what", ["", "/cancel"])
+def test_ids_are_no_labels_of_metrics_and_no_routes_of_spans(what: str) -> None:
+    path = f"{RESPONSES}/{response_ids.encode(OWN, ONE, 't')}{what}"
+    assert (operation(path), route(path)) == ("response", f"{RESPONSES}/{{response}}{what}")
+    assert (operation(RESPONSES + "/input_tokens"), route(RESPONSES)) == ("tokenize", RESPONSES)
+
+
+async def test_an_engine_that_is_none_is_refused_there_too() -> None:
+    async with engine(maker("a")) as one, gateway(over_all(one)) as front:
+        given = (await made(front))["id"]
+        answer = await front.client.get(f"{RESPONSES}/{given}", headers={"x-pointsman-engine": "abacus"})
+        assert answer.status_code == 400
