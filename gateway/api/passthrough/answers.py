@@ -1,6 +1,7 @@
 """An engine's answer that has begun well, on its way to the client: whole, or as a stream."""
 
 from collections.abc import Sequence
+from typing import NamedTuple
 
 from backends.failures import CUT
 from backends.schema import Usage
@@ -26,10 +27,24 @@ def kind(reply: Reply) -> bytes:
     return reply.headers.get("content-type", "application/json").encode("latin-1", "replace")
 
 
-class PassedWhole:
-    """A whole answer. `estimate` is the prompt's tokens where it does not say; None: it is worth none."""
+class Terms(NamedTuple):
+    """What has to be known of a request to read its answer.
 
-    def __init__(self, reply: Reply, body: bytes, names: Names, estimate: int | None) -> None:
+    `names` are the client's; `estimate` is the prompt's tokens where the answer does not say, None where such answers
+    are worth none. Of a stream an engine may be silent for `between_events` seconds.
+    """
+
+    path: str
+    names: Names
+    estimate: int | None
+    between_events: float
+
+
+class PassedWhole:
+    """A whole answer."""
+
+    def __init__(self, reply: Reply, body: bytes, terms: Terms) -> None:
+        estimate = terms.estimate
         self._reply = reply
         self._body = body
         self._worked = usage(estimate, 0) if estimate else None
@@ -39,7 +54,7 @@ class PassedWhole:
         told = None if estimate is None else counts(fields)
         if told is not None and told.read is not None:
             self._worked = usage(told.read, told.written or 0)
-        if names.put(fields):
+        if terms.names.put(fields):
             self._body = write(fields)
 
     def worked(self) -> Usage | None:
@@ -59,17 +74,14 @@ class PassedWhole:
 
 
 class PassedStream:
-    """A stream, event by event. `estimate` as for a whole answer; `between_events` is in seconds."""
+    """A stream, event by event."""
 
-    def __init__(
-        self, client: EngineClient, reply: Reply, names: Names, estimate: int | None, between_events: float
-    ) -> None:
+    def __init__(self, client: EngineClient, reply: Reply, terms: Terms) -> None:
         self._client = client
         self._reply = reply
-        self._estimate = estimate
-        self._between_events = between_events
+        self._terms = terms
         self._frames = FrameReader()
-        self._reading = StreamReading(names, estimate or 0)
+        self._reading = StreamReading(terms.names, terms.estimate or 0)
         self._failure: PointsmanError | None = None
         self._told = False  # the client has been passed the failure in its own words
         self._inside = False  # what was read last ends inside an event
@@ -87,11 +99,11 @@ class PassedStream:
         if not self._reading.spoke and not self._inside:
             raise EngineFailed(CUT)
         self._client.timing.first_event_at = self._client.timing.received_at
-        self._client.timer.limit = self._between_events
+        self._client.timer.limit = self._terms.between_events
 
     def worked(self) -> Usage | None:
         """Return the engine's figures as far as they have come, and what was written since."""
-        return None if self._estimate is None else self._reading.worked()
+        return None if self._terms.estimate is None else self._reading.worked()
 
     async def send(self, client: Client, stream: RawEventStream | None, context: RequestContext) -> None:
         """Write the events as they come. Raises what the stream ended in, if the client has not been told of it."""
@@ -139,7 +151,7 @@ class PassedStream:
             if error is None:
                 shown.append(event)
                 continue
-            self._failure = event_failure(self._client, error)
+            self._failure = event_failure(self._client, error, self._terms.path)
             self._told = self._reading.spoke and is_responses_own(error)
             return b"".join([*shown, event] if self._told else shown)
         return b"".join(shown)

@@ -36,11 +36,36 @@ STATUSES = {kind: status for status, kind in TYPES.items() if status != 529} | {
 _encode = msgspec.json.Encoder().encode
 
 
+class Told(msgspec.Struct):
+    """What an error says."""
+
+    type: str
+    message: str
+
+
+class _Envelope(msgspec.Struct, tag_field="type", tag="error"):
+    error: Told
+
+
+_own = msgspec.json.Decoder(_Envelope)
+
+
 def error_body(error: PointsmanError, request_id: str | None) -> bytes:
-    """Return an error in Anthropic's envelope."""
+    """Return an error in Anthropic's envelope; one that an engine has told in it keeps the engine's words."""
     kind = TYPES.get(error.status) or ("invalid_request_error" if error.status < 500 else "api_error")
-    told = {"type": kind, "message": error.message}
+    told = engines_own(error) or Told(kind, error.message)
     return _encode({"type": "error", "error": told, "request_id": request_id})
+
+
+def engines_own(error: PointsmanError) -> Told | None:
+    """Return what an engine itself has said, if it was of one of Anthropic's types."""
+    if error.passthrough_body is None:
+        return None
+    try:
+        told = _own.decode(error.passthrough_body.body).error
+    except (msgspec.DecodeError, UnicodeDecodeError):
+        return None
+    return told if told.type in STATUSES else None
 
 
 def unrouted_body(path: str, error: PointsmanError) -> bytes:

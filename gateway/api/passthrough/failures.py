@@ -17,12 +17,22 @@ from backends import problem
 from backends.base import BackendError
 from gateway.api.passthrough.anthropic import STATUSES
 from gateway.api.passthrough.names import Fields
-from gateway.api.passthrough.paths import RESPONSES
-from gateway.http.errors import InvalidRequest, MethodNotAllowed, NotFound, PointsmanError, Retry, from_backend
+from gateway.api.passthrough.paths import MESSAGES, RESPONSES
+from gateway.http.body import JSON
+from gateway.http.errors import (
+    InvalidRequest,
+    MethodNotAllowed,
+    NotFound,
+    PointsmanError,
+    Retry,
+    UpstreamErrorBody,
+    from_backend,
+)
 from gateway.proxy.engine_client import EngineClient
 from gateway.upstream.connection import Reply
 
 UNROUTED = frozenset({"", "Not Found", "Method Not Allowed"})  # what a server says that does not have the path
+CREDENTIALS = frozenset({401, 403, 407})  # the gateway's own, of which a client is told nothing
 FAILED = 500
 
 # What Responses' codes stand for (OpenAI API reference, "Response object", `error.code`); others are the engine's.
@@ -56,7 +66,10 @@ def unknown_previous_response(given: str) -> UnknownPreviousResponse:
 def refusal(client: EngineClient, reply: Reply, body: bytes, path: str, model: str) -> PointsmanError:
     """Return what a client is told of an answer whose status is not 200. `model` is the client's name for it."""
     if reply.status not in (404, 405):
-        return client.failure(reply, body)
+        failure = client.failure(reply, body)
+        if path.startswith(MESSAGES) and reply.status not in CREDENTIALS:
+            failure.passthrough_body = UpstreamErrorBody(reply.status, body, JSON)
+        return failure
     found = problem.read(body)
     if found.message in UNROUTED:
         return InvalidRequest(f"The model '{model}' does not support {path}.", "model")
@@ -80,9 +93,10 @@ def stored_refusal(client: EngineClient, reply: Reply, body: bytes, given: str, 
     return failure
 
 
-def event_failure(client: EngineClient, fields: Fields) -> PointsmanError:
-    """Return what an event means that is an error."""
-    value: Any = msgspec.json.decode(msgspec.json.encode(fields))
+def event_failure(client: EngineClient, fields: Fields, path: str) -> PointsmanError:
+    """Return what an event means that is an error, of a stream that answers a request to `path`."""
+    event = msgspec.json.encode(fields)
+    value: Any = msgspec.json.decode(event)
     error = value.get("error") or value.get("response") or value
     if isinstance(error, dict) and isinstance(error.get("error"), dict):
         error = error["error"]
@@ -90,7 +104,10 @@ def event_failure(client: EngineClient, fields: Fields) -> PointsmanError:
     failure = client.backend.failure(None, None, _status(error), {}, body)
     if not isinstance(failure, BackendError):
         raise TypeError(f"a passed event was read as {failure!r}")
-    return from_backend(failure)
+    told = from_backend(failure)
+    if path.startswith(MESSAGES):
+        told.passthrough_body = UpstreamErrorBody(told.status, event, JSON)
+    return told
 
 
 def _status(error: object) -> int:

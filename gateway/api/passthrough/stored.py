@@ -6,7 +6,7 @@ from functools import partial
 from msgspec import Raw
 
 from gateway.api.passthrough import response_ids
-from gateway.api.passthrough.answers import PassedStream, PassedWhole
+from gateway.api.passthrough.answers import PassedStream, PassedWhole, Terms
 from gateway.api.passthrough.failures import stored_refusal, unknown_response
 from gateway.api.passthrough.names import Names
 from gateway.api.passthrough.paths import RESPONSES
@@ -101,7 +101,7 @@ class StoredResponse:
             if one.endpoint is endpoint
         }
         names = Names(lambda own: called.get(own, own), partial(response_ids.encode, endpoint=endpoint, tenant=tenant))
-        return await answer(client, reply, names, None, timeouts.between_events)
+        return await answer(client, reply, Terms(context.path, names, None, timeouts.between_events))
 
     async def send(self, answer: PassedWhole | PassedStream) -> None:
         """Write the answer as it comes, with the client's ids."""

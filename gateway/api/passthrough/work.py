@@ -3,7 +3,7 @@
 from functools import partial
 
 from gateway.api.passthrough import response_ids
-from gateway.api.passthrough.answers import EVENTS, PassedStream, PassedWhole, kind
+from gateway.api.passthrough.answers import EVENTS, PassedStream, PassedWhole, Terms, kind
 from gateway.api.passthrough.bodies import Body
 from gateway.api.passthrough.counts import estimated
 from gateway.api.passthrough.failures import refusal, unknown_previous_response
@@ -80,7 +80,8 @@ class Passthrough:
         )
         if reply.status != 200:
             raise refusal(client, reply, await closed(client, reply), context.path, self.model)
-        return await answer(client, reply, self._names(attempt), self._estimate(), timeouts.between_events)
+        terms = Terms(context.path, self._names(attempt), self._estimate(), timeouts.between_events)
+        return await answer(client, reply, terms)
 
     def _names(self, attempt: Attempt) -> Names:
         if not self._context.path.startswith(RESPONSES):
@@ -103,13 +104,11 @@ class Passthrough:
         await answer.send(self._client, self._stream, self._context)
 
 
-async def answer(
-    client: EngineClient, reply: Reply, names: Names, estimate: int | None, between_events: float
-) -> PassedWhole | PassedStream:
+async def answer(client: EngineClient, reply: Reply, terms: Terms) -> PassedWhole | PassedStream:
     """Return an engine's answer of status 200: all of it, or as a stream that has begun well. Raises PointsmanError."""
     if not kind(reply).startswith(EVENTS.encode()):
-        return PassedWhole(reply, await closed(client, reply), names, estimate)
-    stream = PassedStream(client, reply, names, estimate, between_events)
+        return PassedWhole(reply, await closed(client, reply), terms)
+    stream = PassedStream(client, reply, terms)
     try:
         await stream.begin()
     except BaseException:
