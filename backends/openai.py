@@ -87,7 +87,15 @@ class OpenAI:
 
     name = "openai"
     label = "OpenAI-compatible engine"
-    passthrough_paths: frozenset[str] = frozenset({"/v1/embeddings", "/v1/responses"})
+    passthrough_paths: frozenset[str] = frozenset(
+        {
+            "/v1/audio/transcriptions",
+            "/v1/audio/translations",
+            "/v1/embeddings",
+            "/v1/responses",
+            "/v1/responses/input_tokens",
+        }
+    )
     facts_path = "/v1/models"
     health_path = ""
     load = LoadReader("", {})

@@ -37,15 +37,23 @@ class VLLM(OpenAI):
     )
     passthrough_paths = frozenset(
         {
+            "/classify",
             "/detokenize",
+            "/pooling",
+            "/rerank",
+            "/score",
             "/tokenize",
             "/v1/audio/transcriptions",
+            "/v1/audio/translations",
             "/v1/embeddings",
             "/v1/messages",
             "/v1/messages/count_tokens",
             "/v1/rerank",
             "/v1/responses",
+            "/v1/responses/input_tokens",
             "/v1/score",
+            "/v2/embed",
+            "/v2/rerank",
         }
     )
 

@@ -4,7 +4,8 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from typing import Any
 
-from litestar import HttpMethod, Litestar, Request, Response
+from litestar import HttpMethod, Litestar, Request, Response, post
+from litestar import route as http_route
 from litestar.config.cors import CORSConfig
 from litestar.exceptions import HTTPException
 from litestar.handlers import HTTPRouteHandler
@@ -64,8 +65,10 @@ def routes(services: Services) -> list[BaseRouteHandler]:
     def open_to_all(handler: Handler, paths: tuple[str, ...], *methods: str) -> BaseRouteHandler:
         return mount(with_context(services, Client, handler, *methods), paths)
 
-    def route(handler: Handler, paths: tuple[str, ...], *methods: str) -> BaseRouteHandler:
-        return open_to_all(guarded(services, handler), paths, *methods)
+    def route(
+        handler: Handler, paths: tuple[str, ...], *methods: str, dialect: type[Client] = Client
+    ) -> BaseRouteHandler:
+        return mount(with_context(services, dialect, guarded(services, handler), *methods), paths)
 
     generation = tgi.generation(services)
     retrieve = with_context(services, Client, for_lists(services, openai.model(services)), "GET")
@@ -75,12 +78,24 @@ def routes(services: Services) -> list[BaseRouteHandler]:
     async def model() -> ASGIApp:
         return retrieve
 
+    stored = with_context(services, passing.ResponsesClient, guarded(services, passing.response_path(services)))
+
+    @http_route(passing.STORED_PATH, http_method=["GET", "HEAD", "DELETE"], status_code=200)
+    async def response() -> ASGIApp:
+        return stored
+
+    @post(passing.STORED_PATH + "/cancel", status_code=200)
+    async def cancel() -> ASGIApp:
+        return stored
+
     return [
         route(openai.chat(services), ("/v1/chat/completions",), "POST"),
         route(openai.completions(services), ("/v1/completions",), "POST"),
         open_to_all(for_lists(services, openai.models(services)), ("/v1/models",), "GET"),
         model,
-        route(passing.json_path(services), passing.JSON_PATHS, "POST"),
+        response,
+        cancel,
+        *[route(passing.json_path(services), paths, "POST", dialect=of) for of, paths in passing.DIALECTS],
         route(passing.form_path(services), passing.FORM_PATHS, "POST"),
         mount(generation, tgi.PATHS),
         mount(root(with_context(services, Client, ops.alive(b""), "GET"), generation), ("/",)),
@@ -104,12 +119,13 @@ def root(alive: ASGI, generation: ASGI) -> ASGI:
 
 
 def unrouted(services: Services) -> Callable[[Request[Any, Any, Any], Exception], Response[bytes]]:
-    """Return what answers what Litestar could not route, in OpenAI's envelope."""
+    """Return what answers what Litestar could not route, in the envelope of the API that the path is of."""
 
     def answer(request: Request[Any, Any, Any], error: Exception) -> Response[bytes]:
         told = _meaning(request, error)
         headers = told.headers | ({"connection": "close"} if services.draining else {})
-        return Response(told.body(), status_code=told.status, media_type="application/json", headers=headers)
+        body = passing.unrouted_body(request.url.path, told)
+        return Response(body, status_code=told.status, media_type="application/json", headers=headers)
 
     return answer
 

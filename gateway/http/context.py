@@ -122,7 +122,7 @@ class RequestContext:
     headers: dict[bytes, bytes]
     timing: Timing
     scope: CancelScope
-    query: bytes = b""
+    query: bytes = b""  # as the client wrote it, without the question mark
     body: bytes = b""
     principal: Principal = ANYBODY
     trace: Trace = UNTRACED

@@ -43,7 +43,7 @@ class EventStream:
     between_events = True
 
     def __init__(self, context: RequestContext, send: Send, clock: Callable[[], float], kind: bytes = EVENTS) -> None:
-        self._kind = kind
+        self.kind = kind  # its content type, which may be changed until it has begun
         self.begun = False
         self.wrote_at = clock()
         self._ended = False
@@ -67,7 +67,15 @@ class EventStream:
 
     async def fail(self, error: PointsmanError) -> None:
         """End the stream with an error event and without `[DONE]`, if the client takes it within a moment."""
-        await self._end_within_grace(sse.event(error.body()))
+        await self._end_within_grace(self.error_event(error))
+
+    def error_event(self, error: PointsmanError) -> bytes:
+        """Return an error as an event of the API that the client speaks."""
+        return sse.event(error.body())
+
+    def own_headers(self) -> Headers:
+        """Return the headers that the answers of this API have besides."""
+        return []
 
     async def _end_within_grace(self, data: bytes) -> None:
         with suppress(TimeoutError):
@@ -100,7 +108,7 @@ class EventStream:
     async def _begin(self, now: float, headers: Headers) -> None:
         self.begun = True
         self._context.timing.mark_answered(now)
-        headers = [(b"content-type", self._kind), *UNBUFFERED, *headers]
+        headers = [(b"content-type", self.kind), *UNBUFFERED, *headers, *self.own_headers()]
         await self._send({"type": "http.response.start", "status": 200, "headers": headers})
         self._context.status = 200
 
@@ -136,6 +144,10 @@ class RawEventStream(EventStream):
     async def finish(self, data: bytes) -> None:
         """Write the last of it, and end."""
         await self._say(data, self._clock(), more=False)
+
+    async def fail(self, error: PointsmanError) -> None:
+        """End the stream with an error event of its own, be it after the part of another."""
+        await self._end_within_grace((b"" if self.between_events else b"\n\n") + self.error_event(error))
 
 
 def framed(events: Sequence[Event]) -> bytes:

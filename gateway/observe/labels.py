@@ -10,14 +10,22 @@ GENERATIVE = {
     "/generate_stream": "text_completion",
     "/": "text_completion",
     "/v1/embeddings": "embeddings",
+    "/v2/embed": "embeddings",
+    "/pooling": "pooling",
+    "/classify": "classify",
     "/v1/rerank": "rerank",
+    "/v2/rerank": "rerank",
+    "/rerank": "rerank",
     "/v1/score": "score",
+    "/score": "score",
     "/v1/audio/transcriptions": "transcription",
+    "/v1/audio/translations": "translation",
 }
 BESIDE = {
     "/v1/models": "models",
     "/info": "models",
     "/v1/messages/count_tokens": "tokenize",
+    "/v1/responses/input_tokens": "tokenize",
     "/tokenize": "tokenize",
     "/detokenize": "detokenize",
 }
@@ -34,4 +42,6 @@ def operation(path: str) -> str:
     path = path.rstrip("/")
     if path in UNCOUNTED:
         return ""
+    if path.startswith("/v1/responses/"):
+        return OPERATIONS.get(path, "response")
     return "models" if path.startswith("/v1/models/") else OPERATIONS.get(path, OTHER)

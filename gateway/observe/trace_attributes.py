@@ -19,6 +19,7 @@ Attributes = dict[str, Any]
 CLIENT_CLOSED = 499  # was never sent: there was nobody
 METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "CONNECT", "OPTIONS", "TRACE", "QUERY"})
 MODELS = "/v1/models/"
+RESPONSES = "/v1/responses/"
 ASKED = {  # of a request's fields, those that are said as they are
     "top_p": "gen_ai.request.top_p",
     "temperature": "gen_ai.request.temperature",
@@ -40,6 +41,8 @@ def try_name(context: RequestContext) -> str:
 
 def route(path: str) -> str:
     """Return the route that a path is of."""
+    if path.startswith(RESPONSES) and operation(path) == "response":
+        return RESPONSES + "{response}" + ("/cancel" if path.endswith("/cancel") else "")
     return MODELS + "{model}" if path.startswith(MODELS) else path
 
 

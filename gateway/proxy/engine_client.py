@@ -31,12 +31,15 @@ class EngineClient:
 
     async def post(self, path: str, body: bytes, content_type: str = "") -> Reply:
         """Send one request; return the head of its answer. Raises PointsmanError."""
-        headers = self._headers | {"content-type": content_type} if content_type else self._headers
+        return await self.send("POST", path, body, {"content-type": content_type} if content_type else {})
+
+    async def send(self, method: str, path: str, body: bytes | None, headers: dict[str, str]) -> Reply:
+        """Send one request of any method, with its query and more headers; else as `post`."""
         timing = self.timing
         with self.timer:
             timing.received_at = self.timer.since
             timing.sent_at = timing.sent_at or self.timer.since
-            reply = await self._upstream.post(self.endpoint, path, body, headers)
+            reply = await self._upstream.send(self.endpoint, method, path, body, self._headers | headers)
         timing.received_at = self.clock()
         return reply
 

@@ -7,7 +7,7 @@
     hedging                       yes       not yet       not yet   no
     admission, retries, failover  yes       yes           yes       yes
     circuit breaker, idle timers  yes       yes           yes       yes
-    usage                         yes       not yet       yes       no
+    usage                         yes       yes           yes       no
     metrics, log line             yes       yes           yes       no
     spans                         yes       yes           yes       an attempt's
 
@@ -41,6 +41,6 @@ class Surface(Struct, frozen=True):
 
 
 OPENAI = Surface(cache=Applies.YES, hedging=Applies.YES, usage=Applies.YES)
-PASSTHROUGH = Surface(cache=Applies.NO, hedging=Applies.NOT_YET, usage=Applies.NOT_YET)
+PASSTHROUGH = Surface(cache=Applies.NO, hedging=Applies.NOT_YET, usage=Applies.YES)
 TGI = Surface(cache=Applies.NOT_YET, hedging=Applies.NOT_YET, usage=Applies.YES)
 SUB_REQUEST = Surface(cache=Applies.NO, hedging=Applies.NO, usage=Applies.NO)

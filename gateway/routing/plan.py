@@ -12,6 +12,7 @@ from backends import BACKENDS
 from backends.base import Call
 from gateway.http.errors import RETRY_AFTER, InvalidRequest, PointsmanError, Unavailable
 from gateway.routing import least_busy, prefix, round_robin, weighted
+from gateway.upstream.endpoints import Endpoint
 from gateway.upstream.models import Candidate, ModelRoute
 from gateway.upstream.pause import header
 
@@ -42,15 +43,26 @@ def plan(call: Call, route: ModelRoute, pin: str | None, now: float, random: Ran
 
 
 def plan_path(
-    path: str, body: bytes, route: ModelRoute, pin: str | None, now: float, random: Random
+    path: str,
+    body: bytes,
+    route: ModelRoute,
+    pin: str | None,
+    now: float,
+    random: Random,
+    only: Endpoint | None = None,
 ) -> list[Candidate]:
-    """Return the candidates whose engines take a path as it is. Raises InvalidRequest if none does, Unavailable."""
+    """Return the candidates whose engines take a path as it is; of those the one at `only`, if it is given, or none.
+
+    Raises InvalidRequest if no engine takes the path, Unavailable.
+    """
     candidates = pinned(route, pin)
     able = [candidate for candidate in candidates if path in candidate.endpoint.backend.passthrough_paths]
     if not able:
         label = candidates[0].endpoint.backend.label
         raise InvalidRequest(f"{path} is not supported by {label}, which serves this model.", "model")
-    return order_candidates(able, route, body[: route.settings.prefix_bytes], now, random)
+    if only is not None:
+        able = [candidate for candidate in able if candidate.endpoint is only]
+    return order_candidates(able, route, body[: route.settings.prefix_bytes], now, random) if able else []
 
 
 def pinned(route: ModelRoute, pin: str | None) -> list[Candidate]:

@@ -148,6 +148,14 @@ class Upstream:
                 raise
             return await self._send(endpoint, "POST", path, body, headers)
 
+    async def send(
+        self, endpoint: Endpoint, method: str, path: str, body: bytes | None, headers: dict[str, str]
+    ) -> Reply:
+        """Send a request of any method; a POST with a body as `post` does. Raises as `post` does."""
+        if method == "POST" and body is not None:
+            return await self.post(endpoint, path, body, headers)
+        return await self._send(endpoint, method, path, body, headers)
+
     async def get(self, endpoint: Endpoint, path: str) -> Reply:
         """Ask for a path. Raises as `post` does."""
         return await self._send(endpoint, "GET", path, None, {})

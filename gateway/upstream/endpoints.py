@@ -13,6 +13,8 @@ from gateway.http.errors import UpstreamIdleTimeout
 from gateway.upstream.breaker import Breaker
 from gateway.upstream.pause import NO_PAUSE, Pause
 
+KEPT_URLS = 256
+
 log = logging.getLogger("pointsman")
 
 
@@ -70,8 +72,10 @@ class Endpoint:
         return all(getattr(mine, name) == getattr(deployment, name) for name in identity)
 
     def at(self, path: str) -> URL:
-        """Return the URL of a path; made once, as taking a text apart costs each request."""
+        """Return the URL of a path and its query; kept, as taking a text apart costs each request."""
         if path not in self._urls:
+            if len(self._urls) >= KEPT_URLS:  # clients' ids and queries would never end
+                self._urls.clear()
             self._urls[path] = URL(str(self._base).rstrip("/") + path_below(path, self.engine))
         return self._urls[path]
 

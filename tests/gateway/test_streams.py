@@ -34,6 +34,7 @@ from tests.support.harness import (
     until,
     whole,
 )
+from tests.support.passed import heard
 
 STREAMED = CHAT | {"stream": True}
 
@@ -163,7 +164,7 @@ async def test_a_passed_stream_that_is_cut_ends_in_an_error_event() -> None:
         answer = await front.post({"model": "tiny", "input": "x", "stream": True}, "/v1/responses")
         assert answer.status_code == 200
         assert answer.content.startswith(first)
-        is_error(events(answer.content)[-1], "server_error")
+        assert heard(answer.content)[-1].name == "error"
 
 
 async def test_a_passed_stream_is_kept_alive_while_it_is_silent() -> None:
@@ -198,7 +199,7 @@ async def test_a_passed_path_goes_to_an_engine_that_can_be_reached() -> None:
 
 
 async def test_a_passed_answer_names_the_model_as_the_client_did_in_streams_too() -> None:
-    created = b'data: {"type":"response.created","response":{"model":"own","id":"r"}}\n\n'
+    created = b'data: {"type":"response.completed","response":{"model":"own","id":"r"}}\n\n'
     async with engine(says(streamed(created[:20], created[20:]))) as behind:
         models = config.from_urls({"vllm": [behind.url]}, "mine", {})
         async with gateway(msgspec.structs.replace(configured(behind.url), models=models)) as front:

@@ -386,7 +386,7 @@ def begun(front: Gateway) -> int:
     return sum(context.status == 200 for context in front.services.sweep.open)
 
 
-async def leave(task: Asking) -> None:
+async def leave(task: asyncio.Task[Any]) -> None:
     """Have a client leave: it closes its connection, unless it has its answer."""
     task.cancel()
     await asyncio.wait([task])
