@@ -13,6 +13,7 @@ from litestar.types import ASGIApp
 from gateway.access.guard import guarded
 from gateway.api import openai, ops
 from gateway.api import passthrough as passing
+from gateway.api.tgi import by_body
 from gateway.api.tgi import handlers as tgi
 from gateway.http.client import Client
 from gateway.http.errors import Internal, InvalidRequest, MethodNotAllowed, NotFound, PointsmanError
@@ -81,6 +82,9 @@ def routes(services: Services) -> list[BaseRouteHandler]:
         route(passing.form_path(services), passing.FORM_PATHS, "POST"),
         mount(tgi.generation(services), tgi.PATHS),
         mount(tgi.info(services), (tgi.INFO,)),
+        mount(by_body.invocations(services), (by_body.INVOCATIONS,)),
+        mount(by_body.tokenize(services), (by_body.TOKENIZE,)),
+        mount(by_body.chat_tokenize(services), (by_body.CHAT_TOKENIZE,)),
         open_to_all(ops.alive(services), ("/healthz", "/health", "/ping"), "GET", "HEAD"),
         open_to_all(ops.ready(services), ("/readyz",), "GET", "HEAD"),
         open_to_all(ops.metrics(services), ("/metrics",), "GET", "HEAD"),

@@ -36,7 +36,6 @@ JSON_PATHS = (
     "/v1/messages/count_tokens",
     "/v1/rerank",
     "/v1/score",
-    "/tokenize",
     "/detokenize",
 )
 FORM_PATHS = ("/v1/audio/transcriptions",)

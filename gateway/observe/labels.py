@@ -9,6 +9,7 @@ GENERATIVE = {
     "/generate": "text_completion",
     "/generate_stream": "text_completion",
     "/": "text_completion",
+    "/invocations": "text_completion",
     "/v1/embeddings": "embeddings",
     "/v1/rerank": "rerank",
     "/v1/score": "score",
@@ -19,6 +20,7 @@ BESIDE = {
     "/info": "models",
     "/v1/messages/count_tokens": "tokenize",
     "/tokenize": "tokenize",
+    "/chat_tokenize": "tokenize",
     "/detokenize": "detokenize",
 }
 OPERATIONS = GENERATIVE | BESIDE
