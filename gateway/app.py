@@ -15,6 +15,7 @@ from litestar.types import ASGIApp
 from gateway.access.guard import for_lists, guarded
 from gateway.api import openai, ops
 from gateway.api import passthrough as passing
+from gateway.api.tgi import by_body
 from gateway.api.tgi import handlers as tgi
 from gateway.http.body import Receive
 from gateway.http.client import Client, Send
@@ -100,6 +101,9 @@ def routes(services: Services) -> list[BaseRouteHandler]:
         mount(generation, tgi.PATHS),
         mount(root(with_context(services, Client, ops.alive(b""), "GET"), generation), ("/",)),
         mount(tgi.info(services), (tgi.INFO,)),
+        mount(by_body.invocations(services), (by_body.INVOCATIONS,)),
+        mount(by_body.tokenize(services), (by_body.TOKENIZE,)),
+        mount(by_body.chat_tokenize(services), (by_body.CHAT_TOKENIZE,)),
         open_to_all(ops.alive(b'{"status":"ok"}'), ("/healthz", "/health", "/ping"), "GET"),
         open_to_all(ops.ready(services), ("/readyz",), "GET"),
         open_to_all(ops.metrics(services), ("/metrics",), "GET"),

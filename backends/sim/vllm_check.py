@@ -175,6 +175,9 @@ def _turn(index: int, message: Body, model: str) -> tuple[str, str]:
     role, content = message.get("role", ""), message.get("content")
     if content is None and role != "assistant":
         raise _no_content(f"body.messages.{index}", role)
+    if message.get("name", "") is None and role != "tool":
+        place = f"body.messages.{index}.ChatCompletionUserMessageParam.name"
+        raise _pydantic(_fault("string_type", place, "Input should be a valid string", None), more=13)
     parts = [content or ""] if not isinstance(content, list) else [_part(part, model) for part in content]
     return "system" if role == "developer" else role, "\n".join(parts)
 

@@ -112,7 +112,7 @@ def _close(context: RequestContext, services: Services) -> None:
     if work is None:  # else the attempts are of the work, which may go on
         release_all(context, services)
     services.sweep.open.discard(context)
-    context.leads = context.open_stream = None  # which know the context: a circle would wait for the garbage collector
+    context.let_go()
     settle = partial(_settle, context, services, services.clock(), services.wall())
     if work is None or work.closed:
         settle()

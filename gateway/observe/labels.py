@@ -9,6 +9,7 @@ GENERATIVE = {
     "/generate": "text_completion",
     "/generate_stream": "text_completion",
     "/": "text_completion",
+    "/invocations": "text_completion",
     "/v1/embeddings": "embeddings",
     "/v2/embed": "embeddings",
     "/pooling": "pooling",
@@ -27,6 +28,7 @@ BESIDE = {
     "/v1/messages/count_tokens": "tokenize",
     "/v1/responses/input_tokens": "tokenize",
     "/tokenize": "tokenize",
+    "/chat_tokenize": "tokenize",
     "/detokenize": "detokenize",
 }
 OPERATIONS = GENERATIVE | BESIDE

@@ -13,7 +13,7 @@ from tests.support.harness import both, checked, engine, gateway, head, over, pi
 BODY = {"model": "tiny", "input": "x", "of_tomorrow": [1, None, {"a": 1.50}]}
 
 
-@pytest.mark.parametrize("path", JSON_PATHS)
+@pytest.mark.parametrize("path", [*JSON_PATHS, "/tokenize"])
 async def test_a_json_body_arrives_as_it_was_sent_with_the_engines_name_for_the_model(path: str) -> None:
     answer = {"id": "engine-1", "model": "own", "data": [{"x": None}]}
     async with engine(says(whole(answer))) as behind:
@@ -28,7 +28,7 @@ async def test_a_json_body_arrives_as_it_was_sent_with_the_engines_name_for_the_
             assert said.headers["x-pointsman-engine"] == "vllm"
 
 
-@pytest.mark.parametrize("path", JSON_PATHS)
+@pytest.mark.parametrize("path", [*JSON_PATHS, "/tokenize"])
 async def test_where_only_tgi_is_behind_the_model_a_400_names_it(path: str) -> None:
     async with over(says(b""), "tgi") as (front, behind):
         answer = await front.post(BODY, path)

@@ -31,6 +31,7 @@ from backends.openai import TEXT
 WHOLE = "/generate"
 STREAM = "/generate_stream"
 COMPAT_PATH = "/"
+COMPAT_PATHS = frozenset({COMPAT_PATH, "/invocations"})  # whose body says whether it is to be streamed
 
 # TGI's own defaults, which `GET /info` reports for a vLLM.
 MAX_SEQUENCES = 2
@@ -55,7 +56,7 @@ _compat = msgspec.json.Decoder(CompatGenerate).decode
 
 def read(path: str, body: bytes) -> TgiRequest:
     """Read a request as TGI does. Raises serde.Rejected, with TGI's message."""
-    decode, kind, check = (_compat, CompatGenerate, COMPAT) if path == COMPAT_PATH else (_generate, Generate, GENERATE)
+    decode, kind, check = (_compat, CompatGenerate, COMPAT) if path in COMPAT_PATHS else (_generate, Generate, GENERATE)
     try:
         given = decode(body)
     except (*problem.UNREADABLE, ValueError):

@@ -73,7 +73,7 @@ class Generate(Struct, frozen=True):
 
 
 class CompatGenerate(Generate, frozen=True):
-    """The body of `POST /`, where `stream` selects a stream."""
+    """The body of `POST /` and `/invocations`, where `stream` selects a stream."""
 
     stream: bool = False
 

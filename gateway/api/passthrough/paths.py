@@ -18,7 +18,6 @@ OPENAI_PATHS = (
     "/score",
     "/pooling",
     "/classify",
-    "/tokenize",
     "/detokenize",
 )
 RESPONSES_PATHS = (RESPONSES, RESPONSES + "/input_tokens")

@@ -6,6 +6,7 @@ as the client sent it, and its answer goes back as it came (`passthrough`). For 
 has no way to do.
 """
 
+from collections.abc import Awaitable, Callable
 from functools import partial
 from typing import Protocol
 
@@ -117,11 +118,21 @@ class TgiGeneration:
 
 def generation(services: Services) -> ASGI:
     """Return the application that answers the three paths that generate."""
-    vocabularies = Vocabularies()
+    admitted = answer(services)
 
     async def handle(context: RequestContext, receive: Receive, client: TgiClient) -> None:
         _check_method(context, *GENERATING.get(context.path, ("POST",)))
         await admit(context, services)
+        await admitted(context, receive, client)
+
+    return with_context(services, TgiClient, handle)
+
+
+def answer(services: Services) -> Callable[[RequestContext, Receive, TgiClient], Awaitable[None]]:
+    """Return the handler of a request that has been let in."""
+    vocabularies = Vocabularies()
+
+    async def handle(context: RequestContext, receive: Receive, client: TgiClient) -> None:
         body = await read_json(context, receive, services.config.server.max_body_bytes, services.clock)
         context.timing.stage_started_at = services.clock()
         with cancel_on_disconnect(context, receive):
@@ -129,7 +140,7 @@ def generation(services: Services) -> ASGI:
             work.model = (await spoken_for(context, services)).name
             await serve(work, context, client, services)
 
-    return with_context(services, TgiClient, handle)
+    return handle
 
 
 def info(services: Services) -> ASGI:

@@ -24,6 +24,7 @@ from gateway.cli.compat.facts import (
 from gateway.cli.compat.records import CHAT, NATIVE, TEXT
 
 TGI_TOP = 5  # TGI's default --max-top-n-tokens
+VLLM_STOPS = 4  # vLLM's default VLLM_MAX_STOP_STRINGS
 
 _SEED = Fact(
     "seed",
@@ -113,6 +114,14 @@ TGI_TO_VLLM: tuple[Fact, ...] = (
         lambda asked: isinstance(asked.body.get("stop"), list) and bool(asked.body["stop"]),
         "TGI leaves the stop text in the answer, and misses one that ends inside a token; vLLM cuts before it.",
         "Do not look for the stop text at the end any more.",
+        "2.1 stop",
+    ),
+    Fact(
+        "stop",
+        Verdict.REFUSED,
+        lambda asked: isinstance(asked.body.get("stop"), list) and len(asked.body["stop"]) > VLLM_STOPS,
+        "vLLM takes four stop strings by default.",
+        "Start it with VLLM_MAX_STOP_STRINGS set to more.",
         "2.1 stop",
     ),
     Fact(
