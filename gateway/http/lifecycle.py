@@ -99,5 +99,5 @@ def _close(context: RequestContext, services: Services) -> None:
             context.rate_limit, max(context.usage.total_tokens, 0) if context.usage else 0, services.clock()
         )
     services.sweep.open.discard(context)
-    context.open_stream = None  # which knows the context: a circle would wait for the garbage collector
+    context.let_go()
     services.records.add(context, services.clock(), services.wall(), services.loop)
