@@ -193,6 +193,12 @@ class RequestContext:
             attempt_numbers=self.attempt_numbers,
         )
 
+    def let_go(self) -> None:
+        """Let go of all that knows the context, as it has ended: a circle would wait for the garbage collector."""
+        self.leads = self.open_stream = None
+        self.idle_timers.clear()
+        self.can_move = stay
+
     def adopt_from(self, other: "RequestContext") -> None:
         """Take over what a sub-request's context says of the engines, once one has begun to answer."""
         self.answering = other.answering

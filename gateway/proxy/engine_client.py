@@ -1,11 +1,14 @@
 """The gateway's side of one conversation with an engine: what is sent, how long it may be silent, and when it spoke."""
 
+from functools import partial
+
 from backends.base import BackendError
 from gateway.http.context import Attempt, RequestContext
 from gateway.http.deadlines import IdleTimer
 from gateway.http.errors import PointsmanError, UpstreamIdleTimeout, from_backend
 from gateway.services import Services
 from gateway.upstream.connection import Reply
+from gateway.upstream.endpoints import Endpoint
 
 
 class EngineClient:
@@ -22,9 +25,8 @@ class EngineClient:
         self.backend = self.endpoint.backend
         self.clock = services.clock
         self.timing = context.timing
-        self.timer = IdleTimer(limit, services.clock, self.endpoint.silence, self._given_up)
+        self.timer = IdleTimer(limit, services.clock, self.endpoint.silence, partial(_given_up, self.endpoint, context))
         context.idle_timers.append(self.timer)
-        self._context = context
         self._upstream = services.upstream
         trace = context.trace.headers(attempt.number, self.endpoint.engine)
         self._headers = {"x-request-id": context.request_id, **trace}
@@ -85,8 +87,9 @@ class EngineClient:
             raise TypeError(f"a request that is no call was answered with {failure!r}")
         return from_backend(failure)
 
-    def _given_up(self) -> PointsmanError | None:
-        """Return why an answer is not waited for any longer, if it is not: it is asked for elsewhere."""
-        if self.endpoint.found_dead and self._context.can_move():
-            return UpstreamIdleTimeout(f"The engine {self.endpoint.name} has stopped answering.")
-        return None
+
+def _given_up(endpoint: Endpoint, context: RequestContext) -> PointsmanError | None:
+    """Return why an engine's answer is not waited for any longer, if it is not: it is asked for elsewhere."""
+    if endpoint.found_dead and context.can_move():
+        return UpstreamIdleTimeout(f"The engine {endpoint.name} has stopped answering.")
+    return None

@@ -58,6 +58,7 @@ class SubRequest:
         self.context.failure = failure
         attempts.release_all(self.context, self._services)
         self._services.sweep.open.discard(self.context)
+        self.context.let_go()
 
 
 async def ask_beside(

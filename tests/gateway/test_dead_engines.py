@@ -28,6 +28,7 @@ from tests.support.harness import (
     says,
     settled,
     streamed,
+    swept,
     until,
     whole,
 )
@@ -237,7 +238,7 @@ async def test_what_waits_on_the_only_engine_goes_on_waiting(stream: bool) -> No
             await until(lambda: only.first.asked)
             only.first.hung.add("/health")
             await until(lambda: endpoint.found_dead)
-            await asyncio.sleep(0.1)  # several looks of the sweep
+            await swept(only.front)
             assert not answering.done()
             go.set()
             answer = await answering
@@ -253,7 +254,7 @@ async def test_what_waits_on_a_dead_engine_goes_elsewhere_once_there_is_a_place_
             await until(lambda: these.first.asked)
             second.mark_down("gone")
             first.found_dead = True
-            await asyncio.sleep(0.1)  # several looks of the sweep
+            await swept(these.front)
             assert not answering.done()
             second.mark_up(first.served, 0.0)
             assert (await answering).json()["choices"]
@@ -274,7 +275,7 @@ async def test_a_stream_that_has_begun_stays_with_its_engine(kind: Kind) -> None
             await until(lambda: begun(these.front))
             these.first.ailing.add("/health")
             await until(lambda: these.endpoints[0].found_dead)
-            await asyncio.sleep(0.1)  # several looks of the sweep
+            await swept(these.front)
             go.set()
             assert events((await answering).content)[-1] == "data: [DONE]"
         assert not these.second.asked
@@ -329,7 +330,7 @@ async def test_an_engine_that_sends_white_space_before_its_whole_answer_is_not_s
             await writer.drain()
             await settled()  # it has come
             clock.now += 15
-            await asyncio.sleep(0.1)  # several looks of the sweep
+            await swept(only.front)
         writer.write(piece(body) + b"0\r\n\r\n")
 
     timeouts = config.TimeoutsConfig(head=20.0, keep_alive=0.1)

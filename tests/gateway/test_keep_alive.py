@@ -29,6 +29,7 @@ from tests.support.harness import (
     says,
     settled,
     streamed,
+    swept,
     until,
     whole,
 )
@@ -159,8 +160,7 @@ async def test_a_first_comment_waits_for_a_place_and_then_counts_from_there() ->
         async with asking(only.front, STREAMED):
             await until(lambda: only.front.services.admission.waiting)
             clock.now += 100
-            await settled()
-            await asyncio.sleep(0.1)  # several looks of the sweep
+            await swept(only.front)
             assert begun(only.front) == 0
             await leave(holding)
             await until(lambda: len(only.first.asked) == 2)
@@ -180,7 +180,7 @@ async def test_who_waits_for_room_elsewhere_is_no_engines_silence_and_has_no_ans
             async with asking(these.front, STREAMED) as waiting:
                 await until(lambda: these.front.services.admission.waiting)
                 clock.now += 1
-                await asyncio.sleep(0.1)  # several looks of the sweep, which looks for silence as well
+                await swept(these.front)
                 assert begun(these.front) == 0
                 await leave(holding)
                 answer = await waiting

@@ -381,6 +381,12 @@ async def asking(front: Gateway, body: Any, path: str = CHAT_PATH, **headers: st
         await leave(task)
 
 
+async def swept(front: Gateway) -> None:
+    """Have the gateway look for what has taken too long, or been silent, by now; wait for what comes of it."""
+    front.services.sweep.look(front.services.clock())
+    await settled()
+
+
 def begun(front: Gateway) -> int:
     """Return how many of the open requests have begun to be answered."""
     return sum(context.status == 200 for context in front.services.sweep.open)

@@ -18,6 +18,7 @@ class TgiEngineClient(EngineClient):
         super().__init__(attempt, context, services, timeouts.silence(context.streamed))
         self.began = context.timing.began
         self._between_events = timeouts.between_events
+        self._context = context
         self._services = services
 
     async def event_chunk(self, reply: Reply) -> bytes:
