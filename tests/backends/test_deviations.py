@@ -279,6 +279,18 @@ CALLS: dict[str, tuple[Pieces, list[tuple[str, str]]]] = {
         [[piece(0, None, "f", "")], [piece(0, None, "f", '{"a"')], [piece(0, None, "f", ":1}")]],
         [F],
     ),
+    "the name on each piece, no id, and one more": (
+        [[piece(0, None, "f", '{"a":1}')], [piece(0, None, "f", "")], [piece(1, None, "g", "{}")]],
+        [F, G],
+    ),
+    "the name repeated, no id, and then another": (
+        [[piece(0, None, "f", '{"a":1}')], [piece(0, None, "f", "")], [piece(0, None, "g", "{}")]],
+        [F, G],
+    ),
+    "two at index 0 without ids, the second in pieces": (
+        [[piece(0, None, "f", '{"a":1}')], [piece(0, None, "f", "")], [piece(0, arguments='{"a":1}')]],
+        [F, F],
+    ),
     "an empty name": ([[piece(0, "x", "f", "")], [piece(0, None, "", '{"a":1}')]], [F]),
     "the name after the id": ([[piece(0, "x")], [piece(0, None, "f", '{"a":1}')]], [F]),
     "arguments before the name": ([[piece(0, "x", None, '{"a"')], [piece(0, None, "f", ":1}")]], [F]),
