@@ -62,8 +62,11 @@ class EventDecoder(ABC):
         return events
 
     @abstractmethod
-    def _take(self, chunk: Any, events: list[Event]) -> None:
-        """Take a decoded event; add the client's chunks to the events. Raises BackendError."""
+    def _take(self, chunk: Any, events: list[Event]) -> bool:
+        """Take a decoded event; add the client's chunks to the events. Raises BackendError.
+
+        Returns whether the stream is over: `finished` or `failure` is set then.
+        """
 
     @abstractmethod
     def _take_open(self, value: dict[str, Any], events: list[Event]) -> None:
@@ -81,20 +84,20 @@ class EventDecoder(ABC):
         events: list[Event] = []
         for payload in payloads:
             try:
-                self._take(self._decode(payload), events)
+                over = self._take(self._decode(payload), events)
             except problem.UNREADABLE:  # no chunk, or not just as its type says
-                self._take_odd(payload, events)
+                over = self._take_odd(payload, events)
             except BackendError as failure:
-                self.failure = failure
-            if self.finished or self.failure is not None:
+                self.failure, over = failure, True
+            if over:
                 break
         return events
 
-    def _take_odd(self, payload: bytes, events: list[Event]) -> None:
+    def _take_odd(self, payload: bytes, events: list[Event]) -> bool:
         try:
             if is_done(payload):
                 self._take_done(events)
-                return
+                return True
             value = read_event(payload, self._json)
             self._decode = _refuse if self._json.waits else self._fast_decode
             if value is None:
@@ -109,6 +112,7 @@ class EventDecoder(ABC):
             self.failure = failure
         except problem.UNREADABLE as error:
             self.failure = unreadable(payload, error)
+        return self.finished or self.failure is not None
 
     def _take_whole(self, document: bytes) -> list[Event]:
         try:

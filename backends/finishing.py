@@ -105,7 +105,8 @@ def normalize_message(choice: ChatChoice, call: Call) -> None:
     message = choice.message
     if message.refusal is UNSET:
         message.refusal = None
-    unify_reasoning(message, call)
+    if message.reasoning is not message.reasoning_content or message.reasoning:
+        unify_reasoning(message, call)
     if message.tool_calls is not None:
         message.tool_calls = complete_calls(message.tool_calls, call, choice.index)
     if message.tool_calls or message.content is UNSET:
@@ -146,7 +147,7 @@ def settled(usage: Usage, call: Call) -> Usage | None:
     if call.view.limit == 0:
         usage.completion_tokens, usage.total_tokens = 0, usage.prompt_tokens
     read, written, total = usage.prompt_tokens, usage.completion_tokens, usage.total_tokens
-    if min(read, written, total) < 0:
+    if read < 0 or written < 0 or total < 0:
         if max(read, written, total) < 0:
             return None
         usage.prompt_tokens = read if read >= 0 else difference(total, written)
@@ -159,8 +160,8 @@ def settled(usage: Usage, call: Call) -> Usage | None:
 
 
 def difference(total: int, known: int) -> int:
-    """Return the figure that is left of a total; -1 if it is not known."""
-    return total - known if 0 <= known <= total else -1
+    """Return the figure that is left of a total; -1 if it is not known, as where the total is the other one alone."""
+    return total - known if 0 <= known < total else -1
 
 
 def multiply(usage: Usage, times: int) -> Usage:

@@ -38,7 +38,7 @@ def read_event(payload: bytes, reader: EventJSON) -> dict[str, Any] | None:
 
 
 def is_error(value: dict[str, Any]) -> bool:
-    """Whether decoded JSON is an engine's error (CONTRACT.md 4.4, 5), FastAPI's `detail` or Anthropic's `type`."""
+    """Whether decoded JSON is an engine's error (CONTRACT.md 4.4), or FastAPI's, or one of Anthropic's form."""
     if value.get("error") or value.get("object") == "error" or value.get("type") == "error":
         return True
     if value.get("choices"):

@@ -151,7 +151,8 @@ class OpenAI:
         if not answer.choices:
             raise no_answer(body, call, NO_CHOICES)
         set_envelope(answer, call, "chat.completion" if chat else "text_completion")
-        _number(answer.choices)
+        if len(answer.choices) > 1:
+            _number(answer.choices)
         for choice in answer.choices:
             normalize_choice(choice)
             if isinstance(choice, ChatChoice):

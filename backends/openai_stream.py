@@ -41,25 +41,46 @@ class StreamDecoder(EventDecoder):
         self._ended: set[int] = set()  # choices whose finish reason has come
         self._calls: dict[int, CallPieces] = {}
 
-    def _take(self, chunk: Answer[Any], events: list[Event]) -> None:
-        self._note(chunk)
+    def _take(self, chunk: Answer[Any], events: list[Event]) -> bool:
+        """Note the chunk's usage and finish reasons, and normalize it."""
+        chunk.id, chunk.object, chunk.created, chunk.model, chunk.system_fingerprint = self._head
+        if chunk.usage is not None:
+            self._take_usage(chunk, chunk.usage)
+        chat, begun = self._chat, self._begun
+        for choice in chunk.choices:
+            if choice.index not in begun:
+                self._begin(choice)
+            if chat:
+                delta = choice.delta
+                if delta.tool_calls is not None or choice.logprobs:
+                    self._take_beside(choice)
+                if delta.reasoning is not delta.reasoning_content or delta.reasoning:
+                    unify_reasoning(delta, self._call)
+                if choice.finish_reason is None and choice.stop_reason is None:  # as nearly always
+                    continue
+            normalize_choice(choice)
+            if choice.finish_reason is not None:
+                self._end(choice, choice.finish_reason)
         if self._copies:
-            events += self._repeated(chunk, {})
+            events += self._repeated(chunk)
         elif chunk.choices:
             events.append(chunk)
+        return False
 
     def _take_open(self, value: dict[str, Any], events: list[Event]) -> None:
         """Take an event that has fields of the engine's own, or lacks some."""
         chunk, extra = self._reader.convert(value)
-        self._note(chunk)
+        taken: list[Any] = []
+        self._take(chunk, taken)
         if chunk.usage is None:
             extra.pop("usage", None)
-        if self._chat:
+        if self._calls:
             _without_calls(chunk, extra)
-        if self._copies:
-            events += self._repeated(chunk, extra)
-        elif chunk.choices:
-            events.append(merge_extra(chunk, extra) if extra else chunk)
+        beside = extra.pop("choices", None) or [None] * len(chunk.choices)
+        for place, one in enumerate(taken):
+            mine = [beside[place // self._copies]] if self._copies else beside
+            whole = extra | {"choices": mine} if any(mine) else extra
+            events.append(merge_extra(one, whole) if whole else one)
 
     def _take_done(self, events: list[Event]) -> None:
         """End. Raises BackendError if a choice has not, or if there is none."""
@@ -70,60 +91,39 @@ class StreamDecoder(EventDecoder):
     def _failure(self, value: dict[str, Any]) -> BackendError:
         return failure_of(value, self._call)
 
-    def _note(self, chunk: Answer[Any]) -> None:
-        """Note the chunk's usage and finish reasons, and normalize it."""
-        chunk.id, chunk.object, chunk.created, chunk.model, chunk.system_fingerprint = self._head
-        if chunk.usage is not None:
-            self._note_usage(chunk, chunk.usage)
-        chat = self._chat
-        for choice in chunk.choices:
-            if choice.index not in self._begun:
-                self._begin(choice)
-            if chat:
-                delta = choice.delta
-                if delta.tool_calls is not None or choice.logprobs:
-                    self._note_beside(choice)
-                if delta.reasoning is not None or delta.reasoning_content is not None:
-                    unify_reasoning(delta, self._call)
-                if choice.finish_reason is None and choice.stop_reason is None:  # as nearly always
-                    continue
-            self._end(choice)
-
     def _begin(self, choice: ChunkChoice | TextChoice) -> None:
         self._begun.add(choice.index)
         if isinstance(choice, ChunkChoice) and choice.delta.role is None:
             choice.delta.role = "assistant"
 
-    def _note_beside(self, choice: ChunkChoice) -> None:
+    def _take_beside(self, choice: ChunkChoice) -> None:
         if choice.delta.tool_calls is not None:
-            pieces = self._calls.setdefault(choice.index, CallPieces(self._call, choice.index))
+            pieces = self._calls.get(choice.index)
+            if pieces is None:
+                pieces = self._calls[choice.index] = CallPieces(self._call, choice.index)
             choice.delta.tool_calls = pieces.take(choice.delta.tool_calls)
-        normalize_logprobs(choice, self._call)
+        if choice.logprobs:
+            normalize_logprobs(choice, self._call)
 
-    def _end(self, choice: ChunkChoice | TextChoice) -> None:
-        """Normalize the finish reason, and note it if there is one. Raises BackendError if it means a failure."""
-        normalize_choice(choice)
-        reason = choice.finish_reason or None
-        if reason is None:
-            return
+    def _end(self, choice: ChunkChoice | TextChoice, reason: str) -> None:
         if self._chat:
-            choice.finish_reason = agreeing(reason, bool(self._calls.get(choice.index)), self._call)
+            pieces = self._calls.get(choice.index)
+            called = pieces is not None and pieces.count > 0
+            choice.finish_reason = agreeing(reason, called, self._call)
         self._ended.add(choice.index)
         self.answered = len(self._ended) >= self._wanted
 
-    def _note_usage(self, chunk: Answer[Any], given: Usage) -> None:
+    def _take_usage(self, chunk: Answer[Any], given: Usage) -> None:
         usage = settled(given, self._call)
         if usage is not None:
             self.usage = multiply(usage, self._copies) if self._copies else usage
         chunk.usage = self.usage if usage is not None and self._call.continuous_usage else None
 
-    def _repeated(self, chunk: Answer[Any], extra: dict[str, Any]) -> Iterable[Event]:
-        """Yield a copy of a greedy chunk for each of the choices, with the extra fields."""
-        beside = extra.get("choices") or [None] * len(chunk.choices)
-        for choice, more in zip(chunk.choices, beside, strict=True):
+    def _repeated(self, chunk: Answer[Any]) -> Iterable[Event]:
+        """Yield a copy of a greedy chunk for each of the choices."""
+        for choice in chunk.choices:
             for one in copies(choice, self._copies, self._call):
-                repeated = msgspec.structs.replace(chunk, choices=[one])
-                yield merge_extra(repeated, extra | {"choices": [more]}) if extra else repeated
+                yield msgspec.structs.replace(chunk, choices=[one])
 
 
 class AnyStreamDecoder(StreamDecoder):

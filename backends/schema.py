@@ -265,7 +265,7 @@ class ChunkChoice(Wire, kw_only=True):
 
     index: int
     delta: Delta
-    logprobs: Any = UNSET
+    logprobs: dict[str, Any] | UnsetType | None = UNSET
     finish_reason: str | UnsetType | None = UNSET
     token_ids: list[int] | None = None
     stop_reason: Any = None
@@ -290,7 +290,7 @@ class ChatChoice(Wire, kw_only=True):
 
     index: int
     message: AnswerMessage
-    logprobs: Any = UNSET
+    logprobs: dict[str, Any] | UnsetType | None = UNSET
     finish_reason: str | None
     token_ids: list[int] | None = None
     stop_reason: Any = None
@@ -302,7 +302,7 @@ class TextChoice(Wire, kw_only=True):
 
     index: int
     text: str
-    logprobs: Any = UNSET
+    logprobs: dict[str, Any] | UnsetType | None = UNSET
     finish_reason: str | None
     token_ids: list[int] | None = None
     prompt_logprobs: Any = None

@@ -12,7 +12,7 @@ from msgspec import Struct
 
 from backends import problem
 from backends.base import Call
-from backends.schema import CalledFunction, ToolCall
+from backends.schema import ToolCall
 
 
 def tool_id(call: Call, index: int, place: int) -> str:
@@ -38,49 +38,64 @@ def complete_calls(tools: list[ToolCall], call: Call, index: int) -> list[ToolCa
 
 
 class OpenCall(Struct):
-    """A call whose pieces come: its index for the client, the engine's id, its name, and its arguments so far."""
+    """A call whose pieces come: the engine's id, its name, its arguments so far, and its index for the client.
 
-    place: int
+    Without a name the client has not heard of it. `repeated`: the name that it has if arguments come, as the engine
+    said that name once more after a complete call: whether it names that call again or another one, they will tell.
+    """
+
     id: str
+    repeated: str = ""
     name: str = ""
     arguments: list[str] = []
+    place: int = 0
 
     @property
     def complete(self) -> bool:
         """Whether the arguments are a whole JSON object: with more they would be none."""
-        if not self.arguments or not self.arguments[-1].rstrip().endswith("}"):
-            return False
+        text = "".join(self.arguments)
         try:
-            return isinstance(msgspec.json.decode("".join(self.arguments)), dict)
+            return text.rstrip().endswith("}") and isinstance(msgspec.json.decode(text), dict)
         except problem.UNREADABLE:
             return False
 
+    @property
+    def empty(self) -> bool:
+        """Whether there are no arguments yet."""
+        return not any(self.arguments)
+
 
 class CallPieces:
-    """Reads the pieces of one choice's tool calls."""
+    """Reads the pieces of one choice's tool calls. `count` is how many calls the client has heard of."""
 
     def __init__(self, call: Call, index: int) -> None:
+        self.count = 0
         self._call = call
         self._index = index
         self._calls: list[OpenCall] = []
-        self._at: dict[int, OpenCall] = {}  # by the engine's index: the last call that had it
-
-    def __bool__(self) -> bool:
-        """Whether there is a call that the client has heard of."""
-        return any(one.name for one in self._calls)
+        self._at: dict[int | None, OpenCall] = {}  # by the engine's index: the last call that had it
 
     def take(self, tools: list[ToolCall]) -> list[ToolCall] | None:
         """Return the pieces of one chunk as the client gets them; None if there are none."""
-        return [piece for tool in tools if (piece := self._take(tool)) is not None] or None
+        pieces = []
+        for tool in tools:
+            current = self._at.get(tool.index)
+            if current is None or tool.id or tool.function.name or not current.name:
+                current = self._call_of(tool)
+            if piece := self._piece(tool, current):
+                pieces.append(piece)
+        return pieces or None
 
-    def _take(self, tool: ToolCall) -> ToolCall | None:
+    def _call_of(self, tool: ToolCall) -> OpenCall:
+        """Return the call that a piece belongs to, which may begin with it."""
         current = self._continued(tool)
         if current is None or _begins(tool, current):
-            current = OpenCall(len(self._calls), tool.id or "")
+            again = current is not None and not tool.id and tool.function.name == current.name
+            current = OpenCall(tool.id or "", (tool.function.name or "") if again else "")
             self._calls.append(current)
         if tool.index is not None:
             self._at[tool.index] = current
-        return self._piece(tool, current)
+        return current
 
     def _continued(self, tool: ToolCall) -> OpenCall | None:
         """Return the call that a piece may go on with: its index's, else its id's, else the last one."""
@@ -94,26 +109,33 @@ class CallPieces:
 
     def _piece(self, tool: ToolCall, current: OpenCall) -> ToolCall | None:
         """Return what the client gets of a piece: nothing before the call has its name."""
-        if tool.function.arguments:
-            current.arguments.append(tool.function.arguments)
-        if current.name:
-            return ToolCall(index=current.place, function=CalledFunction(arguments=tool.function.arguments or ""))
-        if not tool.function.name:
-            return None
-        current.name = tool.function.name
-        function = CalledFunction(name=current.name, arguments="".join(current.arguments))
-        piece = ToolCall(index=current.place, function=function)
-        identify(piece, self._call, self._index, current.place)
-        return piece
+        function = tool.function
+        name, function.name = function.name, None
+        function.arguments = function.arguments or ""
+        current.arguments.append(function.arguments)
+        tool.id = tool.type = None
+        if not current.name:
+            if current.repeated and (not name or name == current.repeated):
+                name = "" if current.empty else current.repeated
+            if not name:
+                return None
+            current.name, current.place, function.name = name, self.count, name
+            self.count += 1
+            function.arguments = "".join(current.arguments)
+            identify(tool, self._call, self._index, current.place)
+        tool.index = current.place
+        return tool
 
 
 def _begins(tool: ToolCall, current: OpenCall) -> bool:
     """Whether a piece begins another call, although its index, if it has one, is that of the current one."""
     name, arguments = tool.function.name, tool.function.arguments
-    if not name or not current.name:  # an id without a name, and no more arguments: the name follows
+    if not current.name:
+        return False
+    if not name:  # an id without a name, and no more arguments: the name follows
         return bool(tool.id and tool.id != current.id and not arguments and current.complete)
     if name != current.name:
         return True
-    if not tool.id or tool.id == current.id:  # the name is repeated, or the same function is called once more
-        return current.complete and bool(arguments and arguments.strip() if tool.id else arguments is not None)
-    return current.complete or not current.arguments
+    if tool.id and tool.id == current.id:  # the name is repeated, or the same function is called once more
+        return bool(arguments and arguments.strip()) and current.complete
+    return current.complete or bool(tool.id and current.empty)

@@ -113,7 +113,7 @@ def text_completion(
     choice = TextChoice(
         index=request.choices[0],
         text=prompt + text,
-        logprobs=logprobs and logprobs.render(),
+        logprobs=None if logprobs is None else logprobs.render(),
         finish_reason="stop" if stopped else finish,
     )
     return _completed(call, request, "text_completion", repeat(choice, request.choices), usage)

@@ -128,11 +128,12 @@ class ChatDecoder(_Stream):
         self._view = view
         self._index = request.choices[0]
 
-    def _take(self, chunk: TGIChunk, events: list[Event]) -> None:
+    def _take(self, chunk: TGIChunk, events: list[Event]) -> bool:
         if chunk.choices and not self.answered:
             self._token(chunk.choices[0], events)
         if chunk.usage is not None:
             self._finish(chunk.usage.prompt_tokens, chunk.usage.completion_tokens)
+        return self.failure is not None
 
     def _token(self, given: TGIChunkChoice, events: list[Event]) -> None:
         if self._tokens + self._continuation.tokens == 0:
@@ -165,15 +166,16 @@ class GenerateDecoder(_Stream):
         self._logprobs = None if view.logprobs is None else TextLogprobs(view.logprobs, len(self._continuation.text))
         self._nothing = view.limit == 0  # only the echo is wanted
 
-    def _take(self, event: GenerateEvent, events: list[Event]) -> None:
+    def _take(self, event: GenerateEvent, events: list[Event]) -> bool:
         details = event.details
         if event.token is None and details is None:
-            return
+            return False
         if not self.answered:
             self._token(event, events)
         if details is not None and self.failure is None:
             self._finish(details.input_length, 0 if self._nothing else details.generated_tokens)
             self.finished = not self._full
+        return self.finished or self.failure is not None
 
     def _token(self, event: GenerateEvent, events: list[Event]) -> None:
         token = event.token or Token("")

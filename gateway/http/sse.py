@@ -86,7 +86,7 @@ class EventStream:
         now = self._context.timing.received_at
         if not self.begun and not self._ended:
             self.writing = True
-            await self._begin(now, early_headers(self._context, now))
+            await self._begin(now, early_headers)
         await self._send_now(self.keep_alive, now)
 
     async def _say(self, data: bytes, now: float, more: bool = True) -> None:
@@ -101,14 +101,14 @@ class EventStream:
         self.writing = True
         self._ended = not more
         if not self.begun:
-            await self._begin(now, answer_headers(self._context, now))
+            await self._begin(now, answer_headers)
         await self._send({"type": "http.response.body", "body": data, "more_body": more})
         self.writing = False
 
-    async def _begin(self, now: float, headers: Headers) -> None:
+    async def _begin(self, now: float, headers_of: Callable[[RequestContext, float], Headers]) -> None:
         self.begun = True
         self._context.timing.mark_answered(now)
-        headers = [(b"content-type", self.kind), *UNBUFFERED, *headers, *self.own_headers()]
+        headers = [(b"content-type", self.kind), *UNBUFFERED, *headers_of(self._context, now), *self.own_headers()]
         await self._send({"type": "http.response.start", "status": 200, "headers": headers})
         self._context.status = 200
 

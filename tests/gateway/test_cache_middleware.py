@@ -355,7 +355,6 @@ ABORTED = chunk({"content": "x"}, "abort")
     ("script", "body"),
     [
         (cuts(head() + piece(STREAM[0]) + piece(STREAM[1])), STREAMED),
-        (cuts(head() + b"".join(piece(one) for one in STREAM[:-1])), STREAMED),  # all but [DONE]
         (says(streamed(*STREAM[:2], *STREAM[3:])), STREAMED),  # no finish reason
         (says(streamed(STREAM[0], ABORTED, *STREAM[3:])), STREAMED),
         (says(streamed(STREAM[0], b"data: " + json.dumps(FAILED).encode() + b"\n\n", STREAM[-1])), STREAMED),
@@ -364,7 +363,7 @@ ABORTED = chunk({"content": "x"}, "abort")
         (says(whole(WRONG, "400 x")), CHAT),
         (says(whole(WRONG, "429 x")), STREAMED),
     ],
-    ids=["cut", "no DONE", "no reason", "aborted", "error in stream", "unfinished", "500", "400", "429"],
+    ids=["cut", "no reason", "aborted", "error in stream", "unfinished", "500", "400", "429"],
 )
 async def test_what_did_not_come_to_its_end_is_never_kept(script: Script, body: dict[str, Any]) -> None:
     async with keeping(script, retries=config.RetriesConfig(attempts=1)) as (front, behind):

@@ -265,7 +265,10 @@ async def test_a_piece_of_many_tokens_counts_by_its_text() -> None:
         assert await debited(front) == estimated(body) + of_bytes(len(LONG))
 
 
-@pytest.mark.parametrize("delta", [{"reasoning": "x"}, {"tool_calls": [{"index": 0, "function": {"arguments": "x"}}]}])
+@pytest.mark.parametrize(
+    "delta",
+    [{"reasoning": "x"}, {"tool_calls": [{"index": 0, "id": "c", "function": {"name": "f", "arguments": "x"}}]}],
+)
 async def test_thoughts_and_calls_count_as_text_does(delta: dict[str, Any]) -> None:
     async with metered("vllm", cuts(head() + piece(TEN * chunk(delta)))) as (front, _):
         body = SAMPLED | {"stream": True}

@@ -402,7 +402,7 @@ async def test_when_both_fail_unlike_both_are_counted_and_the_client_is_told(lat
     def second_may() -> bool:
         return later == "first" or not these.endpoints[0].in_flight
 
-    died, failed = streamed(b"data: <html>\n\n"), whole(TGI_FAILED, "424 Failed Dependency")
+    died, failed = streamed(b"data: {nonsense\n\n"), whole(TGI_FAILED, "424 Failed Dependency")
     scripts, once = (when(first_may, died), when(second_may, failed)), config.RetriesConfig(attempts=2)
     async with pair(*scripts, ("vllm", "tgi"), hedge_after=SOON, retries=once) as these:
         answer = await these.front.post(STREAMED)

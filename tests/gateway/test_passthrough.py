@@ -55,7 +55,6 @@ def test_the_paths_are_those_that_are_promised() -> None:
         "/score",
         "/pooling",
         "/classify",
-        "/tokenize",
         "/detokenize",
     }
     assert set(FORM_PATHS) == {"/v1/audio/transcriptions", "/v1/audio/translations"}

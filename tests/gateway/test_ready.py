@@ -114,7 +114,7 @@ async def test_with_every_circuit_open_nothing_is_ready_and_the_reason_is_told()
     async with engine(says(whole(ANSWER))) as behind:
         given = Config(models=[model("m", behind.url)], breaker=BreakerConfig(failures=1, open=60.0))
         async with gateway(checked(given)) as front:
-            front.services.catalog.endpoints[0].breaker.record_failure(False, front.services.clock())
+            front.services.catalog.endpoints[0].connection.record_failure(False, front.services.clock())
             status, body = await ready(front)
             assert status == 503
             assert body["missing"]["m-1"].startswith("circuit open for another")

@@ -95,7 +95,7 @@ def drive(decoder: Decoder, pieces: Iterable[bytes]) -> Heard:
         if decoder.finished or decoder.failure is not None:
             break
     else:
-        decoder.end()
+        got += [plain(event) for event in decoder.end()]
     return Heard(got, decoder.usage, decoder.finished, decoder.failure)
 
 
