@@ -44,7 +44,7 @@ def ready(services: Services) -> Handler:
         report = {
             "status": "ready" if is_ready else "draining" if services.draining else "not ready",
             "models": models,
-            "missing": missing(endpoints, now),
+            "missing": missing(endpoints, routes, now),
         }
         await client.respond(200 if is_ready else 503, msgspec.json.encode(report))
 
@@ -59,15 +59,24 @@ async def _model(name: str, context: RequestContext, services: Services) -> Mode
         raise ModelNotFound(f"The model '{name}' does not exist.", "model") from error
 
 
-def missing(endpoints: Sequence[Endpoint], now: float) -> dict[str, str]:
-    """Return the deployments that are not ready, by name, and why; in place of addresses, how many of them."""
+def missing(endpoints: Sequence[Endpoint], routes: Sequence[ModelRoute], now: float) -> dict[str, str]:
+    """Return the deployments that serve none of their models now, by name, and why; in place of addresses, how many."""
     told = {}
     for name, alike in groupby(sorted(endpoints, key=_public_name), _public_name):
         replicas = list(alike)
-        lacks = [endpoint.lacks(now) for endpoint in replicas if not endpoint.ready(now)]
+        lacks = [lack for endpoint in replicas if (lack := _lack(endpoint, routes, now))]
         if lacks:
             told[name] = lacks[0] if len(replicas) == 1 else f"{len(lacks)} of {len(replicas)}: {lacks[0]}"
     return told
+
+
+def _lack(endpoint: Endpoint, routes: Sequence[ModelRoute], now: float) -> str:
+    """Return why a deployment serves none of its models now; nothing if it serves one."""
+    served = [candidate for route in routes for candidate in route.candidates if candidate.endpoint is endpoint]
+    if not endpoint.up:
+        return endpoint.public_reason
+    closed = any(candidate.breaker.allows(now) for candidate in served)
+    return "" if closed or not served else served[0].breaker.describe(now)
 
 
 def _public_name(endpoint: Endpoint) -> str:

@@ -79,14 +79,6 @@ class Endpoint:
             self._urls[path] = URL(str(self._base).rstrip("/") + path_below(path, self.engine))
         return self._urls[path]
 
-    def ready(self, now: float) -> bool:
-        """Whether it is up, and its circuit lets requests through."""
-        return self.up and self.breaker.allows(now)
-
-    def lacks(self, now: float) -> str:
-        """Return why it is not ready, without its address: anybody may ask for that."""
-        return self.public_reason if self.breaker.allows(now) else self.breaker.describe(now)
-
     @property
     def public_name(self) -> str:
         """The deployment's name as it is configured, which those found behind one name of a host share."""

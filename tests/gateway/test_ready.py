@@ -166,7 +166,7 @@ def test_engines_found_behind_a_name_are_counted_under_the_name_of_their_deploym
     replicas = [endpoint(f"v@{address}", address, why="refused") for address in addresses]
     replicas[1].mark_up([], 0.0)
     other = endpoint("w@10.0.0.9", "10.0.0.9")
-    assert missing([*replicas, endpoint("s"), other], 0.0) == {
+    assert missing([*replicas, endpoint("s"), other], [], 0.0) == {
         "s": "not checked yet",
         "v": "2 of 3: refused",
         "w": "not checked yet",

@@ -19,7 +19,7 @@ async def description(route: ModelRoute, pin: str | None, context: RequestContex
     """Return the body. Raises Unavailable before any engine has said how long its context is."""
     candidates, now = pinned(route, pin), services.clock()
     for tgi in candidates:
-        if _is_tgi(tgi) and tgi.endpoint.ready(now):
+        if _is_tgi(tgi) and tgi.ready(now):
             with suppress(PointsmanError):  # the next one, or what else is known, has to do
                 context.answering, body = await ask_beside([tgi], PATH, _ask, context, services, ANSWER_TIMEOUT)
                 return body
