@@ -1,6 +1,6 @@
 """Several upstream answers as one: the choices of `n`, and of several prompts, that were asked for one by one."""
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 
 import msgspec
 
@@ -19,13 +19,20 @@ def merged(completions: Sequence[Completion], requests: Sequence[UpstreamRequest
 
 
 def merged_usage(usages: Sequence[Usage | None], requests: Sequence[UpstreamRequest]) -> Usage | None:
-    """Return the sum: what was written counts for every choice, what was read once for each prompt."""
+    """Return the sum: what was written counts for every choice, what was read once for each prompt.
+
+    None, or -1, if one of the figures is not known.
+    """
     read: dict[int, int] = {}
-    written = 0
+    written: list[int] = []
     for usage, request in zip(usages, requests, strict=True):
         if usage is None:
             return None
         read[request.prompt] = usage.prompt_tokens
-        written += usage.completion_tokens
-    tokens = sum(read.values())
-    return Usage(prompt_tokens=tokens, completion_tokens=written, total_tokens=tokens + written)
+        written.append(usage.completion_tokens)
+    before, after = _sum(read.values()), _sum(written)
+    return Usage(prompt_tokens=before, completion_tokens=after, total_tokens=_sum([before, after]))
+
+
+def _sum(figures: Collection[int]) -> int:
+    return -1 if min(figures, default=0) < 0 else sum(figures)

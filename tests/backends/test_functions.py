@@ -149,7 +149,7 @@ def shown(completion: Completion) -> dict[str, Any]:
 
 ANSWERS: list[tuple[str | None, list[dict[str, Any]] | None, str, dict[str, Any], str]] = [
     (None, [tool(0)], "tool_calls", {"content": None, "function_call": CALL}, "function_call"),
-    (None, [tool(0)], "stop", {"content": None, "function_call": CALL}, "stop"),
+    (None, [tool(0)], "stop", {"content": None, "function_call": CALL}, "function_call"),
     (None, [tool(0), tool(1)], "tool_calls", {"content": None, "function_call": CALL}, "function_call"),
     ("a", None, "stop", {"content": "a"}, "stop"),
     ("a", None, "length", {"content": "a"}, "length"),
