@@ -26,7 +26,7 @@ import msgspec
 from msgspec import UNSET
 
 from backends.base import BackendError, Call, Completion, Decoder, Event, FollowUp
-from backends.extras import CHAT_CHUNK, WHOLE_TEXT, ExtrasReader, is_set
+from backends.extras import CHAT_CHUNK, WHOLE_TEXT, ExtrasReader, is_set, merge_extra
 from backends.schema import (
     Answer,
     AnswerMessage,
@@ -215,7 +215,13 @@ def as_chunks(completion: Completion) -> list[Event]:
     for first in chunks[:1]:
         for name in ONE_FORM:
             setattr(first, name, getattr(answer, name))
-    return list(chunks)
+    return _with_extra(chunks, completion.extra)
+
+
+def _with_extra(chunks: list[Answer[Any]], extra: dict[str, Any]) -> list[Event]:
+    """Return the chunks with the fields at the top of a whole answer that no type names, on the first of them."""
+    top = {name: value for name, value in extra.items() if name not in ("choices", "usage")}
+    return [merge_extra(chunk, top) if top and chunk is chunks[0] else chunk for chunk in chunks]
 
 
 def _streamable(choice: Any) -> Any:

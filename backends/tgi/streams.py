@@ -3,11 +3,11 @@
 from typing import Any
 
 from backends import problem
-from backends.base import BackendError, Call, Cause, Completion, Continuation, Event, FollowUp, UpstreamRequest
+from backends.base import BackendError, Call, Completion, Continuation, Event, FollowUp, UpstreamRequest
 from backends.event_decoder import EventDecoder, ReadWhole
-from backends.failures import NOT_THE_PROTOCOL, classify
+from backends.failures import classify
 from backends.finishing import FINISH, multiply, repeat
-from backends.odd_events import cut
+from backends.odd_events import cut, unreadable
 from backends.schema import Answer, ChatRequest, ChunkChoice, CompletionRequest, Delta, TextChoice
 from backends.shapes import LenientDecoder
 from backends.stops import StopScanner
@@ -139,7 +139,7 @@ class ChatDecoder(_Stream):
         if self._tokens + self._continuation.tokens == 0:
             self._emit(self._choice(Delta(role="assistant", content=""), None), events)
         if given.delta.tool_calls:  # TGI streams them broken, which is why they are asked for whole
-            raise BackendError(Cause.PROTOCOL_ERROR, NOT_THE_PROTOCOL)
+            raise unreadable(given.delta.tool_calls[0].function.name.encode(), "a tool call in a stream")
         theirs = given.finish_reason
         finish = None if theirs is None else FINISH.get(theirs, theirs)
         text, finish = self._text(given.delta.content or "", finish)

@@ -234,6 +234,7 @@ def test_what_an_engine_says_in_the_other_form_is_never_refused() -> None:
     whole = Answer(choices=[ChatChoice(index=0, message=message, finish_reason="stop")], prompt_text="p")
     chunks = as_chunks(Completion(whole))
     assert [getattr(one, "prompt_text", None) for one in chunks] == ["p", None, None]
+    assert plain(as_chunks(Completion(whole, {"mood": 1}))[0])["mood"] == 1
     events: list[Any] = [{"choices": [{"index": 0, "delta": {"content": "a"}, "finish_reason": "stop"}], "mood": 1}]
     answer = assembled(CHAT, [*events, Answer(choices=[], prompt_text="p")], None).answer
     assert (answer.choices[0].message.content, answer.prompt_text) == ("a", "p")
