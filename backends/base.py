@@ -23,7 +23,8 @@ class Call(Struct, frozen=True, kw_only=True):
     `body` holds every field as the client wrote it, those that `view` does not name too. Every answer carries `id`,
     `created` (Unix seconds) and `model` (the client's name for it). `legacy_functions`: the client used `functions`
     in place of `tools`. `with_tgi_peer`: a TGI serves the same model; a TGI always continues a last message of role
-    `assistant`, so the other engines have to do so too.
+    `assistant`, so the other engines have to do so too. `tools_in_prompt`: the model's chat template knows no tools
+    (`backends.tools_prompt`).
     """
 
     view: ChatRequest | CompletionRequest
@@ -34,6 +35,7 @@ class Call(Struct, frozen=True, kw_only=True):
     request_id: str
     legacy_functions: bool = False
     with_tgi_peer: bool = False
+    tools_in_prompt: bool = False
 
     @property
     def stream(self) -> bool:
@@ -75,7 +77,8 @@ class UpstreamRequest(Struct, frozen=True, kw_only=True):
 
     `choices` are the indexes of the client's choices that the answer is for; empty if the engine numbers them
     itself. `prompt` is the index of the prompt it answers. `adapted` names the parameters that were mapped or
-    emulated. `continuation` is what earlier requests for the same answer returned.
+    emulated. `continuation` is what earlier requests for the same answer returned. `calls_tool`: the answer's text is
+    the JSON of a tool call (`backends.tools_prompt`).
     """
 
     path: str
@@ -85,6 +88,7 @@ class UpstreamRequest(Struct, frozen=True, kw_only=True):
     prompt: int = 0
     adapted: tuple[str, ...] = ()
     continuation: Continuation = Continuation()
+    calls_tool: bool = False
 
 
 class Cause(Enum):
