@@ -26,7 +26,8 @@ class Call(Struct, frozen=True, kw_only=True):
     in place of `tools`. `with_tgi_peer`: a TGI serves the same model; a TGI always continues a last message of role
     `assistant`, so the other engines have to do so too. `system_fingerprint` is the gateway's own, of the engine that
     is asked (OpenAI API reference, "The chat completion object"). `reasoning_field`: where its clients look for what
-    the model thought.
+    the model thought. `tools_in_prompt`: the model's chat template knows no tools
+    (`backends.tools_prompt`).
     """
 
     view: ChatRequest | CompletionRequest
@@ -39,6 +40,7 @@ class Call(Struct, frozen=True, kw_only=True):
     with_tgi_peer: bool = False
     system_fingerprint: str | None = None
     reasoning_field: ReasoningField = "both"
+    tools_in_prompt: bool = False
 
     @property
     def stream(self) -> bool:
@@ -83,7 +85,8 @@ class UpstreamRequest(Struct, frozen=True, kw_only=True):
 
     `choices` are the indexes of the client's choices that the answer is for; empty if the engine numbers them
     itself. `prompt` is the index of the prompt it answers. `adapted` names the parameters that were mapped or
-    emulated. `continuation` is what earlier requests for the same answer returned.
+    emulated. `continuation` is what earlier requests for the same answer returned. `calls_tool`: the answer's text is
+    the JSON of a tool call (`backends.tools_prompt`).
     """
 
     path: str
@@ -93,6 +96,7 @@ class UpstreamRequest(Struct, frozen=True, kw_only=True):
     prompt: int = 0
     adapted: tuple[str, ...] = ()
     continuation: Continuation = Continuation()
+    calls_tool: bool = False
 
 
 class Cause(Enum):

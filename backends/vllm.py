@@ -6,7 +6,8 @@ from typing import Any
 import msgspec
 from msgspec import Raw
 
-from backends.base import Call, Decoder, UpstreamRequest
+from backends import tools_prompt
+from backends.base import Call, Completion, Decoder, FollowUp, Headers, UpstreamRequest
 from backends.loads import LoadReader
 from backends.openai import OpenAI, raw, without_tools
 from backends.openai_stream import StreamDecoder
@@ -65,6 +66,35 @@ class VLLM(OpenAI):
         """Return a decoder of chat or text chunks."""
         return StreamDecoder(call, request, partial(self.decode, call, request, {}))
 
+    def encode(self, call: Call, model: str) -> list[UpstreamRequest]:
+        """Return one request, or with tools in the prompt one for each choice. Raises BackendError (INVALID)."""
+        view = call.view
+        if not isinstance(view, ChatRequest) or not tools_prompt.applies(call):
+            return super().encode(call, model)
+        done = ("tools", "n") if (view.n or 1) > 1 else ("tools",)
+        requests = []
+        for place, choices in enumerate(tools_prompt.groups(call)):
+            (request,) = super().encode(tools_prompt.with_tools(call, view, place), model)
+            adapted = (*done, *request.adapted)
+            requests.append(msgspec.structs.replace(request, choices=choices, adapted=adapted, calls_tool=True))
+        return requests
+
+    def decode(self, call: Call, request: UpstreamRequest, headers: Headers, body: bytes) -> Completion | FollowUp:
+        """Read a complete answer; where the model may call a tool and picks none, ask for text. Raises BackendError."""
+        view = call.view
+        if not isinstance(view, ChatRequest) or not tools_prompt.applies(call):
+            return super().decode(call, request, headers, body)
+        text = tools_prompt.without_tools(call, view, request.choices[0])
+        answer = super().decode(text, msgspec.structs.replace(request, choices=()), headers, body)
+        if isinstance(answer, Completion) and request.calls_tool:
+            answer = tools_prompt.read(answer, call) or self._text_instead(text, request)
+        return tools_prompt.repeated(answer, call, request.choices) if isinstance(answer, Completion) else answer
+
+    def _text_instead(self, call: Call, request: UpstreamRequest) -> FollowUp:
+        """Return what to ask where the model picked no tool: the same without tools."""
+        (again,) = super().encode(call, msgspec.json.decode(request.body)["model"])
+        return FollowUp(msgspec.structs.replace(again, choices=request.choices, adapted=request.adapted))
+
     def adapt(self, call: Call, body: dict[str, Raw]) -> list[str]:
         """Change the parameters that vLLM takes in another form or would treat differently; return their names."""
         adapted = []
@@ -84,6 +114,9 @@ def _adapt_chat(call: Call, view: ChatRequest, body: dict[str, Raw]) -> list[str
     adapted = []
     if not view.offers_tools and body.keys() & {"tools", "tool_choice"}:
         adapted += without_tools(body)
+    if call.tools_in_prompt and any(message.tool_calls for message in view.messages):
+        body["messages"] = tools_prompt.with_text_calls(body["messages"])
+        adapted.append("messages")
     if view.response_format and view.response_format.value is not None:  # TGI's form
         del body["response_format"]
         name, value = for_vllm(view.response_format)

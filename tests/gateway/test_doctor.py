@@ -15,12 +15,15 @@ from backends.base import ServedModel
 from backends.sim import parse_fault
 from gateway import config
 from gateway.cli.doctor import diagnose
+from gateway.cli.doctor.ask import EngineConnection
 from gateway.cli.doctor.aspects import Question
 from gateway.cli.doctor.examine import Side
 from gateway.cli.doctor.heard import EngineAnswer, Heard, read, tokens, words
 from gateway.cli.doctor.judge import Finding, Severity, findings
-from gateway.cli.doctor.questions import QUESTIONS
+from gateway.cli.doctor.progress import INTERVAL, Lines
+from gateway.cli.doctor.questions import PLAIN, QUESTIONS, WITH_TOOL
 from gateway.cli.doctor.show import Report, document, status, tables
+from tests.support.clock import Clock
 from tests.support.harness import checked, configured, cuts, engine, hangs, head, says, whole
 from tests.support.processes import become
 from tests.support.simulators import simulated
@@ -205,7 +208,8 @@ async def test_an_engine_may_say_anything(script: Any, kind: str) -> None:
 async def test_no_generation_is_left_running_when_an_engine_stalls() -> None:
     async with simulated("vllm", faults=(parse_fault("stall:2@0.1"),), seed=5) as vllm:
         made = await report(vllm=vllm, patience=0.4)
-        assert any("504" in one.does for one in made.findings) or made.sides[0].trouble
+        assert made.sides[0].unanswered or made.sides[0].trouble
+        assert not any("504" in one.does for one in made.findings)
 
         async def left() -> float:
             return running(await metrics(vllm))
@@ -293,6 +297,108 @@ def test_an_error_is_a_line(heard: Heard, said: str) -> None:
     assert words(heard) == said
 
 
+def failed(check: str, engine: str, error: str) -> str:
+    question = asked(check)
+    refusal = EngineAnswer(status=400, error=error)
+    [finding] = [one for one in findings([side(engine, question, refusal, refusal)], True) if one.check == check]
+    assert finding.severity is Severity.BROKEN
+    return finding.does
+
+
+@pytest.mark.parametrize(
+    ("check", "engine", "error", "advice"),
+    [
+        (
+            "tool_choice auto",
+            "vllm",
+            '400 "auto" tool choice requires --enable-auto-tool-choice and --tool-call-parser to be set',
+            "--tool-call-parser",
+        ),
+        ("tool_choice auto", "vllm", "400 the template raised an exception", ""),
+        ("json_schema", "tgi", "422 Input validation error: grammar is not supported", "--disable-grammar-support"),
+        ("json_schema", "tgi", "422 Input validation error: grammar is not valid", ""),
+        ("top_logprobs 20", "tgi", "422 `top_n_tokens` must be >= 0 and <= 5. Given: 20", "--max-top-n-tokens 20"),
+        ("top_logprobs 20", "vllm", "400 Requested sample logprobs of 21", "--max-logprobs 21"),
+    ],
+)
+def test_advice_follows_from_what_was_seen(check: str, engine: str, error: str, advice: str) -> None:
+    does = failed(check, engine, error)
+    assert advice in does
+    assert advice or does.endswith(f"{error}.")
+
+
+@pytest.mark.parametrize(
+    ("engines", "with_tool", "severity", "does"),
+    [
+        (["vllm"], (1, 2), Severity.BROKEN, 'tools_in_prompt = "always"'),
+        (["vllm", "tgi"], (1, 2), Severity.HANDLED, "as TGI does"),
+        (["vllm"], (1, 2, 3), Severity.OK, ""),
+    ],
+)
+def test_a_template_that_leaves_tools_out_is_named(
+    engines: list[str], with_tool: tuple[int, ...], severity: Severity, does: str
+) -> None:
+    sides = [side(name, PLAIN, count(2, 1, 2), count(2)) for name in engines]
+    for one in sides:
+        one.raw[QUESTIONS.index(WITH_TOOL)] = count(len(with_tool), *with_tool)
+    [finding] = [one for one in findings(sides, True) if one.check == "chat template"]
+    assert (finding.severity, set(finding.said)) == (severity, {"vllm"})
+    assert does in finding.does
+
+
+@pytest.mark.parametrize(
+    ("finish", "ids", "why"),
+    [
+        ("length", (1, 2, 3), "It was cut by max_tokens."),
+        ("stop", (1, 2), "leaves the tools out of the prompt"),
+        ("stop", (1, 2, 3), "The model did not call the tool."),
+    ],
+)
+def test_why_no_tool_was_called_is_what_was_seen(finish: str, ids: tuple[int, ...], why: str) -> None:
+    question = asked("tool_choice required")
+    answer = EngineAnswer(texts=("a",), finishes=(finish,))
+    one = side("vllm", question, answer, answer)
+    one.raw |= {QUESTIONS.index(PLAIN): count(2, 1, 2), QUESTIONS.index(WITH_TOOL): count(len(ids), *ids)}
+    [finding] = [finding for finding in findings([one], True) if finding.check == question.check]
+    assert why in finding.does
+
+
+def test_what_was_not_answered_is_said_and_is_no_finding() -> None:
+    question = asked("top_p 1")
+    late = EngineAnswer(status=0, trouble="no response within 15 s")
+    one = side("vllm", question, late, count(1))
+    assert "parameters: top_p 1" in one.unanswered
+    assert "top_p 1" not in [finding.check for finding in findings([one], True)]
+    out = io.StringIO()
+    Console(file=out, width=100).print(tables([Report("m", [one], findings([one], True))]))
+    assert "no answer in time, so nothing is said about: " in " ".join(out.getvalue().split())
+
+
+async def test_each_request_has_time_for_the_tokens_that_it_asks_for() -> None:
+    """An engine of a tenth of a second a token answers a question that takes longer than the patience."""
+
+    async def late(request: httpx.Request) -> httpx.Response:
+        await asyncio.sleep(0.3)
+        return httpx.Response(200, json={})
+
+    async with httpx.AsyncClient(transport=httpx.MockTransport(late), base_url="http://x") as client:
+        hasty = EngineConnection(client, patience=0.05)
+        patient = EngineConnection(client, patience=0.05, pace=0.1)
+        assert (await hasty.post("/", {"max_tokens": 16})).trouble == "no response within 0.05 s"
+        assert (await patient.post("/", {"max_tokens": 16})).status == 200
+
+
+def test_progress_is_a_line_now_and_then() -> None:
+    clock, out = Clock(), io.StringIO()
+    lines = Lines(3, out, clock)
+    lines.advance()
+    assert not out.getvalue()
+    clock.now += INTERVAL
+    lines.advance()
+    lines.advance()
+    assert out.getvalue() == "Asking the engines: 2 of 3 questions\n"
+
+
 def test_an_error_inside_a_stream_is_one() -> None:
     heard = Heard(
         200, {}, b'data: {"error":{"message":"Model is overloaded","http_status_code":422}}\n\ndata: [DONE]\n\n'
@@ -335,6 +441,7 @@ def test_the_table_fits_100_columns_and_the_document_has_its_shape() -> None:
         "serves",
         "context",
         "trouble",
+        "unanswered",
     }
     assert shape["models"][0]["findings"][0].keys() == {"severity", "area", "check", "said", "gateway"}
     assert shape["counts"] == {"ok": 1, "handled": 1, "differs": 1, "broken": 1}
@@ -352,8 +459,12 @@ async def run(*arguments: str) -> subprocess.CompletedProcess[str]:
 async def test_exit_status_and_json() -> None:
     async with simulated("vllm") as vllm, simulated("tgi", max_top_n=5) as tgi:
         done = await run("--vllm", vllm, "--json")
-        assert (done.returncode, done.stderr) == (0, "")
-        assert json.loads(done.stdout)["status"] == 0
+        assert done.returncode == 1
+        assert all(line.startswith("Asking the engines: ") for line in done.stderr.splitlines())
+        made = json.loads(done.stdout)
+        assert made["status"] == 1  # the simulator's model is one whose chat template knows no tools
+        broken = [one["check"] for one in made["models"][0]["findings"] if one["severity"] == "broken"]
+        assert broken == ["chat template"]
         done = await run("--vllm", vllm + "/v1", "--tgi", tgi + "/")
         assert done.returncode == 1
         assert "--max-top-n-tokens" in done.stdout

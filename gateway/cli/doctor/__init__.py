@@ -8,6 +8,7 @@ the gateway is what the gateway did.
     aspects     what is compared in the answers
     heard       reads responses leniently
     examine     sends the questions to the engines
+    progress    how far it is
     judge       from answers to findings; defines what counts as broken
     show        the table, the JSON document and the exit status
 """
@@ -19,11 +20,11 @@ from collections.abc import Callable
 
 import msgspec
 from rich.console import Console
-from rich.progress import Progress
 
 from gateway.cli.doctor import ask
 from gateway.cli.doctor.examine import examine
 from gateway.cli.doctor.judge import findings
+from gateway.cli.doctor.progress import shown
 from gateway.cli.doctor.questions import QUESTIONS
 from gateway.cli.doctor.show import WIDTH, Report, document, status, tables
 from gateway.cli.exit_status import CommandFailed, ExitStatus
@@ -35,15 +36,13 @@ __all__ = ["diagnose", "run"]
 def run(config: Config, as_json: bool, patience: float = ask.ANSWER_TIMEOUT) -> int:
     """Examine all engines, print the report, return the exit status.
 
-    `patience` is how long to wait for an answer, in seconds. Raises CommandFailed if it is interrupted.
+    `patience` is how long to wait for an answer besides its tokens, in seconds. Raises CommandFailed if it is
+    interrupted.
     """
     logging.getLogger("pointsman").setLevel(logging.CRITICAL)  # the report has what the gateway would log
-    with Progress(console=Console(stderr=True), transient=True, disable=not sys.stderr.isatty()) as progress:
-        task = progress.add_task(
-            "Asking the engines", total=len(QUESTIONS) * sum(len(one) for _, one in groups(config))
-        )
+    with shown(len(QUESTIONS) * sum(len(engines) for _, engines in groups(config))) as tick:
         try:
-            reports = asyncio.run(diagnose(config, lambda: progress.advance(task), patience))
+            reports = asyncio.run(diagnose(config, tick, patience))
         except KeyboardInterrupt:
             raise CommandFailed(ExitStatus.UNREACHABLE, "interrupted before all engines were asked") from None
     if as_json:

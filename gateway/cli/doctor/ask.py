@@ -18,9 +18,10 @@ from gateway.config import Config, DeploymentConfig, LoggingConfig, ModelConfig,
 from gateway.config.base_url import path_below
 
 CONNECT = 2.0  # seconds
-ANSWER_TIMEOUT = 15.0  # seconds for one response: a grammar may have to be compiled first
-STRIKES = 2  # failed requests in a row, after which an engine gets no more
-BUDGET = 240.0  # seconds for one engine in all
+ANSWER_TIMEOUT = 15.0  # seconds for one response, besides its tokens: a grammar may have to be compiled first
+SIDE_BY_SIDE = 4  # questions at once
+STRIKES = SIDE_BY_SIDE  # failed requests in a row, after which an engine gets no more
+SLACK = 2.0 * SIDE_BY_SIDE  # how much longer a token may take than the first ones did
 MAX_BYTES = 2**22
 MODEL = "doctor"
 
@@ -28,45 +29,47 @@ MODEL = "doctor"
 class EngineConnection:
     """A connection to one engine, or to a gateway in front of it. `given_up` is why it is not used any more.
 
-    `engine` is the dialect, by which the client's base URL is read (`gateway.config.base_url`).
+    `engine` is the dialect, by which the client's base URL is read (`gateway.config.base_url`). Each request has its
+    own time: `patience` seconds, and `pace` seconds for each token that it asks for, with slack.
     """
 
-    def __init__(self, client: httpx.AsyncClient, patience: float = ANSWER_TIMEOUT, engine: str = "") -> None:
+    def __init__(
+        self, client: httpx.AsyncClient, patience: float = ANSWER_TIMEOUT, pace: float = 0.0, engine: str = ""
+    ) -> None:
         self._client = client
         self._patience = patience
+        self._pace = pace
         self._engine = engine
         self._strikes = 0
-        self._until = time.monotonic() + BUDGET
         self.given_up = ""
 
     async def get(self, path: str) -> Heard:
         """Send a GET."""
-        return await self._ask("GET", path, None, {})
+        return await self._ask("GET", path, None, {}, self._patience)
 
     async def post(self, path: str, body: dict[str, Any], headers: dict[str, str] | None = None) -> Heard:
         """Send JSON. With an `authorization` of "" the header is left out."""
-        return await self._ask("POST", path, msgspec.json.encode(body), headers or {})
+        seconds = self._patience + SLACK * self._pace * _tokens(body)
+        return await self._ask("POST", path, msgspec.json.encode(body), headers or {}, seconds)
 
-    async def _ask(self, method: str, path: str, body: bytes | None, headers: dict[str, str]) -> Heard:
-        if not self.given_up and time.monotonic() > self._until:
-            self.given_up = f"all questions together took more than {BUDGET:g} s"
+    async def _ask(self, method: str, path: str, body: bytes | None, headers: dict[str, str], seconds: float) -> Heard:
         if self.given_up:
             return Heard(trouble=self.given_up)
-        heard = await self._once(method, path, body, headers)
+        heard = await self._once(method, path, body, headers, seconds)
         self._strikes = self._strikes + 1 if heard.trouble else 0
         if self._strikes >= STRIKES:
             self.given_up = heard.trouble
         return heard
 
-    async def _once(self, method: str, path: str, body: bytes | None, headers: dict[str, str]) -> Heard:
+    async def _once(self, method: str, path: str, body: bytes | None, headers: dict[str, str], seconds: float) -> Heard:
         request = self._client.build_request(method, path_below(path, self._engine), content=body, headers=headers)
         if request.headers.get("authorization") == "":
             del request.headers["authorization"]
         try:
-            async with asyncio.timeout(self._patience):
+            async with asyncio.timeout(seconds):
                 return await self._send(request)
         except TimeoutError:
-            return Heard(trouble=f"no response within {self._patience:g} s")
+            return Heard(trouble=f"no response within {seconds:.3g} s")
         except httpx.ConnectError:
             return Heard(trouble="no connection")
         except httpx.TimeoutException:
@@ -92,6 +95,12 @@ class EngineConnection:
             await response.aclose()
 
 
+def _tokens(body: dict[str, Any]) -> int:
+    """Return how many tokens a request asks for."""
+    prompts = body["prompt"] if isinstance(body.get("prompt"), list) else [None]
+    return int(body.get("max_tokens", 1)) * int(body.get("n") or 1) * len(prompts)
+
+
 def url_fault(url: str) -> str:
     """Return why no request can be sent to a URL; "" if one can."""
     try:
@@ -101,7 +110,9 @@ def url_fault(url: str) -> str:
 
 
 @asynccontextmanager
-async def direct(deployment: DeploymentConfig, patience: float = ANSWER_TIMEOUT) -> AsyncIterator[EngineConnection]:
+async def direct(
+    deployment: DeploymentConfig, patience: float = ANSWER_TIMEOUT, pace: float = 0.0
+) -> AsyncIterator[EngineConnection]:
     """Connect to an engine, without the environment's proxies."""
     headers = {"content-type": "application/json"}
     if deployment.api_key:
@@ -110,19 +121,22 @@ async def direct(deployment: DeploymentConfig, patience: float = ANSWER_TIMEOUT)
     async with httpx.AsyncClient(
         base_url=deployment.url, headers=headers, timeout=timeout, trust_env=False, follow_redirects=False
     ) as client:
-        yield EngineConnection(client, patience, deployment.engine)
+        yield EngineConnection(client, patience, pace, deployment.engine)
 
 
 @asynccontextmanager
 async def fronted(
-    deployments: list[DeploymentConfig], patience: float = ANSWER_TIMEOUT
+    deployments: list[DeploymentConfig], patience: float = ANSWER_TIMEOUT, pace: float = 0.0
 ) -> AsyncIterator[EngineConnection]:
-    """Run a gateway in front of these engines, as one model and without a port, and connect to it."""
+    """Run a gateway in front of these engines, as one model and without a port, and connect to it.
+
+    It ends no request itself: its own time-outs would look like the engines' faults.
+    """
     from gateway import services  # noqa: PLC0415  (a gateway takes half a second to import)
     from gateway.app import create_app  # noqa: PLC0415
 
     model = ModelConfig(name=MODEL, deployments=deployments)
-    timeouts = TimeoutsConfig(connect=CONNECT, first_event=patience, between_events=patience, total=patience + 1)
+    timeouts = TimeoutsConfig(connect=CONNECT)
     app = create_app(services.make(Config(models=[model], timeouts=timeouts, logging=LoggingConfig(requests=False))))
     transport = httpx.ASGITransport(app=app, raise_app_exceptions=False)  # type: ignore[arg-type]
     headers = {"content-type": "application/json"}
@@ -130,7 +144,7 @@ async def fronted(
         app.lifespan(),
         httpx.AsyncClient(transport=transport, base_url="http://doctor", headers=headers, timeout=None) as client,
     ):
-        line = EngineConnection(client, patience + 2)
+        line = EngineConnection(client, patience + 2, pace)
         await _ready(line, patience)
         yield line
 

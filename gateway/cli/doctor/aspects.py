@@ -14,7 +14,8 @@ STORY = "Once upon a time"
 class Question(Struct, frozen=True, kw_only=True):
     """One request, and how its answers are compared. `twin` is asked first: its answer is the measure, and
     `then` can make the body of it; `bare` twins are the engine's own answers for the gateway's, too. `loose`: a
-    difference would be noticed, but breaks nobody.
+    difference would be noticed, but breaks nobody. `mend` has for an engine what it says when it refuses the request
+    for want of a flag, and the advice that follows from it.
     """
 
     area: str
@@ -23,7 +24,7 @@ class Question(Struct, frozen=True, kw_only=True):
     aspect: Aspect
     right: str = ""
     how: str = ""
-    mend: dict[str, str] = {}
+    mend: dict[str, tuple[str, str]] = {}
     note: str = ""
     text: bool = False  # a legacy completion, not a chat
     counts: bool = False  # the prompt's tokens are wanted, no text
@@ -32,6 +33,11 @@ class Question(Struct, frozen=True, kw_only=True):
     twin: dict[str, Any] | None = None
     then: Callable[[EngineAnswer], dict[str, Any]] | None = None
     bare: bool = False
+
+    @property
+    def compares_texts(self) -> bool:
+        """Whether texts are compared: a batch could change a greedy one, so the question is asked alone."""
+        return self.aspect in (text, as_twin, cut)
 
 
 # --- what is compared ----------------------------------------------------------------------------------------

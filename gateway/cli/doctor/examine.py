@@ -1,9 +1,10 @@
 """Sends each question to each engine, directly and through a gateway, and keeps the answers.
 
-The engines are asked in parallel, each with one request at a time: a batch could change a greedy text.
+The engines are asked in parallel, each with a few questions at a time; those that compare texts come first, one by one.
 """
 
 import asyncio
+import time
 from collections.abc import Callable
 from typing import Any
 
@@ -19,6 +20,7 @@ from gateway.config import DeploymentConfig
 
 CHAT = "/v1/chat/completions"
 TEXT = "/v1/completions"
+FIRST_TOKENS = 8  # by which an engine's pace is known
 COUNTERS = {"vllm": "/tokenize", "tgi": "/chat_tokenize"}
 PIN = "x-pointsman-engine"
 NOBODY = EngineAnswer(status=0, trouble="not asked")
@@ -30,7 +32,8 @@ class Side(Struct):
     """The answers of one engine: about itself, and by the index of each question its own and the gateway's.
 
     `twins` are the answers that some questions are compared with. `rest` is what the gateway answered without a pin
-    where it refused the pinned request. `trouble` is why the engine could not be asked.
+    where it refused the pinned request. `pace` is how many seconds a token took at first. `trouble` is why the engine
+    could not be asked.
     """
 
     name: str
@@ -41,6 +44,7 @@ class Side(Struct):
     served: list[ServedModel] = []
     facts: dict[str, Any] = {}
     auth: str = "open"
+    pace: float = 0.0
     raw: dict[int, EngineAnswer] = {}
     via: dict[int, EngineAnswer] = {}
     raw_twins: dict[int, EngineAnswer] = {}
@@ -51,6 +55,16 @@ class Side(Struct):
     def model(self) -> str:
         """The name of the model in requests to the engine itself."""
         return self.served[0].model if self.served else ""
+
+    def answers(self, place: int) -> bool:
+        """Whether a question was answered, directly and through the gateway, so that it can be judged."""
+        return not self.raw.get(place, NOBODY).trouble and not self.via.get(place, NOBODY).trouble
+
+    @property
+    def unanswered(self) -> list[str]:
+        """The questions that had no answer in their time, or were not asked."""
+        places = [place for place in range(len(QUESTIONS)) if self.raw and not self.answers(place)]
+        return [f"{QUESTIONS[place].area}: {QUESTIONS[place].check}" for place in places]
 
 
 async def examine(deployments: list[DeploymentConfig], tick: Tick, patience: float) -> list[Side]:
@@ -121,16 +135,18 @@ async def _stranger(line: ask.EngineConnection, deployment: DeploymentConfig, he
 
 
 async def _first_words(line: ask.EngineConnection, side: Side, has_key: bool) -> str:
-    """Ask for one token; return why there is none, or "". Notes whether the engine requires a key."""
-    body = {"model": side.model, "messages": HELLO, "max_tokens": 1, "temperature": 0}
+    """Ask for a few tokens; return why there are none, or "". Notes the pace, and whether the engine requires a key."""
+    body = {"model": side.model, "messages": HELLO, "max_tokens": FIRST_TOKENS, "temperature": 0}
+    began = time.monotonic()
     heard = await line.post(CHAT, body)
+    side.pace = (time.monotonic() - began) / FIRST_TOKENS
     answer = read(heard)
     if heard.status in (401, 403):
         return _wants_key(side.engine, has_key)
     if not answer.taken:
         return answer.trouble or f"it does not answer a chat: {answer.error}"
     if has_key:
-        without = await line.post(CHAT, body, {"authorization": ""})
+        without = await line.post(CHAT, body | {"max_tokens": 1}, {"authorization": ""})
         side.auth = "a key" if without.status in (401, 403) else "open, the key is ignored"
     return ""
 
@@ -150,10 +166,18 @@ async def _question(
     """Ask one engine all questions, directly and through a gateway in front of all engines."""
     others = [one for one in there if one.engine != deployment.engine]
     behind = [deployment, *others]
-    async with ask.direct(deployment, patience) as line, ask.fronted(behind, patience) as front:
-        for place, question in enumerate(QUESTIONS):
-            await _put(place, question, side, line, front)
+    room = asyncio.Semaphore(ask.SIDE_BY_SIDE)
+    async with ask.direct(deployment, patience, side.pace) as line, ask.fronted(behind, patience, side.pace) as front:
+
+        async def put(place: int) -> None:
+            async with room:
+                await _put(place, QUESTIONS[place], side, line, front)
             tick()
+
+        alone = [place for place, question in enumerate(QUESTIONS) if question.compares_texts]
+        for place in alone:
+            await put(place)
+        await asyncio.gather(*(put(place) for place in range(len(QUESTIONS)) if place not in alone))
         side.trouble = line.given_up
 
 

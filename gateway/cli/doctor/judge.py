@@ -16,7 +16,7 @@ from backends import BACKENDS
 from gateway.cli.doctor.aspects import Question
 from gateway.cli.doctor.examine import NOBODY, Side
 from gateway.cli.doctor.heard import EngineAnswer, short
-from gateway.cli.doctor.questions import QUESTIONS, SAME_TEXT
+from gateway.cli.doctor.questions import PLAIN, QUESTIONS, SAME_TEXT, WITH_TOOL
 from gateway.http.errors import PointsmanError
 from gateway.proxy import parse
 
@@ -52,11 +52,12 @@ def findings(sides: list[Side], named: bool) -> list[Finding]:
     there = [side for side in sides if side.served and side.raw]
     found = list(_facts(there, named)) if there else []
     for place, question in enumerate(QUESTIONS):
-        asked = [side for side in there if _answered(side, place)]
+        asked = [side for side in there if side.answers(place)]
         if asked and question not in SAME_TEXT:
             found.append(_judge(place, question, asked))
     if there:
         found.append(_texts(there))
+        found += _templates(there)
     return sorted(found, key=lambda finding: AREAS.index(finding.area))
 
 
@@ -143,10 +144,6 @@ def _limits(side: Side) -> Iterator[Finding]:
 # --- the questions --------------------------------------------------------------------------------------------
 
 
-def _answered(side: Side, place: int) -> bool:
-    return not side.raw.get(place, NOBODY).trouble and not side.via.get(place, NOBODY).trouble
-
-
 def _judge(place: int, question: Question, sides: list[Side]) -> Finding:
     """Judge one question: by errors first, then by what is in the answers."""
     raw = {side.name: _look(question, side.raw[place], side.raw_twins.get(place)) for side in sides}
@@ -162,7 +159,8 @@ def _judge(place: int, question: Question, sides: list[Side]) -> Finding:
         return finding(*_failure(place, question, failed))
     wrong = question.right and set(via.values()) != {question.right}
     if wrong or len(set(via.values())) > 1:
-        return finding(_severity(question), f"{_through(via)} {question.note}")
+        why = question.note or _why_no_call([side for side in sides if via[side.name] != question.right], place)
+        return finding(_severity(question), f"{_through(via)} {why}")
     if question.counts and (other := _other_tokens(place, sides)):
         return finding(_severity(question), f"{other} {question.note}")
     if all(side.raw[place].taken for side in sides) and set(raw.values()) == set(via.values()):
@@ -200,7 +198,7 @@ def _failure(place: int, question: Question, failed: list[Side]) -> tuple[Severi
     if lacking:
         return Severity.DIFFERS, f"{BACKENDS[first.engine].label} does not support it: 400 that names {lacking}."
     said = f"Through the gateway, {first.name}: {short(answer.error)}. "
-    return Severity.BROKEN, (said + _mend(question, failed)).strip()
+    return Severity.BROKEN, (said + _mend(place, question, failed)).strip()
 
 
 def unsupported(question: Question, engine: str) -> str | None:
@@ -222,9 +220,45 @@ def _through(via: dict[str, str]) -> str:
     return f"Through the gateway: {said}."
 
 
-def _mend(question: Question, sides: list[Side]) -> str:
-    found = [question.mend[side.engine] for side in sides if side.engine in question.mend]
+def _mend(place: int, question: Question, sides: list[Side]) -> str:
+    """Return the advice that follows from what the engines said; none if they said something else."""
+    found = []
+    for side in sides:
+        symptom, advice = question.mend.get(side.engine, ("", ""))
+        if symptom and symptom in side.raw[place].error + side.via[place].error:
+            found.append(advice)
     return " ".join(dict.fromkeys(found))
+
+
+def _why_no_call(sides: list[Side], place: int) -> str:
+    """Return why an engine called no tool, as far as it can be seen."""
+    if any("length" in side.via[place].finishes for side in sides):
+        return "It was cut by max_tokens."
+    if any(leaves_out_tools(side) for side in sides):
+        return "The chat template leaves the tools out of the prompt."
+    return "The model did not call the tool."
+
+
+def leaves_out_tools(side: Side) -> bool | None:
+    """Return whether a vLLM's prompt is the same with a tool and without; None if it did not say."""
+    without, within = (side.raw.get(QUESTIONS.index(question), NOBODY).ids for question in (PLAIN, WITH_TOOL))
+    return without == within if side.engine == "vllm" and without and within else None
+
+
+def _templates(sides: list[Side]) -> Iterator[Finding]:
+    """Tell which chat templates leave tools out of the prompt: their models never call one, and nothing fails."""
+    known = {side.name: lacks for side in sides if (lacks := leaves_out_tools(side)) is not None}
+    if not known:
+        return
+    said = {name: "leaves tools out of the prompt" if lacks else "has the tools" for name, lacks in known.items()}
+    if not any(known.values()):
+        yield Finding(Severity.OK, "tools", "chat template", said)
+    elif any(side.engine == "tgi" for side in sides):
+        does = "The gateway says the tools as TGI does, and reads the calls as TGI's (tools_in_prompt)."
+        yield Finding(Severity.HANDLED, "tools", "chat template", said, does)
+    else:
+        does = 'No tool is ever called: launch vLLM with --chat-template, or set tools_in_prompt = "always".'
+        yield Finding(Severity.BROKEN, "tools", "chat template", said, does)
 
 
 def _other_tokens(place: int, sides: list[Side]) -> str:

@@ -36,8 +36,8 @@ TOOL = {
     },
 }
 SCHEMA = {"type": "object", "properties": {"ok": {"enum": ["yes", "no"]}}, "required": ["ok"]}
-PARSER = {"vllm": "Launch vLLM with --enable-auto-tool-choice --tool-call-parser NAME."}
-GRAMMAR = {"tgi": "Launch TGI without --disable-grammar-support."}
+PARSER = {"vllm": ("requires --", "Launch vLLM with --enable-auto-tool-choice --tool-call-parser NAME.")}
+GRAMMAR = {"tgi": ("grammar is not supported", "Launch TGI without --disable-grammar-support.")}
 
 
 def chat(**more: Any) -> dict[str, Any]:
@@ -83,8 +83,16 @@ def _said(role: str, content: Any) -> dict[str, Any]:
     return {"role": role, "content": content}
 
 
+PLAIN = _tokens("plain", HELLO)
+WITH_TOOL = _tokens(
+    "with a tool",
+    HELLO,
+    tools=[TOOL],
+    loose=True,
+    note="TGI adds its own tool prompt and counts its tokens; on vLLM the chat template renders the tools.",
+)
 PROMPTS = (
-    _tokens("plain", HELLO),
+    PLAIN,
     _tokens("system and user", [_said("system", "Be terse."), *HELLO]),
     _tokens(
         "several turns",
@@ -108,13 +116,7 @@ PROMPTS = (
         how="Both engines continue the last message.",
         note="vLLM begins a new turn, TGI continues: end with a user message, or use one engine.",
     ),
-    _tokens(
-        "with a tool",
-        HELLO,
-        tools=[TOOL],
-        loose=True,
-        note="TGI adds its own tool prompt and counts its tokens; on vLLM the chat template renders the tools.",
-    ),
+    WITH_TOOL,
 )
 
 ANSWERS = (
@@ -214,7 +216,10 @@ PARAMETERS = (
     _parameter(check="min_p, vLLM's own", body=chat(temperature=1, min_p=0.1), aspect=taken),
 )
 
-_TOP = {"tgi": "Launch TGI with --max-top-n-tokens 20.", "vllm": "Launch vLLM with --max-logprobs 21."}
+_TOP = {
+    "tgi": ("top_n_tokens", "Launch TGI with --max-top-n-tokens 20."),
+    "vllm": ("logprobs", "Launch vLLM with --max-logprobs 21."),
+}
 LOGPROBS = (
     _logprobs(
         check="top_logprobs 2",
@@ -255,7 +260,6 @@ LOGPROBS = (
     ),
 )
 
-_NO_CALL = "The call did not fit 48 tokens, or its arguments follow no schema (vLLM: strict, or --tool-strict-level)."
 TOOLS = (
     _tool(
         check="tool_choice auto",
@@ -272,7 +276,6 @@ TOOLS = (
         loose=True,
         how="Ids and finish reason are set as OpenAI does.",
         mend=PARSER,
-        note=_NO_CALL,
     ),
     _tool(
         check="a named tool",
@@ -282,7 +285,6 @@ TOOLS = (
         loose=True,
         how="Ids and finish reason are set as OpenAI does.",
         mend=PARSER,
-        note=_NO_CALL,
     ),
 )
 

@@ -1,8 +1,9 @@
 """The doctor's report, as a table for people and as JSON for pipelines. Pure.
 
 The JSON document: {"models": [{"model", "engines": [{"name", "engine", "url", "version", "serves", "context",
-"trouble"}], "findings": [{"severity", "area", "check", "said": {engine: text}, "gateway"}]}], "counts":
-{severity: number}, "status": exit status}. Fields may be added; none goes away or changes its meaning.
+"trouble", "unanswered": [question]}], "findings": [{"severity", "area", "check", "said": {engine: text},
+"gateway"}]}], "counts": {severity: number}, "status": exit status}. Fields may be added; none goes away or changes its
+meaning.
 """
 
 from collections import Counter
@@ -73,6 +74,7 @@ def _engine(side: Side) -> dict[str, Any]:
         "serves": [one.name for one in side.served],
         "context": side.served[0].max_model_len if side.served else None,
         "trouble": side.trouble,
+        "unanswered": side.unanswered,
     }
 
 
@@ -93,12 +95,17 @@ def tables(reports: list[Report]) -> RenderableType:
         parts += [Text(f"{side.name}: cannot be asked: {side.trouble}", "bold red") for side in _dead(report)]
         if report.findings:
             parts.append(_table(report))
+        parts += [Text(_unanswered(side), "yellow") for side in report.sides if side.unanswered]
     parts.append(_summary(reports))
     return Group(*parts)
 
 
 def _dead(report: Report) -> list[Side]:
     return [side for side in report.sides if side.trouble]
+
+
+def _unanswered(side: Side) -> str:
+    return f"{side.name}: no answer in time, so nothing is said about: {'; '.join(side.unanswered)}."
 
 
 def _table(report: Report) -> Table:
