@@ -26,8 +26,8 @@ class Call(Struct, frozen=True, kw_only=True):
     in place of `tools`. `with_tgi_peer`: a TGI serves the same model; a TGI always continues a last message of role
     `assistant`, so the other engines have to do so too. `system_fingerprint` is the gateway's own, of the engine that
     is asked (OpenAI API reference, "The chat completion object"). `reasoning_field`: where its clients look for what
-    the model thought. `tools_in_prompt`: the model's chat template knows no tools
-    (`backends.tools_prompt`).
+    the model thought. `tools_in_prompt`: where the model's chat template knows no tools, they
+    go into the prompt (`backends.tools_prompt`); an engine is told whether its template does.
     """
 
     view: ChatRequest | CompletionRequest

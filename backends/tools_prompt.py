@@ -1,8 +1,8 @@
 """Tools said in the prompt and held to by a grammar, as TGI does it, for a vLLM whose chat template knows none.
 
 TGI writes the tools behind the last message and lets the model write one JSON object, the call; `auto` offers one more
-function, `no_tool`, and where the model picks it, TGI asks again without tools (CONTRACT.md 2.1, 3.1, 3.5; TGI's
-router, `chat_template.rs` and `tool_grammar.rs`). Where a template leaves `tools` out, a vLLM's model calls nothing,
+function, `no_tool`, and where the model picks it, TGI asks again without tools (CONTRACT.md 2.1, 3.5), as its router
+has it in `chat_template.rs` and `tool_grammar.rs`. Where a template leaves `tools` out, a vLLM's model calls nothing,
 and writes nonsense where it must; said this way, it calls what it calls on a TGI.
 """
 
@@ -13,7 +13,7 @@ from msgspec import Raw, Struct
 
 from backends import problem
 from backends.base import BackendError, Call, Cause, Completion
-from backends.finishing import greedy_copies, multiply, normalize_tool, repeat
+from backends.finishing import greedy_copies, multiply, repeat
 from backends.references import Unresolvable, resolved
 from backends.schema import (
     AnswerMessage,
@@ -24,6 +24,7 @@ from backends.schema import (
     ToolCall,
     ToolFunction,
 )
+from backends.tool_calls import identify
 
 PROMPT = (
     "\nGiven the functions available, please respond with a JSON for a function call with its proper arguments that "
@@ -40,10 +41,25 @@ CUTTING = ("stop", "logprobs", "top_logprobs")  # which mean the text, and not t
 _encode = msgspec.json.Encoder().encode
 
 
-class Written(Struct):
+class WrittenCall(Struct):
     """What the model writes."""
 
     function: dict[str, Any]
+
+
+def concerns(call: Call) -> bool:
+    """Whether it matters to a call what the model's chat template knows of tools: it has some, or calls of them."""
+    view = call.view
+    if not call.tools_in_prompt or not isinstance(view, ChatRequest):
+        return False
+    return view.offers_tools or any(message.tool_calls for message in view.messages)
+
+
+def probes(model: str) -> tuple[bytes, bytes]:
+    """Return two bodies for vLLM's `/tokenize`: the same chat without a tool, and with one."""
+    chat = {"model": model, "messages": [{"role": "user", "content": "a"}]}
+    tool = {"type": "function", "function": {"name": "a", "description": "a", "parameters": {"type": "object"}}}
+    return _encode(chat), _encode(chat | {"tools": [tool]})
 
 
 def applies(call: Call) -> bool:
@@ -80,7 +96,7 @@ def without_tools(call: Call, view: ChatRequest, place: int) -> Call:
     return msgspec.structs.replace(call, body=body, view=msgspec.structs.replace(view, **nothing))
 
 
-def read(completion: Completion, call: Call) -> Completion | None:
+def read(completion: Completion, view: ChatRequest) -> Completion | None:
     """Return the answer with the call that it is; None if the model picked no tool.
 
     A call that was cut off is not shown. Raises BackendError (MODEL_OUTPUT_INVALID) if what was written is no call.
@@ -89,7 +105,7 @@ def read(completion: Completion, call: Call) -> Completion | None:
     text = choice.message.content or ""
     choice.message, choice.logprobs = AnswerMessage(role="assistant", content=None, refusal=None), None
     try:
-        function = msgspec.json.decode(text, type=Written).function
+        function = msgspec.json.decode(text, type=WrittenCall).function
         name = function.pop("_name")
     except (*problem.UNREADABLE, KeyError) as error:
         if choice.finish_reason != "length":
@@ -99,7 +115,7 @@ def read(completion: Completion, call: Call) -> Completion | None:
         return None
     called = CalledFunction(name=name, arguments=_encode(function).decode())
     choice.message.tool_calls = [ToolCall(function=called)]
-    choice.finish_reason = "stop" if isinstance(call.view.tool_choice, NamedTool) else "tool_calls"
+    choice.finish_reason = "stop" if isinstance(view.tool_choice, NamedTool) else "tool_calls"
     return completion
 
 
@@ -110,7 +126,7 @@ def repeated(completion: Completion, call: Call, choices: tuple[int, ...]) -> Co
     for choice in answer.choices:
         calls = [msgspec.structs.replace(tool) for tool in given.message.tool_calls or ()]
         for place, tool in enumerate(calls):
-            normalize_tool(tool, call, choice.index, place)
+            identify(tool, call, choice.index, place)
         choice.message = msgspec.structs.replace(given.message, tool_calls=calls or None)
     answer.usage = answer.usage and multiply(answer.usage, len(choices))
     return Completion(answer)

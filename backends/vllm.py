@@ -87,7 +87,7 @@ class VLLM(OpenAI):
         text = tools_prompt.without_tools(call, view, request.choices[0])
         answer = super().decode(text, msgspec.structs.replace(request, choices=()), headers, body)
         if isinstance(answer, Completion) and request.calls_tool:
-            answer = tools_prompt.read(answer, call) or self._text_instead(text, request)
+            answer = tools_prompt.read(answer, view) or self._text_instead(text, request)
         return tools_prompt.repeated(answer, call, request.choices) if isinstance(answer, Completion) else answer
 
     def _text_instead(self, call: Call, request: UpstreamRequest) -> FollowUp:

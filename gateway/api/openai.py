@@ -62,6 +62,7 @@ class Generation:
             model=self.model or route.name,
             with_tgi_peer=route.with_tgi_peer,
             reasoning_field=route.settings.reasoning_field,
+            tools_in_prompt=route.tools_in_prompt,
         )
         context.streamed = call.stream
         context.estimate_prompt = partial(estimate.of_fields, call.body)

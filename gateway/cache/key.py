@@ -79,7 +79,18 @@ def digest(
     serve under it. `engine` is the pinned one, `arm` an experiment's; both are empty where there is neither.
     """
     chat = isinstance(call.view, ChatRequest)
-    whose = (FORMAT, chat, call.legacy_functions, call.with_tgi_peer, tenant, model, sorted(set(served)), engine, arm)
+    whose = (
+        FORMAT,
+        chat,
+        call.legacy_functions,
+        call.with_tgi_peer,
+        call.tools_in_prompt,
+        tenant,
+        model,
+        sorted(set(served)),
+        engine,
+        arm,
+    )
     hashed = _begun.copy()  # half the cost of a new one
     hashed.update(_write((whose, _canonical(call.body, chat))))
     return hashed.digest()

@@ -167,6 +167,7 @@ class ModelConfig(Frozen, frozen=True, kw_only=True):
     on_unsupported: Literal["route", "refuse"] = "route"
     policy: Policy = "weighted"
     reasoning_field: ReasoningField = "both"  # of an answer, in which clients find what the model thought
+    tools_in_prompt: Literal["auto", "always", "never"] = "auto"  # where a chat template knows none; auto: beside a TGI
     prefix_bytes: Positive = 512  # of the prompt, by which "prefix" tells one from another
     hedge_after: Annotated[float, Meta(ge=0)] = 0.0  # a stream without a first event by then is asked twice; 0: never
     cache_ttl: str = ""  # instead of cache.ttl

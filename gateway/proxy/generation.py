@@ -24,6 +24,7 @@ from gateway.http.context import Attempt, RequestContext
 from gateway.http.errors import EngineFailed, PointsmanError, from_backend
 from gateway.proxy.engine_client import EngineClient
 from gateway.proxy.sources import LegacyFunctions, MergedSource, NamedFields, Ready, Source
+from gateway.proxy.template import with_template
 from gateway.services import Services
 from gateway.upstream.connection import Reply
 
@@ -35,7 +36,7 @@ T = TypeVar("T")
 
 async def open_whole(call: Call, attempt: Attempt, context: RequestContext, services: Services) -> Source:
     """Return a whole answer, of all choices, as the source of one batch. Raises PointsmanError."""
-    call = _fingerprinted(call, attempt)
+    call = await _for_engine(call, attempt, context, services)
     requests = _encoded(call, attempt)
     limit = services.config.timeouts.silence(streamed=False)
     clients = [CallClient(call, attempt, context, services, limit) for _ in requests]
@@ -49,7 +50,7 @@ async def open_whole(call: Call, attempt: Attempt, context: RequestContext, serv
 
 async def open_stream(call: Call, attempt: Attempt, context: RequestContext, services: Services) -> Source:
     """Return the source of an answer's chunks, the first batch of each choice read. Raises PointsmanError."""
-    call = _fingerprinted(call, attempt)
+    call = await _for_engine(call, attempt, context, services)
     requests = _encoded(call, attempt)
     timeouts = services.config.timeouts
     clients = [CallClient(call, attempt, context, services, timeouts.first_event) for _ in requests]
@@ -60,8 +61,10 @@ async def open_stream(call: Call, attempt: Attempt, context: RequestContext, ser
     return NamedFields(source, call) if names_fields(call) else source
 
 
-def _fingerprinted(call: Call, attempt: Attempt) -> Call:
-    return msgspec.structs.replace(call, system_fingerprint=attempt.candidate.system_fingerprint or None)
+async def _for_engine(call: Call, attempt: Attempt, context: RequestContext, services: Services) -> Call:
+    """Return the call with what is known of the engine that is asked. Raises PointsmanError."""
+    call = msgspec.structs.replace(call, system_fingerprint=attempt.candidate.system_fingerprint or None)
+    return await with_template(call, attempt, context, services) if call.tools_in_prompt else call
 
 
 def _encoded(call: Call, attempt: Attempt) -> list[UpstreamRequest]:

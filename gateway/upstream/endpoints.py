@@ -53,6 +53,7 @@ class Endpoint:
             self.headers["host"] = self._base.host_port_subcomponent or ""  # a usual port is not named in it
             self.server_name = self._base.host
             self._base = self._base.with_host(deployment.address)
+        self.leaves_out_tools: dict[str, bool] = {}  # by the engine's name of a model: its chat template knows no tools
         self._urls: dict[str, URL] = {}
         self.adopt(deployment, rules, slow_start)
 
@@ -116,6 +117,7 @@ class Endpoint:
         if news:
             names = ", ".join(f"{one.name} ({one.max_model_len or '?'} tokens)" for one in served) or "nothing"
             log.info("%s at %s serves %s", self.name, self.url, names)
+            self.leaves_out_tools.clear()  # it may have come back with another template
         if not self.up:
             self._warm_at = now + self._slow_start
         self.up, self.served, self.reason_down, self.public_reason = True, served, "", ""

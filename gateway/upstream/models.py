@@ -59,6 +59,12 @@ class ModelRoute(Struct, frozen=True):
     by_capability: bool = True  # what only some of the engines can do to those; else it is refused
 
     @property
+    def tools_in_prompt(self) -> bool:
+        """Whether tools go into the prompt of an engine whose chat template knows none."""
+        wanted = self.settings.tools_in_prompt
+        return wanted == "always" or (wanted == "auto" and self.with_tgi_peer)
+
+    @property
     def with_tgi_peer(self) -> bool:
         """Whether one of the engines is a TGI."""
         return any(candidate.endpoint.engine == "tgi" for candidate in self.candidates)

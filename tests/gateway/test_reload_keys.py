@@ -131,6 +131,7 @@ LIVE: dict[str, Live] = {
     "models.aliases": Live(["n"], lambda made: route(made).aliases),
     "models.on_unsupported": Live("refuse", lambda made: route(made).by_capability, False),
     "models.reasoning_field": Live("reasoning", lambda made: route(made).settings.reasoning_field),
+    "models.tools_in_prompt": Live("always", lambda made: route(made).tools_in_prompt, True),
     "models.policy": Live("prefix", lambda made: route(made).settings.policy),
     "models.prefix_bytes": Live(7, lambda made: route(made).settings.prefix_bytes),
     "models.hedge_after": Live(7.0, lambda made: route(made).settings.hedge_after),
