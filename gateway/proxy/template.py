@@ -19,7 +19,7 @@ PATH = "/tokenize"
 LIMIT = 10.0  # seconds: a request waits for the answer
 
 
-class _Tokenized(Struct):
+class _PromptLength(Struct):
     count: int
 
 
@@ -47,6 +47,6 @@ async def _leaves_out(client: EngineClient) -> bool:
 
 async def _length(client: EngineClient, body: bytes) -> int:
     try:
-        return msgspec.json.decode(await client.ask(PATH, body), type=_Tokenized).count
+        return msgspec.json.decode(await client.ask(PATH, body), type=_PromptLength).count
     except msgspec.DecodeError as error:
         raise EngineFailed(f"The engine {client.endpoint.name} did not say how long a prompt is.") from error

@@ -73,7 +73,12 @@ def refusal(client: EngineClient, reply: Reply, body: bytes, path: str, model: s
     found = problem.read(body)
     if found.message in UNROUTED:
         return InvalidRequest(f"The model '{model}' does not support {path}.", "model")
-    if path.startswith(RESPONSES) and found.param != "model" and not _MODEL.search(found.message):
+    if (
+        reply.status == 404
+        and path.startswith(RESPONSES)
+        and found.param != "model"
+        and not _MODEL.search(found.message)
+    ):
         return UnknownResponse(found.message, found.param)
     return client.failure(reply, body)
 
