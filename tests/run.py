@@ -1,10 +1,10 @@
 """Everything that must hold, in one command, on a fresh machine: `python3 tests/run.py` (Python 3.11 is enough).
 
 Installs redis-server, promtool and a JDK where that can be done, makes `.venv`, installs the project and its tools into
-it (from the hashed lock file where there is one), and runs the linter, the formatter, the type checker and all tests,
-those that need no engine first. Exits with the status of the first that failed. A second run installs nothing.
-`--no-live` leaves out the tests against real engines, `--quick` all that run processes of their own; what follows `--`
-goes to pytest.
+it (from the hashed lock file where there is one), and runs the linter, the formatter, the type checker and all tests:
+unit and wire tests first, on as many processors as there are, then one by one those that run processes of their own or
+real engines. Exits with the status of the first that failed. A second run installs nothing. `--no-live` leaves out the
+tests against real engines, `--quick` all that run processes; what follows `--` goes to pytest, which then runs once.
 """
 
 import argparse
@@ -37,9 +37,8 @@ def main() -> None:
     os.chdir(ROOT)
     programs()
     prepare()
-    chosen = "not live and not process" if options.quick else "not live" if options.no_live else ""
-    pytest = ["pytest", *(["-m", chosen] if chosen else []), *for_pytest]
-    checks = [["ruff", "check", "."], ["ruff", "format", "--check", "."], ["mypy"], pytest]
+    tests = [suite(options) + for_pytest] if for_pytest else suites(options)
+    checks = [["ruff", "check", "."], ["ruff", "format", "--check", "."], ["mypy"], *tests]
     statuses = [run(PYTHON, "-m", *check) for check in checks]
     sys.exit(next(filter(None, statuses), 0))
 
@@ -54,6 +53,19 @@ def arguments() -> tuple[argparse.Namespace, list[str]]:
     parser.add_argument("--quick", action="store_true", help="unit and wire tests alone: nothing that runs processes")
     parser.add_argument("--no-live", action="store_true", help="leave out the tests against real engines")
     return parser.parse_args(ours), theirs
+
+
+def suite(options: argparse.Namespace) -> list[str]:
+    """The tests in one run of pytest."""
+    chosen = "not live and not process" if options.quick else "not live" if options.no_live else ""
+    return ["pytest", *(["-m", chosen] if chosen else [])]
+
+
+def suites(options: argparse.Namespace) -> list[list[str]]:
+    """The tests in two runs: what shares nothing side by side, and what measures or starts processes by itself."""
+    quick = ["pytest", "-m", "not live and not process", "-n", "auto"]
+    slow = ["pytest", "-m", "process" if options.no_live else "process or live"]
+    return [quick] if options.quick else [quick, slow]
 
 
 def programs() -> None:
