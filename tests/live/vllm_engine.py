@@ -159,7 +159,7 @@ def uv() -> str | None:
     return shutil.which("uv", path=os.pathsep.join(places))
 
 
-def wait_until_ready(process: "subprocess.Popen[bytes]", url: str, patience: float = 300) -> None:
+def wait_until_ready(process: "subprocess.Popen[bytes]", url: str, patience: float = 600) -> None:
     """Return once /health answers; raise if the process ends or does not get there."""
     until = time.monotonic() + patience
     while time.monotonic() < until:
