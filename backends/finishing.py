@@ -101,10 +101,15 @@ def _logprob(token: Any) -> float:
 
 
 def normalize_message(choice: ChatChoice, call: Call) -> None:
-    """Set `refusal` to null if it is absent, give the tool calls the gateway's ids, and make the reason agree."""
+    """Make a whole answer's message what OpenAI's schema wants, and the finish reason agree with it.
+
+    `refusal` and `logprobs` are null if they are absent; the tool calls get the gateway's ids.
+    """
     message = choice.message
     if message.refusal is UNSET:
         message.refusal = None
+    if choice.logprobs is UNSET:
+        choice.logprobs = None
     if message.reasoning is not message.reasoning_content or message.reasoning:
         unify_reasoning(message, call)
     if message.tool_calls is not None:

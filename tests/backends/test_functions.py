@@ -176,6 +176,7 @@ def test_a_whole_answer_says_the_call(
         == {
             "index": 0,
             "message": {"role": "assistant", "refusal": None} | message,
+            "logprobs": None,
             "finish_reason": reason,
         }
         | own

@@ -138,6 +138,18 @@ def test_a_stream_is_what_tgi_said_however_it_is_cut(name: str) -> None:
         assert writer.written == len(said)
 
 
+def test_the_text_of_an_engine_without_token_ids_is_streamed() -> None:
+    """TGI's clients read the tokens' texts, not the last event's: each chunk is as good as a token."""
+    wanted = asked("/generate_stream")
+    reader, writer = StreamReader(wanted), StreamWriter(wanted, 31)
+    pieces = reader.feed(
+        b'data: {"choices":[{"text":"a"}]}\n\ndata: {"choices":[{"text":"b","finish_reason":"stop"}]}\n\n'
+    )
+    said = shapes.events(writer.write(pieces, {}, 1))
+    assert [(one["token"]["text"], one["token"]["special"]) for one in said] == [("a", False), ("b", False)]
+    assert [one["generated_text"] for one in said] == [None, "ab"]
+
+
 def test_without_names_it_is_said_which_are_wanted() -> None:
     wanted, case = load("N51_stream_details_top_n")
     said = shapes.events(case.response_body)

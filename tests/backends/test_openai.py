@@ -187,7 +187,7 @@ def test_an_engine_that_gave_up_has_failed(finish: str) -> None:
 )
 def test_what_names_the_engine_never_passes(marks: dict[str, Any]) -> None:
     answer = decoded(BACKEND, chat(), whole({"content": "a"}, **marks))
-    assert set(answer["choices"][0]) == {"index", "message", "finish_reason"}
+    assert set(answer["choices"][0]) == {"index", "message", "logprobs", "finish_reason"}
     body = json.dumps({"choices": [{"index": 0, "text": "a", "finish_reason": None, **marks}]}).encode()
     assert set(decoded(BACKEND, text(prompt="a"), body)["choices"][0]) == {"index", "text", "finish_reason"}
     for finish in (None, "stop"):
@@ -211,6 +211,7 @@ def test_an_answer_is_the_gateways() -> None:
             {
                 "index": 0,
                 "message": {"role": "assistant", "content": "a", "refusal": "no", "annotations": []},
+                "logprobs": None,
                 "finish_reason": "stop",
             }
         ],

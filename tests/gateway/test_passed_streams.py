@@ -41,6 +41,7 @@ from tests.support.passed import (
     TEXT,
     event,
     heard,
+    response,
 )
 
 PING = b'event: ping\ndata: {"type": "ping"}\n\n'
@@ -154,6 +155,7 @@ MAPPED = [
     (MESSAGES, b'data: {"message":\ndata: {"model":"own"}}\nevent: message_start\n\n'),
     (RESPONSES, b'event: response.completed\ndata: {"response": {"model": "own", "id": "resp_1"}}\n\n'),
     (RESPONSES, b'event: x\r\ndata: {"model"\t:\t"own"}\r\n\r\n'),
+    (RESPONSES, b'event: response.completed\ndata: {"response": {"model": "own", "text": "\\ud83d"}}\n\n'),
 ]
 
 
@@ -174,6 +176,13 @@ async def test_words_of_the_answer_are_left_alone() -> None:
     said = STARTED + words + LAST + STOPPED
     async with over(says(streamed(said))) as (front, _):
         assert (await front.post(STREAMED, MESSAGES)).content == said
+
+
+async def test_half_of_a_character_in_the_last_event_is_no_cut() -> None:
+    last = event("response.completed", response=response(output=[{"text": "a\ud83d"}]))
+    async with over(says(streamed(CREATED, last))) as (front, _):
+        *_, told = heard((await front.post(STREAMED, RESPONSES)).content)
+        assert (told.name, told.data["response"]["output"]) == ("response.completed", [{"text": "a\ufffd"}])
 
 
 async def test_an_answer_that_is_whole_where_a_stream_was_asked_for_passes_whole() -> None:

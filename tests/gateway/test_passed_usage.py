@@ -67,6 +67,7 @@ def told(**usage: Any) -> dict[str, Any]:
 
 WHOLE: list[tuple[str, dict[str, Any], int]] = [
     (RESPONSES, response(), 16),
+    (RESPONSES, response(output=[{"text": "\ud83d"}]), 16),
     (MESSAGES, told(input_tokens=12, output_tokens=4), 16),
     (MESSAGES, told(**CACHED), 16),
     ("/v1/embeddings", told(prompt_tokens=16, total_tokens=16), 16),

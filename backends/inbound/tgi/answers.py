@@ -147,7 +147,7 @@ class Splitter:
                 self._broken = True
             else:
                 rest = self._take(made, name, rest)
-        if rest:
+        if rest and made:
             next((token for token in reversed(made) if not token.special), NOBODY).text += rest
             self._broken = False
         return made
@@ -391,8 +391,8 @@ class StreamWriter:
         for one in pieces:
             self._text += one.text
             made = self._splitter.split(one, names)
-            if one.finish and not made:  # not seen so far; TGI's last event has a token
-                made, one.steps = [GenerateToken(0, "", None, special=True)], [Step(0, "", None, [])]
+            if not made and (one.text or one.finish):  # of an engine without token ids; TGI's last event has a token
+                made, one.steps = [GenerateToken(0, one.text, None, special=not one.text)], [Step(0, "", None, [])]
             for place, (token, step) in enumerate(zip(made, one.steps, strict=True)):
                 self.written += 1
                 ends = one.finish if place == len(made) - 1 else None

@@ -5,6 +5,8 @@ from collections.abc import Callable
 import msgspec
 from msgspec import Raw
 
+from backends import problem
+from backends.lenient_json import read_json
 from backends.openai import raw
 
 Fields = dict[str, Raw]
@@ -62,7 +64,16 @@ def read(data: bytes | Raw) -> Fields | None:
     try:
         return _fields.decode(data)
     except (msgspec.DecodeError, RecursionError):
+        return _read_as_sdks(bytes(data))
+
+
+def _read_as_sdks(data: bytes) -> Fields | None:
+    """Return likewise what msgspec refuses and the SDKs read, such as a lone surrogate, which becomes U+FFFD."""
+    try:
+        value = read_json(data)
+    except problem.UNREADABLE:
         return None
+    return {name: Raw(_encode(own)) for name, own in value.items()} if isinstance(value, dict) else None
 
 
 def write(fields: Fields) -> bytes:
