@@ -188,6 +188,7 @@ def test_the_first_token_of_the_prompt_has_to_be_named_and_so_have_mended_ones()
         (["one two"], [["one", "two"]], ["one", " two"]),  # a tokenizer that leaves blanks out of its names
         ([" pres"], [[" present"]], [" pres"]),  # cut behind the stop text "es"
         (["ab"], [["a", "</s>", "b"]], ["a", "</s>!", "b"]),
+        (["a", "b"], [["</s>"], ["<s>"]], ["a", "b"]),  # no token that is shown has a name of the text's
     ],
 )
 def test_each_token_gets_its_share_of_the_text(texts: list[str], names: list[list[str]], expected: list[str]) -> None:

@@ -55,8 +55,6 @@ SPECIAL = re.compile(r"<\|.*\|>|<\uff5c.*\uff5c>|</?s>|<(unk|pad|bos|eos|mask|st
 
 Names = Mapping[int, str]
 
-NOBODY = GenerateToken(0, "", None, special=False)
-
 _encode = msgspec.json.Encoder().encode
 _completions = LenientDecoder(VllmCompletion)
 
@@ -148,7 +146,7 @@ class Splitter:
             else:
                 rest = self._take(made, name, rest)
         if rest and made:
-            next((token for token in reversed(made) if not token.special), NOBODY).text += rest
+            _give(rest, made)
             self._broken = False
         return made
 
@@ -178,6 +176,15 @@ def top_tokens(step: Step, names: Names) -> list[GenerateToken]:
         )
         for token, value in step.top
     ]
+
+
+def _give(text: str, made: list[GenerateToken]) -> None:
+    """Add text to the last token that clients show; if there is none, the last one has it, and is shown."""
+    for token in reversed(made):
+        if not token.special:
+            token.text += text
+            return
+    made[-1].text, made[-1].special = text, False
 
 
 def is_special(name: str) -> bool:
