@@ -61,7 +61,7 @@ VISITS: dict[str, tuple[Visit, Script, bool]] = {
     "streams": (asks, answers(), True),
     "failures": (asks, says(whole({"error": {"message": "died"}}, "500 Internal Server Error")), False),
     "broken streams": (asks, after(head() + piece(STREAM[0]), resets), True),
-    "garbage in a stream": (asks, says(head() + piece(STREAM[0]) + piece(b"data: what?\n\n")), True),
+    "garbage in a stream": (asks, says(head() + piece(STREAM[0]) + piece(b"data: {what\n\n")), True),
     "clients that leave at once": (leaves, hangs(), False),
     "clients that leave in mid-stream": (leaves, hangs(head() + piece(STREAM[0])), True),
     "bad requests": (errs, answers(), False),

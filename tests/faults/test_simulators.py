@@ -31,7 +31,7 @@ FAULTS = [
     ("html", 502, 502),
 ]
 ROWS = [(kind, *row) for kind in SIMULATORS for row in FAULTS]
-ROWS.append(("tgi", "wrong-dialect", 502, 502))  # TGI's dialect, from a vLLM, is a good answer
+ROWS.append(("tgi", "wrong-dialect", 404, 404))  # a vLLM does not know the name that a TGI gives its model
 
 
 @contextlib.asynccontextmanager

@@ -87,12 +87,19 @@ async def test_what_breaks_a_client_is_broken_and_says_what_to_do() -> None:
     for check, advice in (
         ("context: length in tokens", "--max-total-tokens"),
         ("logprobs: top_logprobs 20", "--max-top-n-tokens 20"),
-        ("tools: tool_choice auto", "--tool-call-parser"),
         ("limits: stop strings", "--max-stop-sequences 4"),
     ):
         assert by_name[check].severity is Severity.BROKEN, by_name[check]
         assert advice in by_name[check].does
     assert status([made]) == 1
+
+
+async def test_a_vllm_without_a_tool_parser_is_broken_alone_and_evened_out_beside_a_tgi() -> None:
+    async with simulated("vllm", tools=False) as vllm, simulated("tgi", max_top_n=20) as tgi:
+        alone_, beside = await report(vllm=vllm), await report(vllm=vllm, tgi=tgi)
+    auto = found(alone_)["tools: tool_choice auto"]
+    assert (auto.severity, "--tool-call-parser" in auto.does) == (Severity.BROKEN, True)
+    assert found(beside)["tools: tool_choice auto"].severity is Severity.HANDLED
 
 
 @pytest.mark.parametrize("kind", ["vllm", "tgi"])
