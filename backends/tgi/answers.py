@@ -26,7 +26,7 @@ from backends.schema import (
 )
 from backends.stops import StopScanner, cut
 from backends.tgi.counts import TextLogprobs, chat_logprobs, prompt_text, usage_of
-from backends.tgi.pieces import PIECE, in_pieces, without_tools
+from backends.tgi.pieces import PIECE, in_pieces, streamed, without_tools
 from backends.tgi.wire import TGIToolCall, TGIUsage, chats, generated
 from backends.tool_calls import identify
 
@@ -51,6 +51,8 @@ def chat_completion(
         logprobs = None
         if in_pieces(call) and usage.completion_tokens >= PIECE:  # the answer is longer than one piece
             return FollowUp(without_tools(call, request, Continuation()))
+    elif not message.content and finish == "length" and usage.completion_tokens > 0 and not request.stream:
+        return FollowUp(streamed(request))  # it ends inside a character, and TGI has lost all of it
     text, stopped = cut(message.content or "", view.stops)
     if stopped:
         message.content, finish = text, "stop"
@@ -96,7 +98,9 @@ def text_completion(
     """Read the answer of `/generate`. Raises msgspec.DecodeError or ValueError if it is not one."""
     given = generated.read(body)
     finish = FINISH.get(given.details.finish_reason, given.details.finish_reason)
-    text, stopped = cut(given.generated_text, view.stops)
+    # TGI loses a whole text that ends inside a character; its tokens have all but that one (CONTRACT.md 3.2).
+    told = given.generated_text or "".join(token.text for token in given.details.tokens if not token.special)
+    text, stopped = cut(told, view.stops)
     written = given.details.generated_tokens
     if written < 0 and given.details.tokens:
         written = len(given.details.tokens)

@@ -52,6 +52,12 @@ def following(request: UpstreamRequest, limit: int | None, piece: str, continuat
     return msgspec.structs.replace(request, body=_encode(body), continuation=continuation)
 
 
+def streamed(request: UpstreamRequest) -> UpstreamRequest:
+    """Return a chat's request for a stream, whose text is whole also where it ends inside a character."""
+    body: dict[str, Any] = msgspec.json.decode(request.body)
+    return msgspec.structs.replace(request, body=_encode(body | STREAMED), stream=True)
+
+
 def without_tools(call: Call, request: UpstreamRequest, continuation: Continuation) -> UpstreamRequest:
     """Return the request without its tools, for the text if no tool is called; TGI has no logprobs for it."""
     body: dict[str, Any] = msgspec.json.decode(request.body)

@@ -518,6 +518,35 @@ def test_arguments_of_an_older_tgi_are_written_as_a_text() -> None:
         assert answer["choices"][0]["message"]["tool_calls"][0]["function"]["arguments"] == shown
 
 
+def test_a_whole_chat_that_tgi_has_lost_is_asked_for_as_a_stream() -> None:
+    """Its last token ends inside a character (CONTRACT.md 3.2)."""
+    call = chat(max_tokens=5)
+    (request,) = TGI().encode(call, "tgi")
+    lost = {
+        "choices": [{"index": 0, "message": said(""), "finish_reason": "length"}],
+        "usage": {"prompt_tokens": 7, "completion_tokens": 5},
+    }
+    again = TGI().decode(call, request, {}, json.dumps(lost).encode())
+    assert isinstance(again, FollowUp)
+    assert again.request.stream
+    assert json.loads(again.request.body) == json.loads(request.body) | {
+        "stream": True,
+        "stream_options": {"include_usage": True},
+    }
+    answer = TGI().decode(call, again.request, {}, json.dumps(lost).encode())
+    assert isinstance(answer, Completion), "which happens once"
+
+
+def test_a_whole_text_that_tgi_has_lost_is_that_of_its_tokens() -> None:
+    call = text(prompt="x", max_tokens=3)
+    (request,) = TGI().encode(call, "tgi")
+    tokens = [{"id": 1, "text": "a"}, {"id": 2, "text": "<s>", "special": True}, {"id": 3, "text": ""}]
+    details = {"finish_reason": "length", "generated_tokens": 3, "tokens": tokens}
+    answer = TGI().decode(call, request, {}, json.dumps({"generated_text": "", "details": details}).encode())
+    assert isinstance(answer, Completion)
+    assert answer.answer.choices[0].text == "a"
+
+
 # recording of `/generate`, the client's fields, text, finish reason, usage
 WHOLE_TEXTS: list[tuple[str, dict[str, Any], str, str, dict[str, int]]] = [
     ("N02_generate_details", {}, " main" * 4, "length", usage(2, 4)),
