@@ -263,8 +263,10 @@ TGI_TO_VLLM: tuple[Fact, ...] = (
         "tools",
         Verdict.CHANGED,
         offers_tools,
-        "TGI holds a call to its schema, makes one at most, and adds a tool prompt; vLLM leaves it to the model.",
-        "Launch vLLM with --enable-auto-tool-choice --tool-call-parser NAME, and send strict: true.",
+        "TGI holds a call to its schema, makes one at most, and adds a tool prompt; vLLM leaves it to the model, which "
+        "never hears of the tools if its chat template knows none (doctor tells).",
+        "Launch vLLM with --enable-auto-tool-choice --tool-call-parser NAME, and send strict: true. With a template "
+        'that knows no tools: tools_in_prompt = "always" of the model.',
         "2.1 tools, 3.5",
         (CHAT,),
     ),
