@@ -503,3 +503,14 @@ def test_recorded_models_are_read() -> None:
 def seen(got: Heard) -> tuple[Any, ...]:
     """A stream's outcome in a form that can be compared."""
     return got.events, plain(got.usage), got.finished, got.cause, str(got.failure)
+
+
+def test_a_refused_number_of_top_logprobs_is_called_what_the_client_calls_it() -> None:
+    said = "Requested sample logprobs of 30, which is greater than max allowed: 20 (parameter=logprobs, value=30)"
+    body = json.dumps(
+        {"error": {"message": said, "type": "BadRequestError", "param": "logprobs", "code": 400}}
+    ).encode()
+    for call, param in ((chat(logprobs=True, top_logprobs=30), "top_logprobs"), (chat(logprobs=True), "logprobs")):
+        failure = VLLM().failure(call, None, 400, {}, body)
+        assert isinstance(failure, BackendError)
+        assert failure.param == param

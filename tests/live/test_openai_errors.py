@@ -18,7 +18,6 @@ WRONG: list[tuple[str, JSON]] = [
     ("n", {"n": 0}),
     ("max_tokens", {"max_tokens": 0}),
     ("max_tokens", {"max_tokens": 5000}),
-    ("stop", {"stop": ["a", "b", "c", "d", "e"]}),
     ("presence_penalty", {"presence_penalty": 3}),
     ("top_logprobs", {"logprobs": True, "top_logprobs": 30}),
     ("top_logprobs", {"top_logprobs": 2}),
