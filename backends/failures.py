@@ -76,7 +76,13 @@ def classify(status: int, found: problem.Problem, call: Call | None) -> BackendE
         return BackendError(cause, _no_model(found.message, call), "model")
     if cause in _OWN_WORDS:
         return BackendError(cause, _WORDS[cause])
-    return BackendError(cause, found.message or _WORDS[cause], found.param)
+    return BackendError(cause, found.message or _WORDS[cause], _as_client_names(found.param, call))
+
+
+def _as_client_names(param: str | None, call: Call | None) -> str | None:
+    """Return the name of a field as the client has it: vLLM calls a chat's `top_logprobs` `logprobs`."""
+    view = call.view if call else None
+    return "top_logprobs" if param == "logprobs" and isinstance(view, ChatRequest) and view.top_logprobs else param
 
 
 def _cause(status: int, found: problem.Problem) -> Cause:

@@ -7,7 +7,7 @@ import msgspec
 from msgspec import Raw
 
 from backends import tools_prompt
-from backends.base import BackendError, Call, Completion, Decoder, FollowUp, Headers, UpstreamRequest
+from backends.base import Call, Completion, Decoder, FollowUp, Headers, UpstreamRequest
 from backends.loads import LoadReader
 from backends.openai import OpenAI, raw, without_tools
 from backends.openai_stream import StreamDecoder
@@ -95,15 +95,6 @@ class VLLM(OpenAI):
         (again,) = super().encode(call, msgspec.json.decode(request.body)["model"])
         return FollowUp(msgspec.structs.replace(again, choices=request.choices, adapted=request.adapted))
 
-    def failure(
-        self, call: Call | None, request: UpstreamRequest | None, status: int, headers: Headers, body: bytes
-    ) -> BackendError | FollowUp | Completion:
-        """Return the failure for a response whose status is not 200. Of a chat vLLM calls `top_logprobs` `logprobs`."""
-        failure = super().failure(call, request, status, headers, body)
-        if isinstance(failure, BackendError) and failure.param == "logprobs" and _has_top_logprobs(call):
-            failure.param = "top_logprobs"
-        return failure
-
     def adapt(self, call: Call, body: dict[str, Raw]) -> list[str]:
         """Change the parameters that vLLM takes in another form or would treat differently; return their names."""
         adapted = []
@@ -117,10 +108,6 @@ class VLLM(OpenAI):
         elif "best_of" in body:
             del body["best_of"]
         return adapted
-
-
-def _has_top_logprobs(call: Call | None) -> bool:
-    return call is not None and isinstance(call.view, ChatRequest) and bool(call.view.top_logprobs)
 
 
 def _adapt_chat(call: Call, view: ChatRequest, body: dict[str, Raw]) -> list[str]:

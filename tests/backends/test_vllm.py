@@ -511,6 +511,9 @@ def test_a_refused_number_of_top_logprobs_is_called_what_the_client_calls_it() -
         {"error": {"message": said, "type": "BadRequestError", "param": "logprobs", "code": 400}}
     ).encode()
     for call, param in ((chat(logprobs=True, top_logprobs=30), "top_logprobs"), (chat(logprobs=True), "logprobs")):
-        failure = VLLM().failure(call, None, 400, {}, body)
-        assert isinstance(failure, BackendError)
-        assert failure.param == param
+        (request,) = VLLM().encode(call, "m")
+        decoder = VLLM().decoder(call, request)
+        decoder.feed(b"data: " + body + b"\n\n")
+        for failure in (VLLM().failure(call, None, 400, {}, body), decoder.failure):
+            assert isinstance(failure, BackendError)
+            assert failure.param == param
