@@ -56,22 +56,35 @@ def create_app(services: Services) -> Litestar:
     )
 
 
+class Mounting:
+    """Makes Litestar's route handlers of the gateway's own handlers."""
+
+    def __init__(self, services: Services) -> None:
+        self.services = services
+        self._route = route_class()
+
+    def app(self, app: ASGI, *paths: str) -> BaseRouteHandler:
+        """Return the handler of these paths, by an application that looks after everything itself."""
+        return self._route(list(paths), copy_scope=False)(app)
+
+    def open_to_all(self, handler: Handler, *paths: str) -> BaseRouteHandler:
+        """Return the handler of a GET that needs no key, or looks after it itself."""
+        return self.app(with_context(self.services, Client, handler, "GET"), *paths)
+
+    def post(self, handler: Handler, *paths: str, dialect: type[Client] = Client) -> BaseRouteHandler:
+        """Return the handler of a POST that needs a key, and is counted; `dialect` is how clients are answered."""
+        return self.app(with_context(self.services, dialect, guarded(self.services, handler), "POST"), *paths)
+
+
 def routes(services: Services) -> list[BaseRouteHandler]:
     """Return every path with its methods and its handler."""
-    asgi_route = route_class()
+    mounting = Mounting(services)
+    return [*openai_routes(mounting), *passed_routes(mounting), *tgi_routes(mounting), *ops_routes(mounting)]
 
-    def mount(app: ASGI, paths: tuple[str, ...]) -> BaseRouteHandler:
-        return asgi_route(list(paths), copy_scope=False)(app)
 
-    def open_to_all(handler: Handler, paths: tuple[str, ...], *methods: str) -> BaseRouteHandler:
-        return mount(with_context(services, Client, handler, *methods), paths)
-
-    def route(
-        handler: Handler, paths: tuple[str, ...], *methods: str, dialect: type[Client] = Client
-    ) -> BaseRouteHandler:
-        return mount(with_context(services, dialect, guarded(services, handler), *methods), paths)
-
-    generation = tgi.generation(services)
+def openai_routes(mounting: Mounting) -> list[BaseRouteHandler]:
+    """Return the paths of OpenAI's API that the gateway translates."""
+    services = mounting.services
     retrieve = with_context(services, Client, for_lists(services, openai.model(services)), "GET")
 
     # Litestar gives path parameters to HTTP handlers only; such a handler may return an ASGI application.
@@ -79,6 +92,17 @@ def routes(services: Services) -> list[BaseRouteHandler]:
     async def model() -> ASGIApp:
         return retrieve
 
+    return [
+        mounting.post(openai.chat(services), "/v1/chat/completions"),
+        mounting.post(openai.completions(services), "/v1/completions"),
+        mounting.open_to_all(for_lists(services, openai.models(services)), "/v1/models"),
+        model,
+    ]
+
+
+def passed_routes(mounting: Mounting) -> list[BaseRouteHandler]:
+    """Return the paths that are passed on to an engine that has them."""
+    services = mounting.services
     stored = with_context(services, passing.ResponsesClient, guarded(services, passing.response_path(services)))
 
     @http_route(passing.STORED_PATH, http_method=["GET", "HEAD", "DELETE"], status_code=200)
@@ -90,23 +114,35 @@ def routes(services: Services) -> list[BaseRouteHandler]:
         return stored
 
     return [
-        route(openai.chat(services), ("/v1/chat/completions",), "POST"),
-        route(openai.completions(services), ("/v1/completions",), "POST"),
-        open_to_all(for_lists(services, openai.models(services)), ("/v1/models",), "GET"),
-        model,
+        *[mounting.post(passing.json_path(services), *paths, dialect=of) for of, paths in passing.DIALECTS],
+        mounting.post(passing.form_path(services), *passing.FORM_PATHS),
         response,
         cancel,
-        *[route(passing.json_path(services), paths, "POST", dialect=of) for of, paths in passing.DIALECTS],
-        route(passing.form_path(services), passing.FORM_PATHS, "POST"),
-        mount(generation, tgi.PATHS),
-        mount(root(with_context(services, Client, ops.alive(b""), "GET"), generation), ("/",)),
-        mount(tgi.info(services), (tgi.INFO,)),
-        mount(by_body.invocations(services), (by_body.INVOCATIONS,)),
-        mount(by_body.tokenize(services), (by_body.TOKENIZE,)),
-        mount(by_body.chat_tokenize(services), (by_body.CHAT_TOKENIZE,)),
-        open_to_all(ops.alive(b'{"status":"ok"}'), ("/healthz", "/health", "/ping"), "GET"),
-        open_to_all(ops.ready(services), ("/readyz",), "GET"),
-        open_to_all(ops.metrics(services), ("/metrics",), "GET"),
+    ]
+
+
+def tgi_routes(mounting: Mounting) -> list[BaseRouteHandler]:
+    """Return the paths of TGI's own API."""
+    services = mounting.services
+    generation = tgi.generation(services)
+    alive = with_context(services, Client, ops.alive(b""), "GET")
+    return [
+        mounting.app(generation, *tgi.PATHS),
+        mounting.app(root(alive, generation), "/"),
+        mounting.app(tgi.info(services), tgi.INFO),
+        mounting.app(by_body.invocations(services), by_body.INVOCATIONS),
+        mounting.app(by_body.tokenize(services), by_body.TOKENIZE),
+        mounting.app(by_body.chat_tokenize(services), by_body.CHAT_TOKENIZE),
+    ]
+
+
+def ops_routes(mounting: Mounting) -> list[BaseRouteHandler]:
+    """Return the operators' paths."""
+    services = mounting.services
+    return [
+        mounting.open_to_all(ops.alive(b'{"status":"ok"}'), "/healthz", "/health", "/ping"),
+        mounting.open_to_all(ops.ready(services), "/readyz"),
+        mounting.open_to_all(ops.metrics(services), "/metrics"),
     ]
 
 

@@ -113,13 +113,13 @@ def _close(context: RequestContext, services: Services) -> None:
         release_all(context, services)
     services.sweep.open.discard(context)
     context.let_go()
-    settle = partial(_settle, context, services, services.clock(), services.wall())
+    now, wall = services.clock(), services.wall()
     if work is None or work.closed:
-        settle()
+        _settle(context, services, now, wall)
         return
     if context.rate_limit is not None:
-        services.limiter.leave(context.rate_limit, 0, services.clock())
-    work.when_closed(settle)
+        services.limiter.leave(context.rate_limit, 0, now)
+    work.when_closed(partial(_settle, context, services, now, wall))
 
 
 def _settle(context: RequestContext, services: Services, now: float, wall: float) -> None:

@@ -4,6 +4,8 @@ vLLM's `/tokenize` says how long the prompt of a chat is. If it is as long with 
 knows no tools, and the model would never hear of them (`backends.tools_prompt`).
 """
 
+from contextlib import suppress
+
 import msgspec
 from msgspec import Struct
 
@@ -31,13 +33,11 @@ async def with_template(call: Call, attempt: Attempt, context: RequestContext, s
     candidate = attempt.candidate
     endpoint, model = candidate.endpoint, candidate.model
     if not tools_prompt.concerns(call) or PATH not in endpoint.backend.passthrough_paths:
-        return msgspec.structs.replace(call, tools_in_prompt=False)
+        return call  # as it makes no difference
     if model not in endpoint.leaves_out_tools:
-        try:
+        with suppress(PointsmanError):
             endpoint.leaves_out_tools[model] = await ask_within(attempt, PATH, _leaves_out, context, services, LIMIT)
-        except PointsmanError:
-            return msgspec.structs.replace(call, tools_in_prompt=False)
-    return msgspec.structs.replace(call, tools_in_prompt=endpoint.leaves_out_tools[model])
+    return msgspec.structs.replace(call, tools_in_prompt=endpoint.leaves_out_tools.get(model, False))
 
 
 async def _leaves_out(client: EngineClient) -> bool:
