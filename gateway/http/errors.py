@@ -408,24 +408,3 @@ def from_backend(error: BackendError) -> PointsmanError:
     failure = kind(error.message, error.param, {"retry-after": RETRY_AFTER})
     failure.retry_after = error.retry_after
     return failure
-
-
-def from_validation(error: msgspec.DecodeError) -> InvalidRequest:
-    """Return what the client is told of a body that msgspec could not read, with the field's name."""
-    said, _, where = str(error).partition(" - at `$")
-    param = where.rstrip("`").removeprefix(".") or None
-    if not isinstance(error, msgspec.ValidationError):
-        return InvalidRequest(f"The body is not valid JSON: {said[0].lower()}{said[1:]}.")
-    if "missing required field" in said:
-        missing = said.split("`")[1]
-        param = f"{param}.{missing}" if param else missing
-        return InvalidRequest(f"'{param}' is required.", param)
-    wanted = said.replace("`", "").removeprefix("Expected ")
-    return InvalidRequest(f"Invalid '{param or 'body'}': expected {_words(wanted)}.", param)
-
-
-def _words(wanted: str) -> str:
-    for word, plain in (("int", "integer"), ("float", "number"), ("str", "string"), ("bool", "boolean")):
-        wanted = wanted.replace(f"{word} ", f"{plain} ").replace(f"{word},", f"{plain},")
-        wanted = wanted if not wanted.endswith(word) else wanted[: -len(word)] + plain
-    return wanted.replace(" | ", " or ").replace("array of length", "a list of length")

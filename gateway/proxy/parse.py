@@ -18,7 +18,7 @@ from backends.lenient import coerced, without_nulls
 from backends.parameters import refused
 from backends.schema import AllowedTools, ChatRequest, CompletionRequest, NamedTool, Request, ResponseFormat
 from backends.surrogates import find_lone
-from gateway.http.errors import InvalidRequest, from_validation
+from gateway.http.errors import InvalidRequest
 
 FORMATS = ("text", "json_object", "json_schema", "structural_tag")
 TGI_FORMATS = ("json", "regex", "json_object", "json_schema")
@@ -47,7 +47,7 @@ def fields(body: bytes) -> dict[str, Raw]:
         what = " (a lone surrogate)" if _SURROGATE.match(body, error.start) else ""
         raise InvalidRequest(f"The body is not valid UTF-8 at byte {error.start}{what}.") from error
     except msgspec.DecodeError as error:
-        raise from_validation(error) from error
+        raise _from_validation(error) from error
     except RecursionError as error:
         raise InvalidRequest("The body is nested too deeply.") from error
 
@@ -173,7 +173,7 @@ def _view(decoder: msgspec.json.Decoder[V], body: bytes) -> V:
     try:
         return decoder.decode(body)
     except msgspec.DecodeError as error:
-        raise from_validation(error) from error
+        raise _from_validation(error) from error
     except (RecursionError, UnicodeError) as error:
         raise InvalidRequest("The body cannot be read.") from error
 
@@ -246,3 +246,24 @@ def _is_prompt(one: object) -> bool:
     if isinstance(one, list):
         return bool(one) and all(type(token) is int and token >= 0 for token in one)
     return type(one) is int or (isinstance(one, str) and one != "")
+
+
+def _from_validation(error: msgspec.DecodeError) -> InvalidRequest:
+    """Return what the client is told of a body that msgspec could not read, with the field's name."""
+    said, _, where = str(error).partition(" - at `$")
+    param = where.rstrip("`").removeprefix(".") or None
+    if not isinstance(error, msgspec.ValidationError):
+        return InvalidRequest(f"The body is not valid JSON: {said[0].lower()}{said[1:]}.")
+    if "missing required field" in said:
+        missing = said.split("`")[1]
+        param = f"{param}.{missing}" if param else missing
+        return InvalidRequest(f"'{param}' is required.", param)
+    wanted = said.replace("`", "").removeprefix("Expected ")
+    return InvalidRequest(f"Invalid '{param or 'body'}': expected {_words(wanted)}.", param)
+
+
+def _words(wanted: str) -> str:
+    for word, plain in (("int", "integer"), ("float", "number"), ("str", "string"), ("bool", "boolean")):
+        wanted = wanted.replace(f"{word} ", f"{plain} ").replace(f"{word},", f"{plain},")
+        wanted = wanted if not wanted.endswith(word) else wanted[: -len(word)] + plain
+    return wanted.replace(" | ", " or ").replace("array of length", "a list of length")

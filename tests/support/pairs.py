@@ -77,13 +77,19 @@ class Pair:
             endpoint.breaker = Breaker(ONE_STRIKE)
 
 
-def settings(urls: list[tuple[str, str]], hedge_after: float = 0.0, busy: int = 0, **more: Any) -> config.Config:
+def settings(
+    urls: list[tuple[str, str]],
+    hedge_after: float = 0.0,
+    busy: int = 0,
+    tools_in_prompt: Literal["auto", "always", "never"] = "auto",
+    **more: Any,
+) -> config.Config:
     """Return the configuration of engines by kind and URL, asked in that order."""
     rows = [
         config.DeploymentConfig(name=name, engine=kind, url=url, weight=weight, max_in_flight=busy)
         for name, weight, (kind, url) in zip(("first", "second"), (1.0, 0.0), urls, strict=False)
     ]
-    model = config.ModelConfig(name=MODEL, deployments=rows, hedge_after=hedge_after)
+    model = config.ModelConfig(name=MODEL, deployments=rows, hedge_after=hedge_after, tools_in_prompt=tools_in_prompt)
     return checked(config.Config(models=[model], **({"breaker": ONE_STRIKE} | more)))
 
 
