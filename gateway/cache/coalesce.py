@@ -56,7 +56,7 @@ class SharedUpstream(Through):
 
     def serve(self, reader: RequestContext) -> None:
         """Take a request in that waits for the answer: it has a time of its own, and sees who is asked."""
-        reader.followed = self._attempts
+        reader.leaders_attempts = self._attempts
         self._deadline = max(self._deadline, reader.timing.deadline)
         if self._sub_request is not None:
             self.context.timing.deadline = self._deadline

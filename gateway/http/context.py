@@ -22,7 +22,7 @@ NEVER = float("inf")
 Stage = Literal["auth", "parse", "cache", "route", "queue"]
 
 
-def stay() -> bool:
+def no_failover() -> bool:
     """Say that a request has nowhere else to go."""
     return False
 
@@ -108,7 +108,7 @@ class RequestContext:
     `failure` is what it came to, if not to an answer. `usage` is what the engines have worked: their own figures, or an
     Estimate; `estimate_prompt` returns the prompt's tokens where they have not said them, and is None where no engine
     works on a prompt. `leads` is the work that others may share and that this request pays for. `beside` are the
-    sub-requests on its behalf (`proxy.subrequest`). `can_move` says whether another deployment could be asked in the
+    sub-requests on its behalf (`proxy.subrequest`). `can_fail_over` says whether another deployment could be asked in the
     place of the one that is waited for.
 
     `id` is the gateway's own and never given twice: what must be unique is made of it. `client_id` is the client's
@@ -134,10 +134,10 @@ class RequestContext:
     age: int = 0  # seconds, of a cached answer
     admitted: bool = False  # it holds a permit of the worker's
     attempts: list[Attempt] = field(default_factory=list)
-    followed: list[Attempt] | None = None  # the attempts of another request whose answer it waits for
+    leaders_attempts: list[Attempt] | None = None  # the attempts of another request whose answer it waits for
     answering: Attempt | None = None
     idle_timers: list[IdleTimer] = field(default_factory=list)
-    can_move: Callable[[], bool] = stay
+    can_fail_over: Callable[[], bool] = no_failover
     usage: Usage | None = None
     estimate_prompt: Callable[[], int] | None = None
     leads: SharedWork | None = None
@@ -193,11 +193,11 @@ class RequestContext:
             attempt_numbers=self.attempt_numbers,
         )
 
-    def let_go(self) -> None:
-        """Let go of all that knows the context, as it has ended: a circle would wait for the garbage collector."""
+    def drop_references(self) -> None:
+        """Drop what refers back to the context, as it has ended: a cycle would wait for the garbage collector."""
         self.leads = self.open_stream = None
         self.idle_timers.clear()
-        self.can_move = stay
+        self.can_fail_over = no_failover
 
     def adopt_from(self, other: "RequestContext") -> None:
         """Take over what a sub-request's context says of the engines, once one has begun to answer."""

@@ -114,6 +114,6 @@ def _silent_since(context: "RequestContext", stream: "OpenStream") -> float:
     """
     if stream.begun:
         return stream.wrote_at
-    attempts = context.attempts if context.followed is None else context.followed
+    attempts = context.attempts if context.leaders_attempts is None else context.leaders_attempts
     places_since = min((attempt.began for attempt in attempts if not attempt.ended), default=math.inf)
     return max(stream.wrote_at, places_since)

@@ -112,7 +112,7 @@ def _close(context: RequestContext, services: Services) -> None:
     if work is None:  # else the attempts are of the work, which may go on
         release_all(context, services)
     services.sweep.open.discard(context)
-    context.let_go()
+    context.drop_references()
     now, wall = services.clock(), services.wall()
     if work is None or work.closed:
         _settle(context, services, now, wall)

@@ -5,7 +5,7 @@ from collections.abc import Callable, Coroutine, Sequence
 from functools import partial
 from typing import Any, TypeVar
 
-from gateway.http.context import Attempt, RequestContext, stay
+from gateway.http.context import Attempt, RequestContext, no_failover
 from gateway.http.errors import RETRY_AFTER, PointsmanError, Unavailable
 from gateway.proxy import attempts
 from gateway.proxy.hedge import hedged
@@ -29,7 +29,7 @@ async def dispatch(
     its 200 by a keep-alive has not been told of an engine: any of them may still answer.
     """
     services.budget.earn()
-    context.can_move = partial(_is_elsewhere, candidates, context, services)
+    context.can_fail_over = partial(_is_elsewhere, candidates, context, services)
     following = candidates
     while True:
         attempt = await attempts.acquire(following, context, services)
@@ -45,7 +45,7 @@ async def dispatch(
                 _give_up(failure, following, context, services)
                 raise
         else:
-            context.can_move = stay
+            context.can_fail_over = no_failover
             attempts.resolve_probe(context.answering or attempt, services)
             attempts.settle(context, True, services)
             return answer

@@ -90,6 +90,6 @@ class EngineClient:
 
 def _given_up(endpoint: Endpoint, context: RequestContext) -> PointsmanError | None:
     """Return why an engine's answer is not waited for any longer, if it is not: it is asked for elsewhere."""
-    if endpoint.found_dead and context.can_move():
+    if endpoint.found_dead and context.can_fail_over():
         return UpstreamIdleTimeout(f"The engine {endpoint.name} has stopped answering.")
     return None

@@ -58,7 +58,7 @@ class SubRequest:
         self.context.failure = failure
         attempts.release_all(self.context, self._services)
         self._services.sweep.open.discard(self.context)
-        self.context.let_go()
+        self.context.drop_references()
 
 
 async def ask_beside(
@@ -92,7 +92,7 @@ async def ask_within(
     It is counted there, and waits for no room: the attempt, which waits for the answer, holds what room there is.
     """
     async with SubRequest(path, parent, services, limit) as context:
-        context.can_move = parent.can_move
+        context.can_fail_over = parent.can_fail_over
         services.admission.join(attempt.candidate)
         own = attempts.begin(attempt.candidate, context, services)
         return await question(EngineClient(own, context, services, NEVER))
