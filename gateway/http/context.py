@@ -108,8 +108,8 @@ class RequestContext:
     `failure` is what it came to, if not to an answer. `usage` is what the engines have worked: their own figures, or an
     Estimate; `estimate_prompt` returns the prompt's tokens where they have not said them, and is None where no engine
     works on a prompt. `leads` is the work that others may share and that this request pays for. `beside` are the
-    sub-requests on its behalf (`proxy.subrequest`). `can_fail_over` says whether another deployment could be asked in the
-    place of the one that is waited for.
+    sub-requests on its behalf (`proxy.subrequest`). `can_fail_over` says whether another deployment could be asked in
+    the place of the one that is waited for.
 
     `id` is the gateway's own and never given twice: what must be unique is made of it. `client_id` is the client's
     X-Request-Id, which it may repeat, empty if there is none that can be taken over.
