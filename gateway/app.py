@@ -20,7 +20,7 @@ from gateway.api.tgi import handlers as tgi
 from gateway.http.body import Receive
 from gateway.http.client import Client, Send
 from gateway.http.errors import Internal, InvalidRequest, MethodNotAllowed, NotFound, PointsmanError
-from gateway.http.lifecycle import ASGI, Handler, with_context
+from gateway.http.lifecycle import ASGI, Handler, client_id, new_id, with_context
 from gateway.litestar_internals import route_class
 from gateway.services import Services
 
@@ -163,8 +163,9 @@ def unrouted(services: Services) -> Callable[[Request[Any, Any, Any], Exception]
 
     def answer(request: Request[Any, Any, Any], error: Exception) -> Response[bytes]:
         told = _meaning(request, error)
-        headers = told.headers | ({"connection": "close"} if services.draining else {})
-        body = passing.unrouted_body(request.url.path, told)
+        request_id = client_id(dict(request.scope["headers"])) or new_id(services.random)
+        headers = {"x-request-id": request_id} | told.headers | ({"connection": "close"} if services.draining else {})
+        body = passing.unrouted_body(request.url.path, told, request_id)
         return Response(body, status_code=told.status, media_type="application/json", headers=headers)
 
     return answer

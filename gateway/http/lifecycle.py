@@ -8,8 +8,9 @@ the one `finally` here; here alone a client is told of an error, and here tokens
 import asyncio
 import logging
 import re
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from functools import partial
+from random import Random
 from typing import Any, TypeVar
 
 from backends import estimate
@@ -68,11 +69,10 @@ def _open(scope: Any, services: Services) -> RequestContext:
     task = asyncio.current_task(services.loop)
     assert task is not None, "a server runs each request in a task"
     now = services.clock()
-    own, headers, path = f"{services.random.getrandbits(128):032x}", dict(scope["headers"]), scope["path"]
-    client_id = headers.get(b"x-request-id", b"")
+    own, headers, path = new_id(services.random), dict(scope["headers"]), scope["path"]
     context = RequestContext(
         id=own,
-        client_id=client_id.decode() if client_id and _taken_over(client_id) else "",
+        client_id=client_id(headers),
         method=scope["method"],
         path=path,
         raw_path=scope["raw_path"],
@@ -85,6 +85,17 @@ def _open(scope: Any, services: Services) -> RequestContext:
     )
     services.sweep.open.add(context)
     return context
+
+
+def new_id(random: Random) -> str:
+    """Return an id for a request: 32 hexadecimal digits."""
+    return f"{random.getrandbits(128):032x}"
+
+
+def client_id(headers: Mapping[bytes, bytes]) -> str:
+    """Return the X-Request-Id that a client sent; nothing if there is none that may be taken over."""
+    given = headers.get(b"x-request-id", b"")
+    return given.decode() if given and _taken_over(given) else ""
 
 
 async def _meaning(error: BaseException, context: RequestContext) -> BaseException:

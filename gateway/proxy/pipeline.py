@@ -20,7 +20,7 @@ from gateway.http.context import Attempt, RequestContext
 from gateway.http.errors import ClientDisconnected
 from gateway.proxy.dispatch import dispatch
 from gateway.proxy.sources import OpenAnswer
-from gateway.proxy.surfaces import Applies, Surface
+from gateway.proxy.surfaces import Surface
 from gateway.services import Services
 from gateway.upstream.models import Candidate, ModelRoute
 
@@ -69,7 +69,7 @@ async def serve(work: Work[A], context: RequestContext, client: Client, services
     """Lead a request through the steps. Raises PointsmanError; whoever opened the context tells the client."""
     prepared = await prepare(work, context, services)
     prepared_call = work.prepare(prepared)
-    call = prepared_call if work.surface.cache is Applies.YES else None
+    call = prepared_call if work.surface.cache else None
     lookup = look_up(call, prepared.route, prepared.pin, context, services)
     if await answer_from_cache(lookup, call, context, client, services):
         return
@@ -80,7 +80,7 @@ async def serve(work: Work[A], context: RequestContext, client: Client, services
     try:
         await work.send(answer)
     finally:
-        if work.surface.usage is Applies.YES:
+        if work.surface.usage:
             context.usage = answer.worked()  # however far it came
         answer.close()
 
@@ -104,7 +104,7 @@ def tier(service_tier: Raw | None, best: Tier) -> Tier:
 
 
 def _hedge_after(work: Work[A], prepared: Prepared, context: RequestContext) -> float:
-    hedges = context.streamed and work.surface.hedging is Applies.YES
+    hedges = context.streamed and work.surface.hedging
     return prepared.route.settings.hedge_after if hedges else 0.0
 
 

@@ -3,29 +3,20 @@
     step                          OpenAI    passthrough   TGI       sub-request
     key and its limits            yes       yes           yes       of its request
     model, tier, pin, plan        yes       yes           yes       of its request
-    cache                         yes       no            not yet   no
-    hedging                       yes       not yet       not yet   no
+    cache                         yes       no            no        no
+    hedging                       yes       yes           yes       no
     admission, retries, failover  yes       yes           yes       yes
     circuit breaker, idle timers  yes       yes           yes       yes
     usage                         yes       yes           yes       no
     metrics, log line             yes       yes           yes       no
     spans                         yes       yes           yes       an attempt's
 
-"not yet": it makes sense there, and has not been done. Only what differs is asked of a Surface; the rest is the same
-code for all (`tests/gateway/test_surfaces.py` holds this table to it).
+The cache holds what the gateway translates, chats and completions. Other answers carry what is of one request alone:
+ids by which they are found again (Responses), the engine's own times and seed (TGI). Only what differs is asked of a
+Surface; the rest is the same code for all (`tests/gateway/test_surfaces.py` holds this table to it).
 """
 
-from enum import Enum
-
 from msgspec import Struct
-
-
-class Applies(Enum):
-    """Whether a step applies to a surface."""
-
-    YES = "yes"
-    NO = "no"
-    NOT_YET = "not yet"
 
 
 class Surface(Struct, frozen=True):
@@ -35,12 +26,12 @@ class Surface(Struct, frozen=True):
     asked where the first is slow to begin; `usage`: tokens are counted, logged and debited.
     """
 
-    cache: Applies
-    hedging: Applies
-    usage: Applies
+    cache: bool
+    hedging: bool
+    usage: bool
 
 
-OPENAI = Surface(cache=Applies.YES, hedging=Applies.YES, usage=Applies.YES)
-PASSTHROUGH = Surface(cache=Applies.NO, hedging=Applies.NOT_YET, usage=Applies.YES)
-TGI = Surface(cache=Applies.NOT_YET, hedging=Applies.NOT_YET, usage=Applies.YES)
-SUB_REQUEST = Surface(cache=Applies.NO, hedging=Applies.NO, usage=Applies.NO)
+OPENAI = Surface(cache=True, hedging=True, usage=True)
+PASSTHROUGH = Surface(cache=False, hedging=True, usage=True)
+TGI = Surface(cache=False, hedging=True, usage=True)
+SUB_REQUEST = Surface(cache=False, hedging=False, usage=False)

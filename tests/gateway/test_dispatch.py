@@ -7,6 +7,7 @@ import httpx
 import pytest
 
 from gateway import config
+from tests.support import passed
 from tests.support.clock import Clock
 from tests.support.engine_answers import BUSY, DEAD, DONE, TGI_BUSY, TGI_CHUNK, TGI_FAILED, event
 from tests.support.errors import is_error
@@ -34,7 +35,7 @@ from tests.support.pairs import TGI_STREAM, TGI_USAGE, Kind, good, pair, single
 from tests.support.tgi_recorded import as_sent, ask, plays
 
 STREAMED = CHAT | {"stream": True}
-OTHER = {"vllm": "tgi", "tgi": "vllm"}
+OTHER: dict[Kind, Kind] = {"vllm": "tgi", "tgi": "vllm"}
 REFUSED = {"error": {"message": "top_p must be below 1", "type": "BadRequestError", "param": "top_p", "code": 400}}
 
 
@@ -474,6 +475,34 @@ async def test_on_tgis_own_paths_a_vllm_answers_what_tgi_fails_at(name: str) -> 
             assert answer.headers["x-pointsman-deployment"] == "second"
             assert these.second.asked[0].path == "/v1/completions"
             assert these.struck() == [how != "busy", False]
+
+
+@pytest.mark.parametrize("kind", ["vllm", "tgi"])
+async def test_on_tgis_own_paths_a_slow_stream_is_overtaken_and_stopped(kind: Kind) -> None:
+    case, said, script = plays(GENERATED["generate_stream"])
+    answers: dict[Kind, Script] = {"vllm": script, "tgi": says(as_sent(case))}
+    async with pair(hangs(), answers[kind], (OTHER[kind], kind), hedge_after=SOON) as these:
+        answer = await ask(these.front, case)
+        assert events(answer.content) == said
+        assert answer.headers["x-pointsman-deployment"] == "second"
+        await until(lambda: these.first.left == 1)
+        assert these.struck() == [False, False]
+
+
+@pytest.mark.parametrize(
+    ("path", "said"),
+    [
+        (passed.MESSAGES, [passed.STARTED, passed.TEXT, passed.LAST, passed.STOPPED]),
+        (passed.RESPONSES, [passed.CREATED, passed.PIECE, passed.COMPLETED]),
+    ],
+)
+async def test_on_a_passed_path_a_slow_stream_is_overtaken_and_stopped(path: str, said: list[bytes]) -> None:
+    async with pair(hangs(head()), says(streamed(*said)), ("vllm", "vllm"), hedge_after=SOON) as these:
+        answer = await these.front.post(passed.STREAMED, path)
+        assert len(passed.heard(answer.content)) == len(said)
+        assert answer.headers["x-pointsman-deployment"] == "second"
+        await until(lambda: these.first.left == 1)
+        assert these.struck() == [False, False]
 
 
 async def test_an_error_as_tgis_first_event_is_answered_by_the_vllm() -> None:

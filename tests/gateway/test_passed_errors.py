@@ -104,7 +104,9 @@ async def test_a_path_below_messages_that_is_not_there(path: str) -> None:
     async with over(says(whole({}))) as (front, _):
         answer = await front.client.get(path)
         assert answer.status_code == 404
-        assert (answer.json()["type"], answer.json()["error"]["type"]) == ("error", "not_found_error")
+        body = answer.json()
+        assert (body["type"], body["error"]["type"]) == ("error", "not_found_error")
+        assert body["request_id"] == answer.headers["x-request-id"]
 
 
 @pytest.mark.parametrize("path", ANTHROPICS)

@@ -82,12 +82,20 @@ async def test_any_other_is_as_good_as_none(given: bytes) -> None:
         ("GET", "/healthz", None),
         ("DELETE", "/v1/models", None),
         ("GET", "/", None),
+        ("GET", "/nothing", None),
+        ("PUT", "/v1/responses/x", None),
     ],
 )
 async def test_each_answer_has_it_errors_too(method: str, path: str, body: Any) -> None:
     async with over(says(whole(ANSWER))) as (front, _):
         answer = await front.client.request(method, path, json=body, headers={"x-request-id": "a1b2-my-trace"})
         assert answer.headers["x-request-id"] == "a1b2-my-trace"
+
+
+async def test_a_path_that_is_not_there_has_one_of_our_own() -> None:
+    async with over(says(whole(ANSWER))) as (front, _):
+        ids = {(await front.client.get("/nothing")).headers["x-request-id"] for _ in range(2)}
+        assert [len(one) for one in ids] == [OURS, OURS]
 
 
 @pytest.mark.parametrize("stream", [False, True])

@@ -50,7 +50,7 @@ class _Envelope(msgspec.Struct, tag_field="type", tag="error"):
 _own = msgspec.json.Decoder(_Envelope)
 
 
-def error_body(error: PointsmanError, request_id: str | None) -> bytes:
+def error_body(error: PointsmanError, request_id: str) -> bytes:
     """Return an error in Anthropic's envelope; one that an engine has told in it keeps the engine's words."""
     kind = TYPES.get(error.status) or ("invalid_request_error" if error.status < 500 else "api_error")
     told = engines_own(error) or Told(kind, error.message)
@@ -68,9 +68,9 @@ def engines_own(error: PointsmanError) -> Told | None:
     return told if told.type in STATUSES else None
 
 
-def unrouted_body(path: str, error: PointsmanError) -> bytes:
+def unrouted_body(path: str, error: PointsmanError, request_id: str) -> bytes:
     """Return an error of a path that nothing is mounted at, in the words of those who ask for such paths."""
-    return error_body(error, None) if path.startswith(PREFIX) else error.body()
+    return error_body(error, request_id) if path.startswith(PREFIX) else error.body()
 
 
 class AnthropicEventStream(RawEventStream):
