@@ -29,7 +29,7 @@ from gateway.proxy.retry import Budget
 from gateway.server.file_watcher import FileWatcher
 from gateway.server.reload import Reload
 from gateway.server.supervise import TaskSupervisor, WorkerFailed
-from gateway.upstream.connection import Upstream
+from gateway.upstream.client import Upstream
 from gateway.upstream.discovery import Discovery, resolve
 from gateway.upstream.health import HealthChecker
 from gateway.upstream.models import Catalog
@@ -78,7 +78,6 @@ class Services:
         Raises WorkerFailed at the end, if it came because an essential task kept dying.
         """
         self.loop = asyncio.get_running_loop()
-        await self.upstream.open()
         await self.limiter.open()
         if self.cache is not None:
             await self.cache.open()

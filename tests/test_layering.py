@@ -15,7 +15,8 @@ COMMANDS = ROOT / "gateway" / "cli"
 MAIN = ROOT / "gateway" / "__main__.py"
 IMPURE = {"asyncio", "os", "socket", "time", "random", "secrets", "datetime", "threading", "subprocess", "ssl"}
 OUTSIDE = {
-    "aiohttp": {"gateway/upstream/connection.py", "gateway/upstream/aiohttp_internals.py"},
+    "httptools": {"gateway/upstream/answer.py", "gateway/server/uvicorn_internals.py"},
+    "aiohappyeyeballs": {"gateway/upstream/dial.py"},
     "prometheus_client": {"gateway/observe/instruments.py", "gateway/observe/gauges.py", "gateway/observe/metrics.py"},
     "structlog": {"gateway/observe/logs.py"},
     "redis": {"gateway/redis/connect.py"},

@@ -13,7 +13,6 @@ LOCKED = dict(re.findall(r"^([a-z0-9.-]+)==([^ ;]+)", (ROOT / "requirements.lock
 REQUIRED = [Requirement(line) for line in PROJECT["dependencies"] + PROJECT["optional-dependencies"]["dev"]]
 # Of each library whose private parts are used: the file that says which, and what is installed of it.
 INTERNALS = {
-    "gateway/upstream/aiohttp_internals.py": ("aiohttp",),
     "gateway/server/uvicorn_internals.py": ("uvicorn",),
     "gateway/litestar_internals.py": ("litestar",),
     "gateway/observe/otel_internals.py": (

@@ -5,6 +5,7 @@
     vllm, tgi   http://host/a      http://host/a/v1         http://host/a/v1/chat/completions, http://host/a/health
     openai      http://host        http://host/v1           http://host/v1/chat/completions
     openai      http://host/a/v3                            http://host/a/v3/chat/completions
+    any         unix:///run/engine.sock                     the paths of `http://host`, through that Unix socket
 
 A vLLM or a TGI has paths beside `/v1`, so its base is where all of them begin: a prefix of an ingress, or nothing. For
 any other server it is what OpenAI's SDKs take as `base_url`, which stands for the `/v1` of the paths. A `/` at the end
@@ -14,10 +15,13 @@ changes nothing.
 from urllib.parse import urlsplit
 
 VERSION = "/v1"
+SOCKET = "unix"
 
 
 def base_url(text: str, engine: str) -> str:
     """Return the base of a URL as it was given; the same for a base."""
+    if urlsplit(text).scheme == SOCKET:
+        return text
     text = text.rstrip("/")
     if engine != "openai":
         return text.removesuffix(VERSION).rstrip("/")

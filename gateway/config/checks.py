@@ -2,13 +2,14 @@
 
 import ipaddress
 import re
+import ssl
 from collections.abc import Mapping
 from urllib.parse import urlsplit
 
 import msgspec
 
 from backends import BACKENDS
-from gateway.config.base_url import base_url
+from gateway.config.base_url import SOCKET, base_url
 from gateway.config.tables import CacheConfig, Config, DeploymentConfig, ModelConfig, TelemetryConfig, duration, size
 from gateway.redis.url import parse_redis_url
 
@@ -116,9 +117,31 @@ def _check_deployment(
     if not (key.isascii() and key.isprintable()):
         faults.append(f"{path}.api_key_env: the key has characters that a header cannot hold")
     url = deployment.url
-    if url and _check_url(url, f"{path}.url", faults):
+    if url and _check_engine_url(deployment, path, faults):
         url = base_url(url, deployment.engine)
+    if deployment.ca_file:
+        _check_certificates(deployment.ca_file, f"{path}.ca_file", faults)
     return msgspec.structs.replace(deployment, url=url, api_key=key)
+
+
+def _check_engine_url(deployment: DeploymentConfig, path: str, faults: list[str]) -> bool:
+    """Note what is wrong with the URL of an engine, which may be a Unix socket's; return whether it is one."""
+    parts = urlsplit(deployment.url) if deployment.url.startswith(f"{SOCKET}:") else None
+    if parts is None:
+        return _check_url(deployment.url, f"{path}.url", faults)
+    if parts.netloc or not parts.path.startswith("/") or parts.query or parts.fragment:
+        faults.append(f"{path}.url: expected a Unix socket such as unix:///run/vllm.sock, got {deployment.url!r}")
+        return False
+    if deployment.discover != "static":
+        faults.append(f"{path}.discover: a Unix socket has no name to look up")
+    return True
+
+
+def _check_certificates(file: str, path: str, faults: list[str]) -> None:
+    try:
+        ssl.create_default_context(cafile=file)
+    except OSError as error:  # ssl.SSLError is one
+        faults.append(f"{path}: expected a file of certificates (PEM), got {file!r}: {error.strerror or error}")
 
 
 def _claim(what: str, path: str, taken: dict[str, str], faults: list[str]) -> None:
@@ -132,6 +155,7 @@ def _check_url(text: str, path: str, faults: list[str]) -> bool:
     try:
         parts = urlsplit(text)
         good = parts.scheme in ("http", "https") and parts.hostname and (parts.port or True)
+        (parts.hostname or "").encode("ascii" if text.isascii() else "idna")
     except ValueError:
         good = False
     if not good:

@@ -3,12 +3,12 @@
 from pathlib import Path
 from typing import Any
 
-import msgspec
 from msgspec import Struct
+from msgspec.structs import replace
 
 from gateway.config.checks import check
 from gateway.config.load import from_urls, read, with_flags
-from gateway.config.tables import AuthConfig, Config, ConfigError
+from gateway.config.tables import AuthConfig, Config, ConfigError, ModelConfig
 
 
 class ConfigSource(Struct, frozen=True, kw_only=True):
@@ -29,16 +29,23 @@ class ConfigSource(Struct, frozen=True, kw_only=True):
         faults: list[str] = []
         written = read(text, faults) if self.path else Config()
         server = with_flags(written.server, self.flags, faults)
-        models = from_urls(self.urls, self.model, self.environ) or written.models
-        config = msgspec.structs.replace(written, server=server, models=models, auth=self._auth(written.auth))
+        models = from_urls(self.urls, self.model, self.environ) or [self._model(model) for model in written.models]
+        config = replace(written, server=server, models=models, auth=self._auth(written.auth))
         config = check(config, self.environ, faults)
         if faults:
             raise ConfigError(faults)
         return config
 
+    def _model(self, written: ModelConfig) -> ModelConfig:
+        """Return a model with the files that its deployments name where they are."""
+        placed = [replace(one, ca_file=self._beside(one.ca_file)) for one in written.deployments]
+        return replace(written, deployments=placed)
+
+    def _beside(self, name: str) -> str:
+        """Return where a file is that the configuration names: beside the configuration's own."""
+        return str(self.path.parent / name) if name and self.path else name
+
     def _auth(self, written: AuthConfig) -> AuthConfig:
-        """Return `[auth]` with the keys' file where it is: beside the file that names it."""
-        keys_file = written.keys_file
-        if keys_file and self.path:
-            keys_file = str(self.path.parent / keys_file)
-        return AuthConfig(keys_file=keys_file, allow_anonymous=written.allow_anonymous or self.allow_anonymous)
+        """Return `[auth]` with the keys' file where it is."""
+        allow_anonymous = written.allow_anonymous or self.allow_anonymous
+        return AuthConfig(keys_file=self._beside(written.keys_file), allow_anonymous=allow_anonymous)

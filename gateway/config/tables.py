@@ -151,6 +151,8 @@ class DeploymentConfig(Frozen, frozen=True, kw_only=True):
     max_in_flight: Whole = 0  # 0: no bound
     discover: Literal["static", "dns"] = "static"  # dns: each address of the URL's host is an engine of its own
     vision: bool = False  # for a TGI that takes images and does not say so in /info
+    ca_file: str = ""  # certificates to trust instead of the system's; relative to the configuration's own directory
+    verify: bool = True  # the engine's certificate; without it anybody in between can read and answer
     api_key_env: str = ""
     api_key: str = ""
     address: str = ""  # of one of the engines behind the URL's host

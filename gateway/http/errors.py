@@ -20,7 +20,8 @@
     │   ├── ProtocolViolated      502   an engine's answer does not follow its protocol
     │   ├── ModelFailed           502   the engine is well, its model's output is not what was asked for
     │   ├── CredentialsRefused    502   an engine does not take the gateway's key: a fault of the configuration
-    │   ├── UpstreamBroken        502   the connection broke in the answer, or does not speak HTTP
+    │   ├── UpstreamBroken        502   the connection broke in the answer
+    │   │   └── UpstreamMalformed 502   an engine's answer does not follow HTTP
     │   └── UpstreamReset         502   an engine closed the connection without an answer
     ├── Unavailable               503   no engine, or none with room
     │   ├── UpstreamConnectError  503   no connection to an engine
@@ -295,9 +296,13 @@ class CredentialsRefused(EngineFailed):
 
 
 class UpstreamBroken(EngineFailed):
-    """The connection to the engine broke before the answer was complete, or does not speak HTTP."""
+    """The connection to the engine broke before the answer was complete."""
 
     blame = Blame.CONNECTION
+
+
+class UpstreamMalformed(UpstreamBroken):
+    """The engine's answer does not follow HTTP."""
 
 
 class UpstreamReset(UpstreamBroken):

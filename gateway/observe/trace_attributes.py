@@ -74,13 +74,12 @@ def of_request(context: RequestContext, parented: bool) -> Attributes:
 def of_try(context: RequestContext, attempt: Attempt, place: int, notes: Notes) -> Attributes:
     """Return the attributes of a try's span."""
     endpoint = attempt.candidate.endpoint
-    url = endpoint.at("")
     said: Attributes = {
         "gen_ai.operation.name": operation(context.path),
         "gen_ai.provider.name": endpoint.engine,
         "gen_ai.request.model": context.model,
-        "server.address": url.host,
-        "server.port": url.port,
+        "server.address": endpoint.address.socket or endpoint.address.host,
+        "server.port": endpoint.address.port,
         "pointsman.deployment": endpoint.name,
     }
     if context.streamed:

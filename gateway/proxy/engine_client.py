@@ -7,7 +7,7 @@ from gateway.http.context import Attempt, RequestContext
 from gateway.http.deadlines import IdleTimer
 from gateway.http.errors import PointsmanError, UpstreamIdleTimeout, from_backend
 from gateway.services import Services
-from gateway.upstream.connection import Reply
+from gateway.upstream.client import Reply
 from gateway.upstream.endpoints import Endpoint
 
 

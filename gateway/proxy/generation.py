@@ -26,7 +26,7 @@ from gateway.proxy.engine_client import EngineClient
 from gateway.proxy.sources import LegacyFunctions, MergedSource, NamedFields, Ready, Source
 from gateway.proxy.template import with_template
 from gateway.services import Services
-from gateway.upstream.connection import Reply
+from gateway.upstream.client import Reply
 
 MAX_REQUESTS = 256  # for one answer; the dialects stop long before
 LAST_WORDS = 2.0  # seconds, in which the usage may come after the last choice's finish reason, and the end of the body

@@ -2,18 +2,17 @@
 
 import logging
 
-from yarl import URL
-
 from backends import BACKENDS
 from backends.base import Backend, ServedModel
 from backends.loads import Load
 from gateway.config import BreakerConfig, DeploymentConfig
-from gateway.config.base_url import path_below
 from gateway.http.errors import UpstreamIdleTimeout
+from gateway.upstream.address import address_of
 from gateway.upstream.breaker import Breaker
+from gateway.upstream.dial import Dialer
 from gateway.upstream.pause import NO_PAUSE, Pause
-
-KEPT_URLS = 256
+from gateway.upstream.pool import Pool
+from gateway.upstream.request_writer import RequestWriter
 
 log = logging.getLogger("pointsman")
 
@@ -26,9 +25,6 @@ class Endpoint:
         self.engine = deployment.engine
         self.url = deployment.url
         self.backend: Backend = BACKENDS[deployment.engine]
-        self.headers = {"content-type": "application/json"}
-        if deployment.api_key:
-            self.headers["authorization"] = f"Bearer {deployment.api_key}"
         self.answer_headers = [
             (b"x-pointsman-engine", deployment.engine.encode()),
             (b"x-pointsman-deployment", deployment.name.encode()),
@@ -47,14 +43,11 @@ class Endpoint:
         self.figures = Load()  # the engine's own, as it said last
         self.last_attempt_at = 0.0
         self._warm_at = 0.0
-        self._base = URL(deployment.url)
-        self.server_name: str | None = None  # for TLS, where the URL has a number in the place of the name
-        if deployment.address:
-            self.headers["host"] = self._base.host_port_subcomponent or ""  # a usual port is not named in it
-            self.server_name = self._base.host
-            self._base = self._base.with_host(deployment.address)
+        self.address = address_of(deployment)
+        self.dialer = Dialer(self.address)
+        self.pool = Pool()
+        self.requests = RequestWriter(self.address, deployment.engine, deployment.api_key)
         self.leaves_out_tools: dict[str, bool] = {}  # by the engine's name of a model: its chat template knows no tools
-        self._urls: dict[str, URL] = {}
         self.adopt(deployment, rules, slow_start)
 
     def adopt(self, deployment: DeploymentConfig, rules: BreakerConfig, slow_start: float) -> None:
@@ -69,16 +62,8 @@ class Endpoint:
 
     def is_for(self, deployment: DeploymentConfig) -> bool:
         """Whether it is the engine that a configuration names: what differs can be adopted."""
-        mine, identity = self.deployment, ("name", "engine", "url", "api_key", "address")
+        mine, identity = self.deployment, ("name", "engine", "url", "api_key", "address", "ca_file", "verify")
         return all(getattr(mine, name) == getattr(deployment, name) for name in identity)
-
-    def at(self, path: str) -> URL:
-        """Return the URL of a path and its query; kept, as taking a text apart costs each request."""
-        if path not in self._urls:
-            if len(self._urls) >= KEPT_URLS:  # clients' ids and queries would never end
-                self._urls.clear()
-            self._urls[path] = URL(str(self._base).rstrip("/") + path_below(path, self.engine))
-        return self._urls[path]
 
     @property
     def public_name(self) -> str:

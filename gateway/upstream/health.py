@@ -13,7 +13,7 @@ from typing import Any
 from backends.base import BackendError
 from gateway.config import HealthConfig
 from gateway.http.errors import EngineFailed, PointsmanError, UpstreamConnectError
-from gateway.upstream.connection import Upstream
+from gateway.upstream.client import Upstream
 from gateway.upstream.endpoints import Endpoint
 from gateway.upstream.models import Catalog
 

@@ -11,7 +11,7 @@ from collections.abc import Awaitable, Callable
 
 from backends.base import BackendError, ServedModel
 from gateway.http.errors import PointsmanError
-from gateway.upstream.connection import Upstream
+from gateway.upstream.client import Upstream
 from gateway.upstream.endpoints import Endpoint
 from gateway.upstream.models import Catalog
 

@@ -86,9 +86,6 @@ class Scenario:
     async def left(self) -> dict[str, float]:
         """Return what is still held, or not accounted for."""
         services = self.front.services
-        upstream = services.upstream
-        assert upstream._session is not None
-        connector: Any = upstream._session.connector
         services.records.flush()
         counts = {
             "tasks": len(self.tasks()),
@@ -97,8 +94,7 @@ class Scenario:
             "requests that wait": services.admission.waiting,
             "places at deployments": sum(endpoint.in_flight for endpoint in services.catalog.endpoints),
             "places of keys": _places(services.limiter),
-            "connections in use": len(connector._acquired),
-            "bodies being drained": len(upstream._drains),
+            "connections in use": sum(connection.busy for connection in services.upstream.connections),
             "not opened": self.sent - self.ledger.opened,
             "not closed": self.sent - self.ledger.closed,
             "not counted": self.sent - totals(await services.metrics.text())["pointsman_requests_total"],

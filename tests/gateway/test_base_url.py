@@ -90,5 +90,6 @@ async def test_the_doctor_asks_below_the_same_base(kind: str, given: str, base: 
 
 async def test_an_engine_behind_a_discovered_address_is_asked_below_the_same_base() -> None:
     found = msgspec.structs.replace(deployment("openai", "http://engines/api/v3"), address="10.0.0.7")
-    url = Endpoint(found, BreakerConfig(), 0).at("/v1/models")
-    assert str(url) == "http://10.0.0.7/api/v3/models"
+    endpoint = Endpoint(found, BreakerConfig(), 0)
+    assert endpoint.address.host == "10.0.0.7"
+    assert endpoint.requests.target("/v1/models") == "/api/v3/models"

@@ -7,7 +7,6 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 
-import aiohttp
 import pytest
 
 from gateway import services
@@ -32,9 +31,9 @@ class Names(dict[str, list[str] | Exception]):
         return found
 
 
-def configured(url: str = f"http://{NAME}:8000", engine: str = "vllm") -> Config:
+def configured(url: str = f"http://{NAME}:8000", engine: str = "vllm", ca_file: str = "") -> Config:
     """Return a model with one engine that is found by name, and one that is not."""
-    found = DeploymentConfig(name="v", engine=engine, url=url, discover="dns", weight=6.0)
+    found = DeploymentConfig(name="v", engine=engine, url=url, discover="dns", weight=6.0, ca_file=ca_file)
     return checked(Config(models=[ModelConfig(name=MODEL, deployments=[found])]))
 
 
@@ -105,21 +104,25 @@ async def test_the_systems_own_look_up_gives_each_address_once_in_order() -> Non
 
 
 @pytest.mark.parametrize(
-    ("url", "address", "asked", "host", "server_name"),
+    ("url", "address", "connected", "target", "host", "server_name"),
     [
-        ("http://e.test:8000", "10.0.0.1", "http://10.0.0.1:8000/x", "e.test:8000", "e.test"),
-        ("http://e.test/base", "fd00::1", "http://[fd00::1]/base/x", "e.test", "e.test"),
-        ("https://e.test", "10.0.0.1", "https://10.0.0.1/x", "e.test", "e.test"),
-        ("https://e.test:8443", "fd00::1", "https://[fd00::1]:8443/x", "e.test:8443", "e.test"),
-        ("https://e.test", "", "https://e.test/x", None, None),
+        ("http://e.test:8000", "10.0.0.1", ("10.0.0.1", 8000), "/x", "e.test:8000", ""),
+        ("http://e.test/base", "fd00::1", ("fd00::1", 80), "/base/x", "e.test", ""),
+        ("https://e.test", "10.0.0.1", ("10.0.0.1", 443), "/x", "e.test", "e.test"),
+        ("https://e.test:8443", "fd00::1", ("fd00::1", 8443), "/x", "e.test:8443", "e.test"),
+        ("https://e.test", "", ("e.test", 443), "/x", "e.test", "e.test"),
+        ("http://[fd00::2]:8000", "", ("fd00::2", 8000), "/x", "[fd00::2]:8000", ""),
+        ("http://bücher.test", "", ("xn--bcher-kva.test", 80), "/x", "xn--bcher-kva.test", ""),
     ],
 )
 def test_an_address_is_asked_under_its_name(
-    url: str, address: str, asked: str, host: str | None, server_name: str | None
+    url: str, address: str, connected: tuple[str, int], target: str, host: str, server_name: str
 ) -> None:
     endpoint = Endpoint(DeploymentConfig(name="v", engine="vllm", url=url, address=address), BreakerConfig(), 0.0)
-    assert str(endpoint.at("/x")) == asked
-    assert (endpoint.headers.get("host"), endpoint.server_name) == (host, server_name)
+    where = endpoint.address
+    assert (where.host, where.port) == connected
+    assert endpoint.requests.target("/x") == target
+    assert (where.host_header, where.server_name) == (host, server_name)
 
 
 # --- over real sockets ------------------------------------------------------------------------------------------
@@ -182,11 +185,10 @@ async def test_an_address_is_asked_over_tls_for_its_name(tmp_path: Path, monkeyp
     tls.load_cert_chain(cert, key)
     named: list[str | None] = []
     tls.sni_callback = lambda _, name, __: named.append(name)
-    monkeypatch.setattr(aiohttp.connector, "_SSL_CONTEXT_VERIFIED", ssl.create_default_context(cafile=str(cert)))
     monkeypatch.setattr(services, "resolve", Names({NAME: ["127.0.0.1"]}).resolve)
     async with (
         listening(answers(), "127.0.0.1", tls=tls) as (behind, port),
-        gateway(configured(f"https://{NAME}:{port}"), ready=False) as front,
+        gateway(configured(f"https://{NAME}:{port}", ca_file=str(cert)), ready=False) as front,
     ):
         await until(lambda: front.services.catalog.endpoints[0].up)
         assert (await front.post(CHAT)).status_code == 200

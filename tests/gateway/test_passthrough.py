@@ -87,9 +87,9 @@ async def test_the_urls_that_are_kept_of_an_engine_do_not_grow_with_the_queries(
     async with over(says(whole({"ok": 1}))) as (front, _):
         (endpoint,) = front.services.catalog.endpoints
         for number in range(2000):
-            endpoint.at(f"/v1/messages?beta={number}")
-        assert len(endpoint._urls) < 1000
-        assert endpoint.at("/v1/messages?a=1").raw_path_qs == "/v1/messages?a=1"
+            endpoint.requests.target(f"/v1/messages?beta={number}")
+        assert len(endpoint.requests._targets) < 1000
+        assert endpoint.requests.target("/v1/messages?a=1") == "/v1/messages?a=1"
 
 
 MAPPED = [

@@ -1,16 +1,17 @@
 """`/readyz`: 200 where at least one model can be served, and who is missing, told to anybody without addresses."""
 
+import socket
+import ssl
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from itertools import product
 from typing import Any
 
-import aiohttp
 import pytest
 
 from gateway.api.ops import missing
 from gateway.config import BreakerConfig, Config, DeploymentConfig, HealthConfig, ModelConfig
-from gateway.upstream.connection import public_reason
+from gateway.upstream.client import public_reason
 from gateway.upstream.endpoints import Endpoint
 from tests.support.harness import (
     ANSWER,
@@ -173,19 +174,16 @@ def test_engines_found_behind_a_name_are_counted_under_the_name_of_their_deploym
     }
 
 
-KEY: Any = aiohttp.client_reqrep.ConnectionKey("10.0.0.7", 8000, True, True, None, None, None)
-FAILED = [
-    (aiohttp.ClientConnectorError(KEY, ConnectionRefusedError(111, "Connect call failed ('10.0.0.7', 8000)")), REFUSED),
-    (aiohttp.ClientConnectorError(KEY, OSError(113, "Connect call failed ('10.0.0.7', 8000)")), "no connection"),
-    (aiohttp.ClientConnectorError(KEY, OSError("Multiple exceptions: ('10.0.0.7', 8000)")), "no connection"),
-    (
-        aiohttp.ClientConnectorDNSError(KEY, OSError(None, "10.0.0.7")),
-        "no connection: the host's name cannot be resolved",
-    ),
-    (aiohttp.ClientConnectorCertificateError(KEY, ValueError("not 10.0.0.7")), "no connection: TLS failed"),
-    (aiohttp.ClientConnectorSSLError(KEY, OSError(1, "10.0.0.7")), "no connection: TLS failed"),
-    (aiohttp.ConnectionTimeoutError("Connection timeout to host http://10.0.0.7"), "no connection in time"),
-    (aiohttp.InvalidURL("http://10.0.0.7:x"), "no connection"),
+FAILED: list[tuple[Exception, str]] = [
+    (ConnectionRefusedError(111, "Connect call failed ('10.0.0.7', 8000)"), REFUSED),
+    (OSError(113, "Connect call failed ('10.0.0.7', 8000)"), "no connection"),
+    (OSError("Multiple exceptions: ('10.0.0.7', 8000)"), "no connection"),
+    (FileNotFoundError(2, "No such file or directory", "/run/secret.sock"), "no connection"),
+    (socket.gaierror(-2, "10.0.0.7"), "no connection: the host's name cannot be resolved"),
+    (UnicodeError("10.0.0.7"), "no connection: the host's name cannot be resolved"),
+    (ssl.SSLCertVerificationError(1, "not 10.0.0.7"), "no connection: TLS failed"),
+    (ssl.SSLError(1, "10.0.0.7"), "no connection: TLS failed"),
+    (TimeoutError("10.0.0.7"), "no connection in time"),
 ]
 
 

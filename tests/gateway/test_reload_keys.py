@@ -13,6 +13,7 @@ from pathlib import Path
 from random import Random
 from typing import Any
 
+import certifi
 import msgspec
 import pytest
 
@@ -90,6 +91,12 @@ def endpoint(made: Services) -> Endpoint:
     return made.catalog.endpoints[0]
 
 
+def authorization(made: Services) -> str:
+    """Return what an engine is told of who asks."""
+    head = endpoint(made).requests.head("GET", "/", {}, None).decode()
+    return head.partition("authorization: ")[2].partition("\r\n")[0]
+
+
 def route(made: Services) -> ModelRoute:
     return next(iter(made.catalog.routes.values()))
 
@@ -111,7 +118,7 @@ def open_to_all(made: Services) -> bool:
 
 LIVE: dict[str, Live] = {
     "auth.allow_anonymous": Live(True, open_to_all),
-    "timeouts.connect": Live(7.0, lambda made: made.upstream._timeout.sock_connect),
+    "timeouts.connect": Live(7.0, lambda made: made.upstream._connect_timeout),
     "timeouts.keep_alive": Live(7.0, lambda made: made.sweep.keep_alive),
     "retries.budget": Live(0.7, lambda made: made.budget.share),
     "breaker.failures": Live(7, lambda made: endpoint(made).breaker.rules.failures),
@@ -138,17 +145,17 @@ LIVE: dict[str, Live] = {
     "models.cache_ttl": Live("7m", lambda made: route(made).settings.cache_ttl),
     "models.deployments.name": Live("b", lambda made: endpoint(made).name),
     "models.deployments.engine": Live("tgi", lambda made: endpoint(made).backend.label, "TGI"),
-    "models.deployments.url": Live("http://b", lambda made: str(endpoint(made).at("/")), "http://b/"),
+    "models.deployments.url": Live("http://b", lambda made: endpoint(made).address.host, "b"),
     "models.deployments.model": Live("other", lambda made: route(made).candidates[0].model),
     "models.deployments.weight": Live(7.0, lambda made: endpoint(made).weight),
     "models.deployments.max_in_flight": Live(7, lambda made: endpoint(made).max_in_flight),
     "models.deployments.discover": Live("dns", lambda made: endpoint(made).name, "a@10.0.0.1"),
     "models.deployments.vision": Live(True, lambda made: route(made).candidates[0].supports_vision),
-    "models.deployments.api_key_env": Live(
-        "OTHER_KEY", lambda made: endpoint(made).headers["authorization"], "Bearer another"
-    ),
-    "models.deployments.api_key": Live("x", lambda made: endpoint(made).headers["authorization"], "Bearer x"),
-    "models.deployments.address": Live("10.0.0.1", lambda made: endpoint(made).at("/").host),
+    "models.deployments.api_key_env": Live("OTHER_KEY", authorization, "Bearer another"),
+    "models.deployments.api_key": Live("x", authorization, "Bearer x"),
+    "models.deployments.address": Live("10.0.0.1", lambda made: endpoint(made).address.host),
+    "models.deployments.ca_file": Live(certifi.where(), lambda made: endpoint(made).address.ca_file),
+    "models.deployments.verify": Live(False, lambda made: endpoint(made).address.verify),
 }
 
 # Read anew for each request, from `Services.config`.

@@ -1,156 +1,73 @@
-"""The connections to engines: aiohttp's private parts give what its public ones give, and each error becomes ours."""
+"""The connections to engines: made, used again, ended; what goes wrong with them becomes the gateway's errors."""
 
-import logging
-from asyncio import Event, Future, StreamWriter, gather, get_running_loop
+import asyncio
+import gzip
+import socket
+import ssl
+import subprocess
+import zlib
+from asyncio import Event, StreamReader, StreamWriter, gather
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
-from random import Random
+from pathlib import Path
 from typing import Any
-from unittest.mock import Mock
 
-import aiohttp
 import pytest
-from yarl import URL
 
 from gateway.config.tables import BreakerConfig, DeploymentConfig, TimeoutsConfig
-from gateway.http.errors import EngineFailed, UpstreamBroken, UpstreamConnectError, UpstreamReset
-from gateway.upstream import aiohttp_internals
-from gateway.upstream.aiohttp_internals import AiohttpClasses, FastAiohttp, GreedyReader, PublicAiohttp
-from gateway.upstream.connection import RESEND_WINDOW, Reply, Upstream, gateway_error
+from gateway.http.errors import (
+    InvalidRequest,
+    UpstreamBroken,
+    UpstreamConnectError,
+    UpstreamMalformed,
+    UpstreamReset,
+)
+from gateway.upstream import pool
+from gateway.upstream.answer import MAX_BUFFERED
+from gateway.upstream.client import DRAIN_TIMEOUT, RESEND_WINDOW, Reply, Upstream
 from gateway.upstream.endpoints import Endpoint
 from tests.support.clock import Clock
-from tests.support.harness import STREAM, Asked, Engine, Script, cuts, engine, head, piece, says, streamed, until, whole
-
-
-def reader(kind: Any) -> Any:
-    return kind(Mock(_reading_paused=False), limit=2**16, loop=get_running_loop())
-
-
-@pytest.mark.parametrize("seed", range(20))
-async def test_any_mix_of_chunks_and_reads_gives_the_same_bytes(seed: int) -> None:
-    """Whole chunks and pieces of them, read at once and by number, up to the end."""
-    chance = Random(seed)
-    ours, theirs = reader(GreedyReader), reader(aiohttp.StreamReader)
-    for _ in range(200):
-        for _ in range(chance.randint(1, 6)):
-            data = chance.randbytes(chance.randint(1, 50))
-            for one in (ours, theirs):
-                one.begin_http_chunk_receiving()
-                one.feed_data(data)
-                one.end_http_chunk_receiving()
-        if chance.random() < 0.3:
-            some = chance.randint(1, 30)
-            assert await ours.read(some) == await theirs.read(some)
-        if theirs._buffer:
-            assert await ours.readany() == await theirs.readany()
-        assert (ours._size, ours._cursor, list(ours._buffer)) == (theirs._size, theirs._cursor, list(theirs._buffer))
-    for one in (ours, theirs):
-        one.feed_eof()
-    assert await ours.readany() == await theirs.readany() == b""
-
-
-async def test_the_transport_is_told_once_for_a_read_and_not_once_for_a_chunk() -> None:
-    body = reader(GreedyReader)
-    for _ in range(50):
-        body.begin_http_chunk_receiving()
-        body.feed_data(b"data: x\n\n")
-        body.end_http_chunk_receiving()
-    assert await body.readany() == b"data: x\n\n" * 50
-    assert body._protocol.resume_reading.call_count == 1
-
-
-# --- what is expected of aiohttp ----------------------------------------------------------------------------------
-
-
-class WithoutBuffer:
-    """A reader of a later aiohttp, all of whose insides have other names."""
-
-    def __init__(self, protocol: Any, limit: int, *, loop: Any) -> None:
-        pass
-
-
-class ReadsOtherwise(aiohttp.StreamReader):
-    """A reader of a later aiohttp, which no longer reads by `_read_nowait`."""
-
-    async def readany(self) -> bytes:
-        return await self.read(2**16)
-
-
-class WithoutHook:
-    """A connector of a later aiohttp."""
-
-
-class HookUnused(aiohttp.TCPConnector):
-    """A connector of a later aiohttp, which makes its connections in another place."""
-
-    async def connect(self, *details: Any) -> Any:
-        return None
-
-
-class WithoutClosed:
-    """A connection of a later aiohttp."""
-
-
-class WithoutRoom:
-    """A connection of a later aiohttp, with slots."""
-
-    __slots__ = ("closed",)
-    closed: "Future[None]"
-
-
-OTHER = {
-    "StreamReader: AttributeError": AiohttpClasses(reader=WithoutBuffer),
-    "StreamReader: ": AiohttpClasses(reader=ReadsOtherwise),
-    "TCPConnector has no coroutine _create_connection": AiohttpClasses(connector=WithoutHook),
-    "TCPConnector.connect does not call _create_connection": AiohttpClasses(connector=HookUnused),
-    "ResponseHandler has no attribute closed": AiohttpClasses(protocol=WithoutClosed),
-    "ResponseHandler takes no further attribute": AiohttpClasses(protocol=WithoutRoom),
-}
-
-
-async def test_the_installed_aiohttp_is_as_expected(caplog: pytest.LogCaptureFixture) -> None:
-    assert isinstance(await aiohttp_internals.choose(), FastAiohttp)
-    assert caplog.records == []
-
-
-@pytest.mark.parametrize("fault", OTHER)
-async def test_an_aiohttp_that_is_not_as_expected_is_used_by_its_public_interface_and_logged_once(
-    fault: str, caplog: pytest.LogCaptureFixture
-) -> None:
-    assert isinstance(await aiohttp_internals.choose(OTHER[fault]), PublicAiohttp)
-    (record,) = caplog.records
-    assert record.levelno == logging.WARNING
-    assert fault in record.getMessage()
-
-
-# --- both ways, over real connections -----------------------------------------------------------------------------
+from tests.support.harness import (
+    STREAM,
+    Asked,
+    Engine,
+    Script,
+    cuts,
+    engine,
+    hangs,
+    head,
+    piece,
+    says,
+    streamed,
+    until,
+    whole,
+)
 
 STILL = Clock()  # so that no window passes on a busy machine
-WAYS = {"fast": AiohttpClasses(), "public": AiohttpClasses(reader=WithoutBuffer)}
-both_ways = pytest.mark.parametrize("way", WAYS)
+CHAT = "/v1/chat/completions"
 
 
-def endpoint(url: str) -> Endpoint:
-    return Endpoint(DeploymentConfig(name="a", engine="vllm", url=url), BreakerConfig(), 0)
+def endpoint(url: str, **more: Any) -> Endpoint:
+    return Endpoint(DeploymentConfig(name="a", engine="vllm", url=url, **more), BreakerConfig(), 0)
 
 
 @asynccontextmanager
-async def opened(way: str, clock: Callable[[], float] = STILL) -> AsyncIterator[tuple[Upstream, list[float]]]:
-    """Give the connections in one of the two ways, and how long each new one took."""
+async def opened(clock: Callable[[], float] = STILL) -> AsyncIterator[tuple[Upstream, list[float]]]:
+    """Give the connections, and how long each new one took."""
     took: list[float] = []
-    upstream = Upstream(TimeoutsConfig(), clock, WAYS[way])
+    upstream = Upstream(TimeoutsConfig(), clock)
     upstream.connected = took.append
-    await upstream.open()
     try:
         yield upstream, took
     finally:
         await upstream.close()
+        await until(lambda: not upstream.connections)
 
 
 @asynccontextmanager
-async def asked(way: str, script: Script) -> AsyncIterator[Reply]:
-    async with engine(script) as behind, opened(way) as (upstream, _):
-        yield await upstream.post(endpoint(behind.url), "/v1/chat/completions", b"{}", {})
+async def asked(script: Script) -> AsyncIterator[Reply]:
+    async with engine(script) as behind, opened() as (upstream, _):
+        yield await upstream.post(endpoint(behind.url), CHAT, b"{}", {})
 
 
 async def body(reply: Reply) -> bytes:
@@ -161,62 +78,175 @@ async def body(reply: Reply) -> bytes:
     return b"".join(pieces)
 
 
-@both_ways
-async def test_a_stream_of_many_chunks_is_read_to_its_end(way: str) -> None:
+async def test_a_stream_of_many_chunks_is_read_to_its_end() -> None:
     events = [b"data: %d\n\n" % number for number in range(500)]
-    async with asked(way, says(streamed(*events))) as reply:
+    async with asked(says(streamed(*events))) as reply:
         assert await body(reply) == b"".join(events)
-        assert type(reply._response.content) is (GreedyReader if way == "fast" else aiohttp.StreamReader)
 
 
-@both_ways
 @pytest.mark.parametrize("data", [{"a": 1}, {"a": "x" * 300_000}], ids=["small", "large"])
-async def test_a_whole_answer_is_read_at_once(way: str, data: Any) -> None:
-    async with asked(way, says(whole(data))) as reply:
+async def test_a_whole_answer_is_read_at_once(data: Any) -> None:
+    async with asked(says(whole(data))) as reply:
         assert len(await reply.read()) == len(whole(data).split(b"\r\n\r\n", 1)[1])
 
 
-@both_ways
-async def test_a_new_connection_is_told_of_and_one_that_is_used_again_is_not(way: str) -> None:
-    async with engine(says(whole({}))) as behind, opened(way) as (upstream, took):
+async def test_a_large_request_arrives_whole() -> None:
+    async with engine(says(whole({}))) as behind, opened() as (upstream, _):
+        sent = b"x" * 3_000_000
+        await upstream.post(endpoint(behind.url), CHAT, sent, {})
+        assert behind.asked[0].body == sent
+
+
+async def test_an_engine_that_answers_before_it_has_read_the_request_is_heard_and_not_used_again() -> None:
+    async def hasty(reader: StreamReader, writer: StreamWriter) -> None:
+        await reader.readuntil(b"\r\n\r\n")
+        writer.write(whole({"too": "large"}, "413 Content Too Large"))
+        await stopped.wait()
+
+    stopped = Event()
+    async with await asyncio.start_server(hasty, "127.0.0.1", 0, limit=1024) as server, opened() as (upstream, _):
+        there = endpoint(f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}")
+        reply = await upstream.post(there, CHAT, b"x" * 30_000_000, {})
+        assert (reply.status, await reply.read()) == (413, b'{"too": "large"}')
+        await until(lambda: not upstream.connections)
+        stopped.set()
+
+
+# --- used again ---------------------------------------------------------------------------------------------------
+
+
+async def test_a_new_connection_is_told_of_and_one_that_is_used_again_is_not() -> None:
+    async with engine(says(whole({}))) as behind, opened(asyncio.get_running_loop().time) as (upstream, took):
+        there = endpoint(behind.url)
         for _ in range(3):
-            reply = await upstream.get(endpoint(behind.url), "/health")
+            reply = await upstream.get(there, "/health")
             await reply.read()
             reply.release()
         assert len(took) == 1
         assert took[0] > 0
 
 
-@both_ways
-async def test_a_connection_that_is_released_before_the_end_of_its_body_is_used_again(way: str) -> None:
-    async with engine(says(streamed(*STREAM))) as behind, opened(way) as (upstream, took):
+async def test_a_connection_that_is_released_before_the_end_of_its_body_is_used_again() -> None:
+    async with engine(says(streamed(*STREAM))) as behind, opened() as (upstream, took):
+        there = endpoint(behind.url)
         for _ in range(2):
-            reply = await upstream.post(endpoint(behind.url), "/v1/chat/completions", b"{}", {})
+            reply = await upstream.post(there, CHAT, b"{}", {})
             reply.release()
-            await until(lambda: not upstream._drains)
+            await until(lambda: not any(one.busy for one in upstream.connections))
         assert len(took) == 1
+
+
+async def test_one_whose_end_does_not_come_is_closed(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("gateway.upstream.client.DRAIN_TIMEOUT", DRAIN_TIMEOUT / 100)
+    async with engine(hangs(head() + piece(b"data: 1\n\n"))) as behind, opened() as (upstream, _):
+        reply = await upstream.post(endpoint(behind.url), CHAT, b"{}", {})
+        reply.release()
+        await until(lambda: behind.left == 1 and not upstream.connections)
+
+
+async def test_one_that_is_closed_in_the_middle_of_its_answer_stops_the_engine() -> None:
+    async with engine(hangs(head() + piece(b"data: 1\n\n"))) as behind, opened() as (upstream, _):
+        reply = await upstream.post(endpoint(behind.url), CHAT, b"{}", {})
+        reply.close()
+        await until(lambda: behind.left == 1 and not upstream.connections)
+
+
+async def test_a_request_that_is_cancelled_stops_the_engine() -> None:
+    async with engine(hangs()) as behind, opened() as (upstream, _):
+        asking = asyncio.ensure_future(upstream.post(endpoint(behind.url), CHAT, b"{}", {}))
+        await until(lambda: behind.asked)
+        asking.cancel()
+        await until(lambda: behind.left == 1 and not upstream.connections)
+
+
+async def test_the_connection_that_was_used_last_is_used_first_and_an_old_one_is_closed(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    async with engine(says(whole({}))) as behind, opened() as (upstream, took):
+        there = endpoint(behind.url)
+        await gather(*(upstream.post(there, CHAT, b"{}", {}) for _ in range(3)))
+        assert (len(took), len(upstream.connections)) == (3, 3)
+        now = asyncio.get_running_loop().time()
+        newest = there.pool.take(now)
+        assert newest is not None
+        there.pool.put(newest, asyncio.get_running_loop())
+        assert there.pool.take(now) is newest
+        assert there.pool.take(now + 2 * pool.KEEP_ALIVE) is None
+        await until(lambda: upstream.connections == {newest})
+
+
+async def test_connections_that_nobody_uses_are_closed(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(pool, "KEEP_ALIVE", 0.01)
+    async with engine(says(whole({}))) as behind, opened() as (upstream, _):
+        there = endpoint(behind.url)
+        await gather(*(upstream.post(there, CHAT, b"{}", {}) for _ in range(3)))
+        await until(lambda: not upstream.connections)
+
+
+async def test_an_idle_connection_that_the_engine_closed_is_not_used_again() -> None:
+    async with engine(says(whole({}))) as behind, opened() as (upstream, took):
+        there = endpoint(behind.url)
+        await upstream.post(there, CHAT, b"{}", {})
+        for writer in behind.writers:
+            writer.close()
+        await until(lambda: not upstream.connections)
+        assert there.pool.take(asyncio.get_running_loop().time()) is None
+        await upstream.post(there, CHAT, b"{}", {})
+        assert len(took) == 2
+
+
+UNASKED = {
+    "a second answer": whole({}) + whole({}),
+    "a byte": whole({}) + b"x",
+    "an answer that ends the connection": whole({}, headers="connection: close\r\n"),
+    "no length": b"HTTP/1.1 200 OK\r\n\r\n",
+}
+
+
+@pytest.mark.parametrize("name", UNASKED)
+async def test_a_connection_on_which_more_comes_than_was_asked_for_is_not_used_again(name: str) -> None:
+    async with engine(says(UNASKED[name])) as behind, opened() as (upstream, took):
+        there = endpoint(behind.url)
+        for number in (1, 2):
+            reply = await upstream.post(there, CHAT, b"{}", {})
+            if name == "no length":
+                behind.stop()
+            assert reply.status == 200
+            await until(lambda: not upstream.connections)
+            assert len(took) == number
+            if name == "no length":
+                break
+
+
+async def test_bytes_on_an_idle_connection_close_it() -> None:
+    async with engine(says(whole({}))) as behind, opened() as (upstream, _):
+        await upstream.post(endpoint(behind.url), CHAT, b"{}", {})
+        assert len(upstream.connections) == 1
+        for writer in behind.writers:
+            writer.write(whole({"for": "the next"}))
+        await until(lambda: not upstream.connections)
 
 
 # --- a connection that is reset before any answer -----------------------------------------------------------------
 
 
-@both_ways
-async def test_a_request_that_resets_a_new_connection_is_sent_once(way: str) -> None:
+async def test_a_request_that_resets_a_new_connection_is_sent_once() -> None:
     """It may be what crashed the engine, even where that came at once."""
-    async with engine(cuts(b"")) as behind, opened(way) as (upstream, took):
+    async with engine(cuts(b"")) as behind, opened() as (upstream, took):
         for _ in range(2):
             with pytest.raises(UpstreamReset):
-                await upstream.post(endpoint(behind.url), "/v1/chat/completions", b"{}", {})
+                await upstream.post(endpoint(behind.url), CHAT, b"{}", {})
         assert (len(behind.asked), len(took)) == (2, 2)
 
 
-def once_a_connection(before_it_closes: Callable[[], None] = lambda: None) -> Script:
+def once_a_connection(before_it_closes: Callable[[], None] = lambda: None, first: bytes = b"") -> Script:
     """Return a script that answers the first request of each connection, and closes it at the second."""
     used: set[StreamWriter] = set()
 
     async def script(_: Asked, writer: StreamWriter) -> None:
         if writer in used:
             before_it_closes()
+            writer.write(first)
             writer.close()
             raise ConnectionError
         used.add(writer)
@@ -225,51 +255,61 @@ def once_a_connection(before_it_closes: Callable[[], None] = lambda: None) -> Sc
     return script
 
 
-async def posted(upstream: Upstream, behind: Engine) -> int:
-    reply = await upstream.post(endpoint(behind.url), "/v1/chat/completions", b"{}", {})
+async def posted(upstream: Upstream, there: Endpoint) -> int:
+    reply = await upstream.post(there, CHAT, b"{}", {})
     await reply.read()
     return reply.status
 
 
-@both_ways
-async def test_a_request_is_sent_again_where_the_engine_closed_an_idle_connection(way: str) -> None:
-    async with engine(once_a_connection()) as behind, opened(way) as (upstream, took):
-        assert [await posted(upstream, behind) for _ in range(3)] == [200] * 3
+async def test_a_request_is_sent_again_where_the_engine_closed_an_idle_connection() -> None:
+    async with engine(once_a_connection()) as behind, opened() as (upstream, took):
+        there = endpoint(behind.url)
+        assert [await posted(upstream, there) for _ in range(3)] == [200] * 3
         assert (len(behind.asked), len(took)) == (5, 3)
 
 
-@both_ways
-async def test_a_request_is_not_sent_again_where_a_reused_connection_was_closed_later(way: str) -> None:
+async def test_a_request_is_not_sent_again_where_a_reused_connection_was_closed_later() -> None:
     clock = Clock()
 
     def late() -> None:
         clock.now += 2 * RESEND_WINDOW
 
-    async with engine(once_a_connection(late)) as behind, opened(way, clock) as (upstream, _took):
-        await posted(upstream, behind)
+    async with engine(once_a_connection(late)) as behind, opened(clock) as (upstream, _took):
+        there = endpoint(behind.url)
+        await posted(upstream, there)
         with pytest.raises(UpstreamReset):
-            await posted(upstream, behind)
+            await posted(upstream, there)
         assert len(behind.asked) == 2
 
 
-@both_ways
-async def test_a_new_connection_of_another_request_is_not_taken_for_its_own(way: str) -> None:
+async def test_a_request_is_not_sent_again_once_a_byte_of_an_answer_has_come() -> None:
+    async with engine(once_a_connection(first=b"H")) as behind, opened() as (upstream, _):
+        there = endpoint(behind.url)
+        await posted(upstream, there)
+        with pytest.raises(UpstreamBroken, match="before the answer was complete"):
+            await posted(upstream, there)
+        assert len(behind.asked) == 2
+
+
+async def test_a_new_connection_of_another_request_is_not_taken_for_its_own() -> None:
     """One request finds its idle connection closed while another, beside it, opens one."""
-    async with engine(once_a_connection()) as behind, opened(way) as (upstream, _took):
-        await posted(upstream, behind)
-        assert await gather(*(posted(upstream, behind) for _ in range(3))) == [200] * 3
+    async with engine(once_a_connection()) as behind, opened() as (upstream, _took):
+        there = endpoint(behind.url)
+        await posted(upstream, there)
+        assert await gather(*(posted(upstream, there) for _ in range(3))) == [200] * 3
         assert len(behind.asked) == 5
 
 
-@both_ways
-async def test_a_stream_that_is_cut_ends_in_an_error(way: str) -> None:
-    async with asked(way, cuts(head() + piece(b"data: 1\n\n"))) as reply:
-        with pytest.raises(EngineFailed, match="before the answer was complete"):
+# --- an answer that breaks ----------------------------------------------------------------------------------------
+
+
+async def test_a_stream_that_is_cut_ends_in_an_error() -> None:
+    async with asked(cuts(head() + piece(b"data: 1\n\n"))) as reply:
+        with pytest.raises(UpstreamBroken, match="before the answer was complete"):
             await body(reply)
 
 
 async def test_a_malformed_chunk_ends_a_stream_in_an_error_at_once() -> None:
-    """It does so the fast way alone: aiohttp itself leaves the reader to its time-out."""
     read = Event()
 
     async def script(_: Asked, writer: StreamWriter) -> None:
@@ -277,47 +317,262 @@ async def test_a_malformed_chunk_ends_a_stream_in_an_error_at_once() -> None:
         await read.wait()
         writer.write(b"zz\r\n\r\n")
 
-    async with asked("fast", script) as reply:
+    async with asked(script) as reply:
         assert await reply.chunk() == b"data: 1\n\n"
         read.set()
-        with pytest.raises(EngineFailed, match="before the answer was complete"):
+        with pytest.raises(UpstreamMalformed, match="does not speak HTTP as expected"):
             await reply.chunk()
 
 
-@both_ways
-async def test_an_engine_that_cannot_be_reached_is_marked_as_down(way: str) -> None:
-    gone = endpoint("http://127.0.0.1:9")
-    gone.mark_up([], 0.0)
-    async with opened(way) as (upstream, _):
-        with pytest.raises(UpstreamConnectError):
-            await upstream.get(gone, "/health")
-    assert not gone.up
+async def test_what_is_no_http_is_an_error_at_once() -> None:
+    async with engine(hangs(b"SSH-2.0-OpenSSH_9.2\r\n")) as behind, opened() as (upstream, _):
+        with pytest.raises(UpstreamMalformed, match="a does not speak HTTP as expected"):
+            await upstream.post(endpoint(behind.url), CHAT, b"{}", {})
+        await until(lambda: not upstream.connections)
 
 
-# --- errors -------------------------------------------------------------------------------------------------------
+async def test_what_the_client_does_not_take_is_left_with_the_engine() -> None:
+    sent = 0
 
-KEY: Any = Mock(host="a", port=1, ssl=None)
+    async def script(asked: Asked, writer: StreamWriter) -> None:
+        nonlocal sent
+        writer.write(head())
+        for _ in range(200):
+            writer.write(piece(b"x" * 65536))
+            await writer.drain()
+            sent += 65536
+        writer.write(piece(b""))
+
+    async with asked(script) as reply:
+        before = -1
+        while before != sent:
+            before = sent
+            await asyncio.sleep(0.1)
+        assert MAX_BUFFERED < sent < 100 * 65536  # the kernel's buffers hold some
+        assert len(await body(reply)) == 200 * 65536
+
+
+# --- compressed, though nobody asked ------------------------------------------------------------------------------
+
+TEXT = b"data: {}\n\n" * 50_000
+COMPRESSED = {
+    "gzip": gzip.compress(TEXT),
+    "x-gzip": gzip.compress(TEXT),
+    "deflate": zlib.compress(TEXT),
+    "identity": TEXT,
+    "GZIP": gzip.compress(TEXT),
+}
+
+
+def coded(coding: str, data: bytes) -> bytes:
+    return whole(data, headers=f"content-encoding: {coding}\r\n")
+
+
+@pytest.mark.parametrize("coding", COMPRESSED)
+async def test_a_compressed_body_is_read_as_it_was(coding: str) -> None:
+    async with engine(says(coded(coding, COMPRESSED[coding]))) as behind, opened() as (upstream, took):
+        there = endpoint(behind.url)
+        for _ in range(2):
+            reply = await upstream.post(there, CHAT, b"{}", {})
+            assert await reply.read() == TEXT
+        assert len(took) == 1
+        assert "accept-encoding" not in behind.asked[0].headers
 
 
 @pytest.mark.parametrize(
-    ("error", "kind"),
+    ("coding", "data"),
     [
-        (aiohttp.ClientConnectorError(KEY, OSError(111, "Connection refused")), UpstreamConnectError),
-        (aiohttp.ConnectionTimeoutError(), UpstreamConnectError),
-        (aiohttp.InvalidURL("http://"), UpstreamConnectError),
-        (aiohttp.ServerDisconnectedError(), UpstreamReset),
-        (aiohttp.ClientOSError(104, "Connection reset by peer"), UpstreamReset),
-        (ConnectionResetError(), UpstreamReset),
-        (aiohttp.ClientPayloadError(), UpstreamBroken),
-        (aiohttp.ClientResponseError(Mock(real_url=URL("http://a")), ()), UpstreamBroken),
-        (TimeoutError(), UpstreamBroken),
-        (OSError(), UpstreamBroken),
+        ("br", b"x"),
+        ("gzip, gzip", gzip.compress(gzip.compress(b"x"))),
+        ("gzip", b"no gzip at all"),
+        ("gzip", gzip.compress(TEXT)[:-20]),
+        ("deflate", b"\xff" * 9),
     ],
-    ids=lambda one: type(one).__name__ if isinstance(one, Exception) else "",
 )
-def test_each_of_aiohttps_errors_becomes_one_of_ours_which_names_the_engine(
-    error: Exception, kind: type[Exception]
-) -> None:
-    ours = gateway_error(error, "vllm-a")
-    assert type(ours) is kind
-    assert "vllm-a" in ours.message
+async def test_a_compressed_body_that_cannot_be_read_is_an_error(coding: str, data: bytes) -> None:
+    async with engine(says(coded(coding, data))) as behind, opened() as (upstream, _):
+        with pytest.raises(UpstreamMalformed, match="does not speak HTTP as expected"):
+            await (await upstream.post(endpoint(behind.url), CHAT, b"{}", {})).read()
+
+
+async def test_a_small_answer_does_not_fill_the_memory() -> None:
+    bomb = gzip.compress(b"\0" * 50_000_000)
+    async with asked(says(coded("gzip", bomb))) as reply:
+        assert len(await reply.chunk()) <= 1 << 20
+
+
+async def test_a_compressed_stream_comes_piece_by_piece() -> None:
+    packed, read = zlib.compressobj(wbits=31), Event()
+
+    async def script(_: Asked, writer: StreamWriter) -> None:
+        writer.write(b"HTTP/1.1 200 OK\r\ncontent-encoding: gzip\r\ntransfer-encoding: chunked\r\n\r\n")
+        writer.write(piece(packed.compress(b"data: 1\n\n") + packed.flush(zlib.Z_SYNC_FLUSH)))
+        await read.wait()
+        writer.write(piece(packed.compress(b"data: 2\n\n") + packed.flush()) + piece(b""))
+
+    async with asked(script) as reply:
+        assert await reply.chunk() == b"data: 1\n\n"
+        read.set()
+        assert await body(reply) == b"data: 2\n\n"
+
+
+# --- where the engine is ------------------------------------------------------------------------------------------
+
+
+async def test_an_engine_that_cannot_be_reached_is_marked_as_down() -> None:
+    gone = endpoint("http://127.0.0.1:9")
+    gone.mark_up([], 0.0)
+    async with opened() as (upstream, _):
+        with pytest.raises(UpstreamConnectError):
+            await upstream.get(gone, "/health")
+    assert not gone.up
+    assert gone.public_reason == "no connection: refused"
+
+
+@pytest.mark.parametrize("host", ["no..name", "localhost.invalid"])
+async def test_a_name_that_cannot_be_resolved(host: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    nowhere = endpoint(f"http://{host}:8000")
+
+    async def fails(*_: Any, **__: Any) -> None:
+        raise socket.gaierror(-2, "Name or service not known")
+
+    if host == "localhost.invalid":
+        monkeypatch.setattr(asyncio.get_running_loop(), "getaddrinfo", fails)
+    async with opened() as (upstream, _):
+        with pytest.raises(UpstreamConnectError):
+            await upstream.get(nowhere, "/health")
+    assert nowhere.public_reason == "no connection: the host's name cannot be resolved"
+
+
+async def test_an_engine_that_does_not_take_the_connection_in_time() -> None:
+    with socket.socket() as full:  # a queue for one, and nobody takes from it
+        full.bind(("127.0.0.1", 0))
+        full.listen(0)
+        port = full.getsockname()[1]
+        async with opened() as (upstream, _):
+            upstream.follow(TimeoutsConfig(connect=0.05))
+            there = endpoint(f"http://127.0.0.1:{port}")
+            with pytest.raises((UpstreamConnectError, TimeoutError)):
+                async with asyncio.timeout(60):
+                    await gather(*(upstream.get(there, "/health") for _ in range(4)))
+            assert there.public_reason == "no connection in time"
+
+
+async def test_of_a_names_addresses_the_first_that_answers_is_used(monkeypatch: pytest.MonkeyPatch) -> None:
+    async with engine(says(whole({}))) as behind, opened() as (upstream, took):
+        port = int(behind.url.rpartition(":")[2])
+        looked_up = 0
+
+        async def found(*_: Any, **__: Any) -> list[Any]:
+            nonlocal looked_up
+            looked_up += 1
+            kind = (socket.SOCK_STREAM, socket.IPPROTO_TCP, "")
+            return [
+                (socket.AF_INET6, *kind, ("::1", port, 0, 0)),  # where nobody listens
+                (socket.AF_INET, *kind, ("127.0.0.1", port)),
+            ]
+
+        monkeypatch.setattr(asyncio.get_running_loop(), "getaddrinfo", found)
+        there = endpoint(f"http://engines.test:{port}")
+        await gather(*(posted(upstream, there) for _ in range(5)))
+        assert (len(took), looked_up) == (5, 1)
+        assert behind.asked[0].headers["host"] == f"engines.test:{port}"
+
+
+async def test_an_engine_at_an_address_of_ipv6() -> None:
+    made = Engine(says(whole({})))
+    async with await asyncio.start_server(made.serve, "::1", 0) as server, opened() as (upstream, _):
+        port = server.sockets[0].getsockname()[1]
+        assert await posted(upstream, endpoint(f"http://[::1]:{port}")) == 200
+        assert made.asked[0].headers["host"] == f"[::1]:{port}"
+
+
+async def test_an_engine_behind_a_unix_socket(tmp_path: Path) -> None:
+    made, path = Engine(says(whole({}))), tmp_path / "an engine.sock"
+    async with await asyncio.start_unix_server(made.serve, path), opened() as (upstream, _):
+        there = endpoint(f"unix://{path}".replace(" ", "%20"))
+        assert await posted(upstream, there) == 200
+        assert (made.asked[0].path, made.asked[0].headers["host"]) == (CHAT, "localhost")
+        path.unlink()
+        gone = endpoint(f"unix://{tmp_path}/none.sock")
+        with pytest.raises(UpstreamConnectError):
+            await posted(upstream, gone)
+        assert gone.public_reason == "no connection"
+
+
+@pytest.fixture(scope="module")
+def certificate(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
+    """Return a certificate for localhost that nobody knows, and its key."""
+    made = tmp_path_factory.mktemp("tls")
+    key, cert = made / "key.pem", made / "cert.pem"
+    command = "openssl req -x509 -newkey rsa:2048 -nodes -days 2 -subj /CN=x -addext subjectAltName=DNS:localhost"
+    subprocess.run([*command.split(), "-keyout", key, "-out", cert], stderr=subprocess.DEVNULL, check=True)
+    return cert, key
+
+
+@asynccontextmanager
+async def over_tls(certificate: tuple[Path, Path]) -> AsyncIterator[tuple[Engine, int]]:
+    tls = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    tls.load_cert_chain(*certificate)
+    made = Engine(says(streamed(*STREAM)))
+    async with await asyncio.start_server(made.serve, "127.0.0.1", 0, ssl=tls) as server:
+        yield made, server.sockets[0].getsockname()[1]
+
+
+async def test_tls_is_spoken_with_whom_the_file_of_certificates_names(certificate: tuple[Path, Path]) -> None:
+    async with over_tls(certificate) as (_, port), opened() as (upstream, took):
+        there = endpoint(f"https://localhost:{port}", ca_file=str(certificate[0]))
+        assert [await posted(upstream, there) for _ in range(2)] == [200, 200]
+        assert len(took) == 1
+        others_name = endpoint(f"https://127.0.0.1:{port}", ca_file=str(certificate[0]))
+        unknown = endpoint(f"https://localhost:{port}")
+        for refused in (others_name, unknown):
+            with pytest.raises(UpstreamConnectError):
+                await posted(upstream, refused)
+            assert refused.public_reason == "no connection: TLS failed"
+        assert await posted(upstream, endpoint(f"https://127.0.0.1:{port}", verify=False)) == 200
+
+
+# --- what is written ----------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("path", "target"),
+    [
+        ("/v1/models", "/base/v1/models"),
+        ("/v1/messages?beta=true&a=%20", "/base/v1/messages?beta=true&a=%20"),
+        ("/v1/responses/ä b", "/base/v1/responses/%C3%A4%20b"),
+        ("/v1/responses/100%", "/base/v1/responses/100%25"),
+        ("/v1/responses/a#b", "/base/v1/responses/a%23b"),
+        ("/x\r\nhost: b", "/base/x%0D%0Ahost:%20b"),
+    ],
+)
+def test_a_path_is_quoted_once(path: str, target: str) -> None:
+    assert endpoint("http://a/base").requests.target(path) == target
+
+
+def test_the_head_of_a_request() -> None:
+    requests = endpoint("http://a:8000", api_key="s").requests
+    assert requests.head("POST", "/x", {"x-request-id": "1"}, 2) == (
+        b"POST /x HTTP/1.1\r\nhost: a:8000\r\nauthorization: Bearer s\r\n"
+        b"x-request-id: 1\r\ncontent-type: application/json\r\ncontent-length: 2\r\n\r\n"
+    )
+    form = requests.head("POST", "/x", {"content-type": "multipart/form-data; boundary=b"}, 2)
+    assert form.count(b"content-type") == 1
+    assert b"content-length" not in requests.head("GET", "/x", {}, None)
+
+
+@pytest.mark.parametrize("value", ["a\r\nb: c", "a\nb", "a\rb", "a\0b", "€"])
+async def test_a_header_that_would_end_itself_is_not_sent(value: str) -> None:
+    async with engine(says(whole({}))) as behind, opened() as (upstream, _):
+        with pytest.raises(InvalidRequest):
+            await upstream.post(endpoint(behind.url), CHAT, b"{}", {"anthropic-beta": value})
+        assert behind.asked == []
+
+
+async def test_a_post_without_a_body_says_so() -> None:
+    async with engine(says(whole({}))) as behind, opened() as (upstream, _):
+        await upstream.send(endpoint(behind.url), "POST", "/v1/responses/a/cancel", None, {})
+        await upstream.send(endpoint(behind.url), "DELETE", "/v1/responses/a", None, {})
+        lengths = [one.headers.get("content-length") for one in behind.asked]
+        assert lengths == ["0", None]

@@ -16,7 +16,7 @@ from gateway.http.context import RequestContext
 from gateway.http.errors import EngineFailed, PointsmanError
 from gateway.http.sse import RawEventStream
 from gateway.proxy.engine_client import EngineClient
-from gateway.upstream.connection import Reply
+from gateway.upstream.client import Reply
 
 EVENTS = "text/event-stream"
 LEFT_OVER = 1.0  # seconds of silence after the answer's last event, after which nothing more is waited for

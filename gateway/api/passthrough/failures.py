@@ -29,7 +29,7 @@ from gateway.http.errors import (
     from_backend,
 )
 from gateway.proxy.engine_client import EngineClient
-from gateway.upstream.connection import Reply
+from gateway.upstream.client import Reply
 
 UNROUTED = frozenset({"", "Not Found", "Method Not Allowed"})  # what a server says that does not have the path
 CREDENTIALS = frozenset({401, 403, 407})  # the gateway's own, of which a client is told nothing

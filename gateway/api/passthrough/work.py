@@ -18,7 +18,7 @@ from gateway.proxy.pipeline import Prepared
 from gateway.proxy.surfaces import PASSTHROUGH
 from gateway.routing import plan_path
 from gateway.services import Services
-from gateway.upstream.connection import Reply
+from gateway.upstream.client import Reply
 from gateway.upstream.endpoints import Endpoint
 from gateway.upstream.models import Candidate
 

@@ -15,7 +15,7 @@ from gateway.api.tgi.errors import OWN_STATUSES
 from gateway.api.tgi.streams import StreamedAnswer
 from gateway.api.tgi.upstream import TgiEngineClient
 from gateway.http.errors import EngineFailed, UpstreamErrorBody, from_backend
-from gateway.upstream.connection import Reply
+from gateway.upstream.client import Reply
 
 COUNTS = ("x-prompt-tokens", "x-generated-tokens")
 PASSED_HEADERS = (

@@ -5,7 +5,7 @@ from abc import ABC, abstractmethod
 from backends.schema import Usage
 from gateway.api.tgi.client import TgiClient, TgiEventStream
 from gateway.api.tgi.upstream import TgiEngineClient
-from gateway.upstream.connection import Reply
+from gateway.upstream.client import Reply
 
 
 class StreamedAnswer(ABC):

@@ -19,7 +19,7 @@ from gateway.api.tgi.upstream import TgiEngineClient
 from gateway.api.tgi.vocabularies import Names
 from gateway.http.body import JSON
 from gateway.http.errors import InvalidRequest, from_backend
-from gateway.upstream.connection import Reply
+from gateway.upstream.client import Reply
 
 COMPUTE_TYPE = (b"x-compute-type", b"gpu+optimized")  # what TGI's router says whatever it runs on
 MAX_CONCURRENT = 16  # questions for the text of a token

@@ -7,7 +7,7 @@ from gateway.http.errors import PointsmanError
 from gateway.proxy.engine_client import EngineClient
 from gateway.proxy.subrequest import ask_within
 from gateway.services import Services
-from gateway.upstream.connection import Reply
+from gateway.upstream.client import Reply
 
 
 class TgiEngineClient(EngineClient):

@@ -1,0 +1,84 @@
+"""How a connection to an engine is made: by TCP to the address that answers first (RFC 8305), with TLS, or by a Unix
+socket.
+"""
+
+import asyncio
+import socket
+import ssl
+from collections.abc import Callable
+from functools import cached_property
+from typing import Any
+
+import aiohappyeyeballs
+
+from gateway.upstream.address import Address
+from gateway.upstream.connection import Connection
+
+EYEBALLS_DELAY = 0.25  # seconds from one attempt to the next (RFC 8305, 5)
+NAMES_KEPT = 10.0  # seconds, for which the addresses of a name are used
+
+
+class Dialer:
+    """Makes the connections to one address."""
+
+    def __init__(self, address: Address) -> None:
+        self._address = address
+        self._found: list[Any] = []  # the addresses of its name
+        self._found_until = 0.0
+        self._lookup: asyncio.Task[list[Any]] | None = None
+
+    async def connect(self, make: Callable[[], Connection]) -> Connection:
+        """Return a new connection. Raises OSError (of it socket.gaierror and ssl.SSLError), and UnicodeError for a name
+        that no host can have.
+        """
+        loop, address = asyncio.get_running_loop(), self._address
+        if address.socket:
+            return (await loop.create_unix_connection(make, address.socket))[1]
+        tls: dict[str, Any] = {}
+        if address.server_name:
+            tls = {"ssl": self._tls, "server_hostname": address.server_name}
+        if address.in_numbers:
+            return (await loop.create_connection(make, address.host, address.port, **tls))[1]
+        connected = await self._connected(loop)
+        try:
+            _, connection = await loop.create_connection(make, sock=connected, **tls)
+        except BaseException:
+            connected.close()
+            raise
+        return connection
+
+    async def _connected(self, loop: asyncio.AbstractEventLoop) -> socket.socket:
+        """Return a socket that is connected to the first address of the name that answers."""
+        try:
+            return await aiohappyeyeballs.start_connection(
+                await self._addresses(loop), happy_eyeballs_delay=EYEBALLS_DELAY, interleave=1, loop=loop
+            )
+        except OSError:
+            self._found_until = 0.0  # the name may have moved
+            raise
+
+    async def _addresses(self, loop: asyncio.AbstractEventLoop) -> list[Any]:
+        """Return the addresses of the name. Of many who ask at once, one looks it up."""
+        if loop.time() < self._found_until:
+            return self._found
+        if self._lookup is None:
+            self._lookup = loop.create_task(self._look_up(loop))
+        return await asyncio.shield(self._lookup)
+
+    async def _look_up(self, loop: asyncio.AbstractEventLoop) -> list[Any]:
+        try:
+            self._found = await loop.getaddrinfo(self._address.host, self._address.port, type=socket.SOCK_STREAM)
+            self._found_until = loop.time() + NAMES_KEPT
+            return self._found
+        finally:
+            self._lookup = None
+
+    @cached_property
+    def _tls(self) -> ssl.SSLContext:
+        """What TLS is spoken by; made when it is first needed, as the system's certificates take milliseconds."""
+        context = ssl.create_default_context(cafile=self._address.ca_file or None)
+        context.set_alpn_protocols(["http/1.1"])
+        if not self._address.verify:
+            context.check_hostname = False
+            context.verify_mode = ssl.CERT_NONE
+        return context
