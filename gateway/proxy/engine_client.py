@@ -57,6 +57,9 @@ class EngineClient:
 
         An engine that sends a part of it, be it white space, is not silent.
         """
+        at_hand = reply.at_hand()
+        if at_hand is not None:
+            return at_hand
         parts = []
         while data := await self.chunk(reply):
             parts.append(data)

@@ -16,6 +16,8 @@ Of the protocol of each connection, `uvicorn.protocols.http.httptools_impl.HttpT
 
 - Its `parser` stops at the end of a head that offers an upgrade (HttpParserUpgrade, with the offset), as if there were
   no body; another may take its place.
+- `on_headers_complete()` sets `cycle`, which answers one request by its `transport`: the head by a first `write()`,
+  what there is of the body by a second right behind it.
 - Its callbacks pass over such a request where `_should_upgrade()` says so: no task is started for it. Its head is then
   in `scope["method"]`, `url` and `headers`.
 
@@ -30,7 +32,9 @@ import logging
 import signal
 import socket
 import time
-from typing import Any, Literal
+from asyncio import Transport
+from collections.abc import Callable
+from typing import Any, Literal, cast
 
 import httptools
 import uvicorn
@@ -42,6 +46,7 @@ STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT)
 # The exit status of a worker that could not start.
 STARTUP_FAILURE: int = getattr(uvicorn.config, "STARTUP_FAILURE", 3)
 POLL_INTERVAL = 0.1  # seconds
+INTERIM = b"HTTP/1.1 100 "
 
 log = logging.getLogger("pointsman")
 
@@ -174,6 +179,14 @@ class PlainHttpProtocol(HttpToolsProtocol):
     given the head again, without the offer, and what follows it after that.
     """
 
+    def on_headers_complete(self) -> None:
+        """Begin with a request, whose answer's head goes out with the beginning of its body."""
+        before = self.cycle
+        super().on_headers_complete()
+        cycle = self.cycle
+        if cycle is not None and cycle is not before and cycle.scope["method"] != "HEAD":
+            cycle.transport = cast(Transport, JoinedHead(cycle.transport))
+
     def _should_upgrade(self) -> bool:
         return any(name == b"upgrade" for name, _ in self.headers)
 
@@ -200,12 +213,40 @@ class PlainHttpProtocol(HttpToolsProtocol):
         return b"\r\n".join([first, *lines, b"", b""])
 
 
+class JoinedHead:
+    """The transport of one answer, which writes its head together with what comes next: one system call less."""
+
+    __slots__ = ("_head", "_transport", "is_closing", "write")
+
+    def __init__(self, transport: Transport) -> None:
+        self._transport = transport
+        self._head = b""
+        self.is_closing = transport.is_closing
+        self.write: Callable[[bytes], None] = self._hold
+
+    def _hold(self, data: bytes) -> None:
+        if data.startswith(INTERIM):  # which the client waits for
+            self._transport.write(data)
+        else:
+            self._head, self.write = data, self._join
+
+    def _join(self, data: bytes) -> None:
+        self.write = self._transport.write
+        self.write(self._head + data)
+
+    def close(self) -> None:
+        """Close the connection once all is written; an application that failed may have left a head alone."""
+        if self.write == self._join:
+            self._join(b"")
+        self._transport.close()
+
+
 def protocol_fault(base: Any) -> str:
     """Return what is not as `PlainHttpProtocol` expects it, or nothing."""
     for caller, called in (
         ("data_received", ("feed_data", "_unset_keepalive_if_required", "send_400_response")),
         ("on_message_begin", ("url", "headers", "scope")),
-        ("on_headers_complete", ("should_upgrade", "_should_upgrade")),
+        ("on_headers_complete", ("should_upgrade", "_should_upgrade", "cycle", "transport")),
         ("on_body", ("should_upgrade", "_should_upgrade")),
         ("on_message_complete", ("should_upgrade", "_should_upgrade")),
     ):

@@ -99,14 +99,15 @@ class HttpAnswer:
             if self.error is not None:
                 raise self.error
             await self._news()
-        return self._taken()
+        return self.taken()
 
     def discard(self) -> None:
         """Throw away what comes."""
         self._discards = True
-        self._taken()
+        self.taken()
 
-    def _taken(self) -> bytes:
+    def taken(self) -> bytes:
+        """Return what has come of the body since the last call, be it nothing."""
         pieces = self._pieces
         data = pieces[0] if len(pieces) == 1 else b"".join(pieces)
         pieces.clear()

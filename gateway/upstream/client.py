@@ -8,8 +8,8 @@ import asyncio
 import socket
 import ssl
 import time
-from collections.abc import Awaitable, Callable, Mapping
-from functools import cached_property, partial
+from collections.abc import Awaitable, Callable, Iterator, Mapping
+from functools import partial
 
 from gateway.config import TimeoutsConfig
 from gateway.http.errors import RETRY_AFTER, UpstreamConnectError, UpstreamMalformed, UpstreamReset
@@ -23,6 +23,24 @@ RESEND_WINDOW = 0.25  # a reused connection that is closed sooner than this had 
 DRAIN_TIMEOUT = 1.0  # for the rest of a body of which nothing is wanted any more
 
 
+class AnswerHeaders(Mapping[str, str]):
+    """The headers of an answer, their names in lower case. Most are never looked at, and so not decoded."""
+
+    __slots__ = ("_raw",)
+
+    def __init__(self, raw: Mapping[bytes, bytes]) -> None:
+        self._raw = raw
+
+    def __getitem__(self, name: str) -> str:
+        return self._raw[name.encode("latin-1")].decode("latin-1")
+
+    def __iter__(self) -> Iterator[str]:
+        return (name.decode("latin-1") for name in self._raw)
+
+    def __len__(self) -> int:
+        return len(self._raw)
+
+
 class Reply:
     """An engine's answer: its status and headers are here, its body is read when it is wanted.
 
@@ -32,6 +50,7 @@ class Reply:
 
     def __init__(self, answer: HttpAnswer, connection: Connection, name: str) -> None:
         self.status = answer.status
+        self.headers = AnswerHeaders(answer.headers)
         self.chunk: Callable[[], Awaitable[bytes]] = answer.chunk
         self._answer = answer
         self._connection = connection
@@ -40,10 +59,10 @@ class Reply:
         if coding is not None:
             self._read_inflated(coding)
 
-    @cached_property
-    def headers(self) -> Mapping[str, str]:
-        """The headers, their names in lower case."""
-        return {name.decode("latin-1"): value.decode("latin-1") for name, value in self._answer.headers.items()}
+    def at_hand(self) -> bytes | None:
+        """Return the whole body, if all of it has come already, so that nobody has to wait for it."""
+        plain = b"content-encoding" not in self._answer.headers
+        return self._answer.taken() if self._answer.complete and plain else None
 
     async def read(self) -> bytes:
         """Return the whole body. Raises UpstreamBroken."""
