@@ -5,7 +5,7 @@ several upstream requests, and an engine's bytes become OpenAI's answers or a Ba
 neither a clock nor random numbers: ids and times come with the Call.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from enum import Enum, auto
 from typing import Any, Literal, Protocol
 
@@ -177,6 +177,13 @@ class Decoder(Protocol):
     answered: bool  # each choice has its finish reason: nothing but the usage may still come
     finished: bool  # the stream is complete
     failure: BackendError | FollowUp | Completion | None  # if set, ignore the rest of the stream
+
+    def copy_alike(self, copied: Callable[[int], None]) -> None:
+        """Copy chunks that differ in their text alone, where that can be done; tell the bytes of each such text.
+
+        What is copied is JSON (msgspec.Raw) in the place of an Event: for clients that nobody else reads along with.
+        """
+        ...
 
     def feed(self, data: bytes) -> Sequence[Event]:
         """Take the bytes of one read, split anywhere; return the chunks for the client."""

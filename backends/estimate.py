@@ -84,13 +84,19 @@ class Written:
         self._size = 0
         self.add(answers)
 
-    def add(self, answers: Iterable[Event]) -> None:
-        """Take chunks, or whole answers."""
+    def note(self, size: int) -> None:
+        """Take one piece of text, of so many bytes."""
+        self._pieces += 1
+        self._size += size
+
+    def add(self, answers: Iterable[Event | Raw]) -> None:
+        """Take chunks, or whole answers. What is written already has been noted (`backends.splice`)."""
         for answer in answers:
+            if isinstance(answer, Raw):
+                continue
             for choice in answer["choices"] if isinstance(answer, dict) else answer.choices:
                 if size := _size_of[type(choice)](choice):
-                    self._pieces += 1
-                    self._size += size
+                    self.note(size)
 
     @property
     def tokens(self) -> int:

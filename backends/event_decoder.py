@@ -80,6 +80,9 @@ class EventDecoder(ABC):
     def _failure(self, value: dict[str, Any]) -> BackendError | FollowUp | Completion:
         """Return what an engine's error means."""
 
+    def copy_alike(self, copied: Callable[[int], None]) -> None:  # noqa: B027 - not every dialect has to do it
+        """Copy nothing: most dialects look at each chunk."""
+
     def _read(self, payloads: Iterable[bytes]) -> list[Event]:
         events: list[Event] = []
         for payload in payloads:

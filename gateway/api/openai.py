@@ -83,8 +83,11 @@ class Generation:
 
     async def open(self, attempt: Attempt, context: RequestContext) -> Source:
         """Ask the engine of an attempt; return the answer's source, its beginning read."""
-        open_ = open_stream if self._call.stream else open_whole
-        return await open_(self._call, attempt, context, self._services)
+        if not self._call.stream:
+            return await open_whole(self._call, attempt, context, self._services)
+        mine = self._context
+        only_relays = mine.cache in ("", "bypass") and mine.trace.notes is None
+        return await open_stream(self._call, attempt, context, self._services, only_relays)
 
     async def send(self, answer: Source) -> None:
         """Write the answer to the client, chunk by chunk or whole."""

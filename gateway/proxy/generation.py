@@ -48,12 +48,18 @@ async def open_whole(call: Call, attempt: Attempt, context: RequestContext, serv
     return Ready([with_nulls(call, answer) if names_fields(call) else answer], completion.answer.usage)
 
 
-async def open_stream(call: Call, attempt: Attempt, context: RequestContext, services: Services) -> Source:
-    """Return the source of an answer's chunks, the first batch of each choice read. Raises PointsmanError."""
+async def open_stream(
+    call: Call, attempt: Attempt, context: RequestContext, services: Services, only_relays: bool = False
+) -> Source:
+    """Return the source of an answer's chunks, the first batch of each choice read. Raises PointsmanError.
+
+    `only_relays`: nobody but the client looks into the chunks, so that they may be copied as they are written.
+    """
     call = await _for_engine(call, attempt, context, services)
     requests = _encoded(call, attempt)
     timeouts = services.config.timeouts
-    clients = [CallClient(call, attempt, context, services, timeouts.first_event) for _ in requests]
+    only_relays = only_relays and len(requests) == 1 and not call.legacy_functions and not names_fields(call)
+    clients = [CallClient(call, attempt, context, services, timeouts.first_event, only_relays) for _ in requests]
     asked = [client.stream(request, timeouts.between_events) for client, request in zip(clients, requests, strict=True)]
     sources = await _together(asked)
     source: Source = sources[0] if len(sources) == 1 else MergedSource(sources, requests)
@@ -94,9 +100,18 @@ async def _together(asked: list[Coroutine[Any, Any, T]]) -> list[T]:
 class CallClient(EngineClient):
     """Asks an engine for a call, or for one of its choices."""
 
-    def __init__(self, call: Call, attempt: Attempt, context: RequestContext, services: Services, limit: float) -> None:
+    def __init__(
+        self,
+        call: Call,
+        attempt: Attempt,
+        context: RequestContext,
+        services: Services,
+        limit: float,
+        only_relays: bool = False,
+    ) -> None:
         super().__init__(attempt, context, services, limit)
         self.call = call
+        self.only_relays = only_relays
 
     async def whole(self, request: UpstreamRequest) -> Completion:
         """Return the whole answer to one request. Raises PointsmanError."""
@@ -226,7 +241,9 @@ class EngineSource:
         reply = self._reply = await client.post(request.path, request.body)
         if reply.status != 200:
             return self._take(client.judge(request, reply, await client.read(reply)))
-        self._decoder = client.backend.decoder(client.call, request)
+        decoder = self._decoder = client.backend.decoder(client.call, request)
+        if client.only_relays:
+            decoder.copy_alike(self._written.note)
         return ()
 
     async def _listen(self, decoder: Decoder, reply: Reply) -> Sequence[Event]:
