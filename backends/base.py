@@ -178,8 +178,8 @@ class Decoder(Protocol):
     finished: bool  # the stream is complete
     failure: BackendError | FollowUp | Completion | None  # if set, ignore the rest of the stream
 
-    def copy_alike(self, copied: Callable[[int], None]) -> None:
-        """Copy chunks that differ in their text alone, where that can be done; tell the bytes of each such text.
+    def copy_alike(self, copied: Callable[[bytes], None]) -> None:
+        """Copy chunks that differ in their text alone, where that can be done; tell each such text, in UTF-8.
 
         What is copied is JSON (msgspec.Raw) in the place of an Event: for clients that nobody else reads along with.
         """

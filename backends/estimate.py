@@ -84,10 +84,10 @@ class Written:
         self._size = 0
         self.add(answers)
 
-    def note(self, size: int) -> None:
-        """Take one piece of text, of so many bytes."""
+    def note(self, text: bytes) -> None:
+        """Take one piece of text, in UTF-8."""
         self._pieces += 1
-        self._size += size
+        self._size += len(text)
 
     def add(self, answers: Iterable[Event | Raw]) -> None:
         """Take chunks, or whole answers. What is written already has been noted (`backends.splice`)."""
@@ -96,7 +96,8 @@ class Written:
                 continue
             for choice in answer["choices"] if isinstance(answer, dict) else answer.choices:
                 if size := _size_of[type(choice)](choice):
-                    self.note(size)
+                    self._pieces += 1
+                    self._size += size
 
     @property
     def tokens(self) -> int:
@@ -151,7 +152,12 @@ def whole(said: Usage | None, written: int) -> Usage:
     """Return what was worked of an answer that is over: the engine's figures, or else what has come."""
     if said is None or not total(said):
         return so_far(None, written)
-    return said if said.completion_tokens >= 0 else _with_written(said, written)
+    return said if is_told(said) else _with_written(said, written)
+
+
+def is_told(said: Usage | None) -> bool:
+    """Whether the engine has said what it wrote, so that nothing has to be estimated."""
+    return said is not None and total(said) > 0 and said.completion_tokens >= 0
 
 
 def _with_written(said: Usage, written: int) -> Usage:

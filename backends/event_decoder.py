@@ -15,6 +15,7 @@ from backends.convert import as_chunks
 from backends.lenient_json import EventJSON, read_json
 from backends.odd_events import cut, is_done, is_error, read_event, unreadable
 from backends.schema import Usage
+from backends.splice import Splicer
 from backends.sse import EventReader, EventTooLarge
 
 Decode = Callable[[bytes], Any]
@@ -39,6 +40,7 @@ class EventDecoder(ABC):
         self._events = EventReader()
         self._json = EventJSON()
         self._skipped = b""  # the last event that was nothing
+        self._splicer: Splicer | None = None
 
     def feed(self, data: bytes) -> list[Event]:
         """Take the bytes of one read; return the chunks that they complete."""
@@ -80,10 +82,29 @@ class EventDecoder(ABC):
     def _failure(self, value: dict[str, Any]) -> BackendError | FollowUp | Completion:
         """Return what an engine's error means."""
 
-    def copy_alike(self, copied: Callable[[int], None]) -> None:  # noqa: B027 - not every dialect has to do it
-        """Copy nothing: most dialects look at each chunk."""
+    @abstractmethod
+    def copy_alike(self, copied: Callable[[bytes], None]) -> None:
+        """Copy chunks that differ in their text alone, if nothing of this stream has to look at each."""
 
     def _read(self, payloads: Iterable[bytes]) -> list[Event]:
+        splicer = self._splicer
+        if splicer is None:
+            return self._read_each(payloads)
+        events: list[Any] = []
+        for payload in payloads:
+            copy = None if self.answered or self._decode is not self._fast_decode else splicer.take(payload)
+            if copy is not None:
+                events.append(copy)
+                continue
+            made = self._read_each([payload])
+            events += made
+            if self.finished or self.failure is not None:
+                break
+            if len(made) == 1:
+                splicer.learn(payload, made[0])
+        return events
+
+    def _read_each(self, payloads: Iterable[bytes]) -> list[Event]:
         events: list[Event] = []
         for payload in payloads:
             try:

@@ -41,30 +41,11 @@ class StreamDecoder(EventDecoder):
         self._begun: set[int] = set()
         self._ended: set[int] = set()  # choices whose finish reason has come
         self._calls: dict[int, CallPieces] = {}
-        self._splicer: Splicer | None = None
 
-    def copy_alike(self, copied: Callable[[int], None]) -> None:
-        """Copy chunks that differ in their text alone; but not where each is repeated."""
+    def copy_alike(self, copied: Callable[[bytes], None]) -> None:
+        """Copy chunks; but not where each is repeated."""
         if not self._copies:
             self._splicer = Splicer(copied, self._chat)
-
-    def _read(self, payloads: Iterable[bytes]) -> list[Event]:
-        splicer = self._splicer
-        if splicer is None:
-            return super()._read(payloads)
-        events: list[Any] = []
-        for payload in payloads:
-            copy = splicer.take(payload) if self._decode is self._fast_decode else None
-            if copy is not None:
-                events.append(copy)
-                continue
-            made = super()._read([payload])
-            events += made
-            if self.finished or self.failure is not None:
-                break
-            if len(made) == 1:
-                splicer.learn(payload, made[0])
-        return events
 
     def _take(self, chunk: Answer[Any], events: list[Event]) -> bool:
         """Note the chunk's usage and finish reasons, and normalize it."""

@@ -23,9 +23,9 @@ _encode = msgspec.json.Encoder().encode
 
 
 class Splicer:
-    """Copies the chunks of one stream. `copied` is told the bytes of each text that was."""
+    """Copies the chunks of one stream. `copied` is told each text that was, in UTF-8."""
 
-    def __init__(self, copied: Callable[[int], None], chat: bool) -> None:
+    def __init__(self, copied: Callable[[bytes], None], chat: bool) -> None:
         self._copied = copied
         self._begins = _CONTENT if chat else _TEXT
         self._front = self._back = b""  # around the text, in the engine's event
@@ -42,7 +42,7 @@ class Splicer:
         if b'"' in text or b"\\" in text or not _is_printable(text):
             return None
         self._in_vain = 0
-        self._copied(len(text))
+        self._copied(text)
         return Raw(self._own_front + text + self._own_back)
 
     def learn(self, payload: bytes, chunk: object) -> None:

@@ -1,5 +1,6 @@
 """TGI's streams, read into OpenAI's chunks (CONTRACT.md 4): chats and `/generate_stream`."""
 
+from collections.abc import Callable
 from typing import Any
 
 from backends import problem
@@ -10,6 +11,7 @@ from backends.finishing import FINISH, multiply, repeat
 from backends.odd_events import cut, unreadable
 from backends.schema import Answer, ChatRequest, ChunkChoice, CompletionRequest, Delta, TextChoice
 from backends.shapes import LenientDecoder
+from backends.splice import Splicer
 from backends.stops import StopScanner
 from backends.tgi.counts import TextLogprobs, chat_logprobs, prompt_text, usage_of
 from backends.tgi.errors import failed
@@ -151,12 +153,27 @@ class ChatDecoder(_Stream):
         if finish and theirs is None:
             self._end_early()
 
+    def copy_alike(self, copied: Callable[[bytes], None]) -> None:
+        """Copy chunks; but not where stop strings are looked for, or each is repeated."""
+
+        def noted(text: bytes) -> None:
+            self._tokens += 1
+            if self._piece is not None:
+                self._piece.append(text.decode())
+            copied(text)
+
+        if self._scanner is None and len(self._request.choices) == 1:
+            self._splicer = Splicer(noted, chat=True)
+
     def _choice(self, delta: Delta, finish: str | None) -> ChunkChoice:
         return ChunkChoice(index=self._index, delta=delta, logprobs=None, finish_reason=finish)
 
 
 class GenerateDecoder(_Stream):
     """Reads `/generate_stream`. It has no `[DONE]`: the last event is the one with the details."""
+
+    def copy_alike(self, copied: Callable[[bytes], None]) -> None:
+        """Copy nothing: each event has another token's id."""
 
     def __init__(self, call: Call, view: CompletionRequest, request: UpstreamRequest, read_whole: ReadWhole) -> None:
         stops = view.stops if view.limit else []

@@ -74,11 +74,11 @@ def settle(context: RequestContext, others: bool, services: Services) -> None:
 
     `others` says whether there was another deployment to compare with.
     """
-    alike = agreed(tries(context))
-    now = services.clock()
-    for attempt in context.attempts:
-        if not attempt.undecided:
-            continue
+    undecided = [attempt for attempt in context.attempts if attempt.undecided]
+    if not undecided:
+        return
+    alike, now = agreed(tries(context)), services.clock()
+    for attempt in undecided:
         attempt.undecided = False
         endpoint = attempt.candidate.endpoint
         if is_engines(attempt.failure, alike, others):

@@ -110,7 +110,11 @@ class Ready:
 
     def worked(self) -> Usage | None:
         """Return all of the usage."""
-        return estimate.whole(self.usage, Written(self._events).tokens) if self._events else None
+        if not self._events:
+            return None
+        if estimate.is_told(self.usage):
+            return self.usage
+        return estimate.whole(self.usage, Written(self._events).tokens)
 
     def close(self) -> None:
         """Do nothing: there is no work to stop."""

@@ -16,7 +16,8 @@ from gateway.http.sse import framed
 from tests.support import recorded
 from tests.support.dialects import chat, text
 
-KINDS = ("vllm", "openai")
+KINDS = ("vllm", "openai", "tgi")
+USED = b'"usage":{"prompt_tokens":1,"completion_tokens":2,"total_tokens":3}'
 
 
 class Read(msgspec.Struct):
@@ -31,7 +32,8 @@ class Read(msgspec.Struct):
 def read(kind: str, call: Call, pieces: list[bytes], copying: bool) -> Read:
     """Read an engine's stream as the gateway does."""
     backend = BACKENDS[kind]
-    decoder = backend.decoder(call, backend.encode(call, "m")[0])
+    request = backend.encode(call, "m")[0]
+    decoder = backend.decoder(call, request)
     written, body, copied = Written(), b"", 0
     if copying:
         decoder.copy_alike(written.note)
@@ -42,7 +44,7 @@ def read(kind: str, call: Call, pieces: list[bytes], copying: bool) -> Read:
         written.add(events)
         body += framed(events) if events else b""
         copied += sum(isinstance(event, Raw) for event in events)
-    return Read(body, written.tokens, (decoder.finished, str(decoder.failure), decoder.usage), copied)
+    return Read(body, written.tokens, (decoder.finished, repr(decoder.failure), decoder.usage), copied)
 
 
 def same(kind: str, call: Call, pieces: list[bytes]) -> int:
@@ -54,13 +56,14 @@ def same(kind: str, call: Call, pieces: list[bytes]) -> int:
 
 def streams() -> list[str]:
     """Return the names of all recorded streams of chats and completions."""
-    names = [f"vllm/{name}" for name in recorded.names("vllm")]
-    return [name for name in names if recorded.load(name).response_body.startswith(b"data: {")]
+    names = [f"{engine}/{name}" for engine in ("vllm", "tgi") for name in recorded.names(engine)]
+    return [name for name in names if recorded.load(name).response_body.startswith((b"data: {", b"data:{"))]
 
 
 @pytest.mark.parametrize("name", streams())
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_recorded_stream(kind: str, name: str) -> None:
+    """Read as any of the engines', its own, too."""
     case = recorded.load(name)
     asked = {key: value for key, value in json.loads(case.body).items() if key in ("n", "stream", "stream_options")}
     call = chat(**asked) if "chat" in case.path else text(prompt="x", **asked)
@@ -79,6 +82,22 @@ def event(content: str, *, index: int = 0, ascii_only: bool = False, compact: bo
 
 FIRST = event("", delta={"role": "assistant", "content": ""})
 LAST = event("", delta={}, finish_reason="stop") + b"data: [DONE]\n\n"
+
+
+@pytest.mark.parametrize("limit", [{}, {"max_tokens": 10}, {"max_tokens": 5000}, {"stop": ["word40"]}], ids=str)
+def test_of_a_tgis_stream_the_chunks_of_a_second_are_copied(limit: dict[str, Any]) -> None:
+    """Its events say when they were written, in seconds."""
+    pieces = [
+        event("", delta={"role": "assistant", "content": f" word{number}"}, system_fingerprint="3.3.5").replace(
+            b'"created":1', b'"created":%d' % (number // 25)
+        )
+        for number in range(50)
+    ]
+    last = event("", delta={"role": "assistant", "content": ""}, finish_reason="length")
+    used = b'data: {"object":"chat.completion.chunk","id":"","created":2,"model":"x","choices":[],'
+    used += USED + b"}\n\ndata: [DONE]\n\n"
+    copied = same("tgi", chat(stream=True, **limit), [*pieces, last, used])
+    assert copied == (0 if "stop" in limit else 47)  # the first comes with the role
 
 
 @pytest.mark.parametrize("compact", [True, False])
@@ -128,7 +147,6 @@ def test_any_text_among_others(odd: str, ascii_only: bool) -> None:
 
 
 CALLED = {"name": "f", "arguments": ""}
-USED = b'"usage":{"prompt_tokens":1,"completion_tokens":2,"total_tokens":3}'
 UNLIKE = {
     "a second choice": event("x", index=1),
     "a finish reason": event("x", finish_reason="length"),
