@@ -6,6 +6,7 @@ has reason to send.
 """
 
 import asyncio
+import re
 from typing import Any, Protocol
 
 import httptools
@@ -17,7 +18,10 @@ MAX_HEADERS = 256
 
 VERSIONS = ("1.1", "1.0")
 NO_BODY = frozenset({204, 304})
+FRAMING = frozenset({b"content-length", b"transfer-encoding"})
 SWITCHING_PROTOCOLS, OK = 101, 200
+
+_control = re.compile(rb"[\x00-\x08\x0a-\x1f\x7f]").search
 
 
 class Malformed(Exception):
@@ -182,15 +186,22 @@ class HttpAnswer:
         if self.complete:
             raise Malformed("Data behind the end of the answer")
 
+    def on_status(self, reason: bytes) -> None:
+        """See that the reason is a text (RFC 9112, 4), of which llhttp makes nothing."""
+        if _control(reason):
+            raise Malformed("A control character in the status line")
+
     def on_header(self, name: bytes, value: bytes) -> None:
         """Note a header. Those of one name are one list (RFC 9110, 5.3). A trailer is counted alone."""
         self.lines += 1
         self._framing += len(name) + len(value)
         if self.lines > MAX_HEADERS or self._framing > MAX_HEAD:
             raise Malformed("Too many or too large headers")
-        if self.status:
-            return
         name = name.lower()
+        if self.status:
+            if name in FRAMING:  # which has no place there (RFC 9110, 6.5.1)
+                raise Malformed("A length behind the body")
+            return
         known = self.headers.get(name)
         self.headers[name] = value if known is None else known + b", " + value
 

@@ -1,6 +1,7 @@
 """An engine's answer is read byte by byte as HTTP/1.1 has it, or refused; however the bytes are cut (RFC 9112)."""
 
 import asyncio
+import re
 
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -107,6 +108,7 @@ async def test_the_answer_to_a_head_has_no_body_and_ends_the_connection(head: by
 REFUSED = {
     "an empty line before it": b"\r\n" + OK + b"content-length: 2\r\n\r\nab",
     "a bare CR before it": b"\r" + OK + b"content-length: 2\r\n\r\nab",
+    "a zero byte in the reason": b"HTTP/1.1 200 O\0K\r\ncontent-length: 2\r\n\r\nab",
     "two lengths": OK + b"content-length: 2\r\ncontent-length: 3\r\n\r\nabc",
     "one length twice": OK + b"content-length: 2\r\ncontent-length: 2\r\n\r\nab",
     "a list of lengths": OK + b"content-length: 2, 2\r\n\r\nab",
@@ -155,6 +157,7 @@ REFUSED = {
     "a header without end": OK + b"a: " + b"b" * 2 * MAX_HEAD,
     "a chunk's line without end": CHUNKED + b"1;" + b"a" * 2 * MAX_HEAD,
     "a length among the trailers": CHUNKED + b"2\r\nab\r\n0\r\ncontent-length: 9\r\n\r\n",
+    "a coding among the trailers": CHUNKED + b"2\r\nab\r\n0\r\ntransfer-encoding: chunked\r\n\r\n",
     "too many trailers": CHUNKED + b"0\r\n" + b"a: b\r\n" * (MAX_HEADERS + 1) + b"\r\n",
     "interim answers without end": b"HTTP/1.1 102 P\r\n\r\n" * MAX_HEAD,
 }
@@ -225,15 +228,17 @@ def wire(draw: st.DrawFn) -> bytes:
 # that reads it otherwise than what stands behind it would be led astray (11.2).
 def is_stricter(data: bytes) -> bool:
     """Whether an answer is one of those that h11 takes and we do not."""
-    head, _, body = data.partition(b"\r\n\r\n")
-    lowered = head.lower()
+    body, lowered = data.partition(b"\r\n\r\n")[2], data.lower()
     return (
-        b"\n" in data.replace(b"\r\n", b"")  # h11 takes a bare LF for the end of a line
-        or lowered.count(b"content-length") > 1  # and one length twice, or in a list
+        re.search(rb"HTTP/(?!1\.[01] )", data) is not None  # h11 takes any version
+        or b"\n" in data.replace(b"\r\n", b"")  # and takes a bare LF for the end of a line
+        or lowered.count(b"content-length") > 1
+        or b"," in lowered  # and one length twice, or in a list
         or (b"content-length" in lowered and b"transfer-encoding" in lowered)  # and lets chunks win
         or b"transfer-encoding" in lowered  # and trusts what it does not know
         or b" \r\n" in body
-        or b"\r\n " in data
+        or re.search(rb"\r\n[ \t]", data) is not None  # and folded lines
+        or re.search(rb"content-length:[ \t]*\d{19}", lowered) is not None  # and any number
         or b"\x00" in data
         or b"\r" in data.replace(b"\r\n", b"")
     )
@@ -245,7 +250,7 @@ async def test_where_we_take_an_answer_h11_takes_it_alike(data: bytes, cuts: lis
     mine, theirs = await ours(data, [cut % (len(data) + 1) for cut in cuts]), h11s(data)
     if mine is None:
         assert theirs is None or not theirs.complete or is_stricter(data)
-    elif mine.complete and not data.startswith(b"HTTP/1.1 100"):  # behind which llhttp skips empty lines
+    elif mine.complete and not data.startswith(b"HTTP/1.1 1"):  # behind which llhttp skips empty lines
         assert theirs == mine
     else:
         assert theirs is None or not theirs.complete
