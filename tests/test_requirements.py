@@ -15,6 +15,7 @@ REQUIRED = [Requirement(line) for line in PROJECT["dependencies"] + PROJECT["opt
 INTERNALS = {
     "gateway/server/uvicorn_internals.py": ("uvicorn",),
     "gateway/litestar_internals.py": ("litestar",),
+    "gateway/observe/prometheus_internals.py": ("prometheus-client",),
     "gateway/observe/otel_internals.py": (
         "opentelemetry-sdk",
         "opentelemetry-exporter-otlp-proto-grpc",

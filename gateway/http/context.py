@@ -4,9 +4,10 @@ Each step writes into it what it learns; whoever counts, traces or answers reads
 """
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
 from itertools import count
 from typing import Literal, Protocol
+
+from msgspec import Struct, field
 
 from backends.schema import Usage
 from gateway.access.limits.lease import RateLimitLease
@@ -27,8 +28,7 @@ def no_failover() -> bool:
     return False
 
 
-@dataclass(slots=True, eq=False)
-class Attempt:
+class Attempt(Struct, eq=False):
     """One deployment asked. Times are of the monotonic clock, in seconds; `ended` is 0 before.
 
     `number` counts the attempts of a request and of what goes on beside it: it tells their spans apart. `undecided`:
@@ -45,8 +45,7 @@ class Attempt:
     undecided: bool = False
 
 
-@dataclass(slots=True, eq=False)
-class Timing:
+class Timing(Struct, eq=False):
     """When things happened, by the monotonic clock, in seconds; 0 is not yet.
 
     `stages` are those that are over, each with its length; the present one began at `stage_started_at`. `sent_at` is
@@ -100,8 +99,7 @@ class SharedWork(Protocol):
         """Have this done once the work is over."""
 
 
-@dataclass(slots=True, eq=False)
-class RequestContext:
+class RequestContext(Struct, eq=False):
     """One request.
 
     Of the `attempts`, the one `answering` is the one to be named to the client. `scope` ends the request from outside;

@@ -44,5 +44,6 @@ class AccessRecorder:
         for context, now, wall in ended:
             self._metrics.record(context, now)
             self._tracer.record(context, context.trace, now, wall)
+        self._metrics.count()
         if self.logging.requests:
             self.log.write(ended)

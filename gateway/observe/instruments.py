@@ -10,6 +10,7 @@ from prometheus_client import CollectorRegistry, Counter, Histogram
 
 from gateway.http.context import Stage
 from gateway.http.errors import Outcome
+from gateway.observe.batches import Observations, Series
 from gateway.observe.labels import GENERATIVE
 
 DURATION = (0.01, 0.02, 0.04, 0.08, 0.16, 0.32, 0.64, 1.28, 2.56, 5.12, 10.24, 20.48, 40.96, 81.92)
@@ -39,17 +40,18 @@ class RequestLabels(NamedTuple):
 class GenerationSeries(NamedTuple):
     """The series of the requests of one kind that ask for an answer of a model's."""
 
-    duration: Histogram
-    tokens_in: Histogram | None  # these two where an engine was found
-    tokens_out: Histogram | None
-    first_token: Histogram | None  # these two of good answers alone
-    per_token: Histogram | None
+    duration: Series
+    tokens_in: Series | None  # these two where an engine was found
+    tokens_out: Series | None
+    first_token: Series | None  # these two of good answers alone
+    per_token: Series | None
 
 
 class GenAi:
     """Those that GenAI's conventions name."""
 
-    def __init__(self, registry: CollectorRegistry) -> None:
+    def __init__(self, registry: CollectorRegistry, observations: Observations) -> None:
+        self._series = observations.of
         self._duration = Histogram(
             "gen_ai_server_request_duration_seconds",
             "Time from the request's head to the end of its answer, in seconds.",
@@ -86,22 +88,22 @@ class GenAi:
         labels, of_deployment = request[:3], request[:4]
         ok, found = request.outcome == "ok", request.engine not in ("", "cache")
         return GenerationSeries(
-            self._duration.labels(*of_deployment, request.error),
-            self._tokens.labels(*labels, "input") if found else None,
-            self._tokens.labels(*labels, "output") if found else None,
-            self._first_token.labels(*of_deployment) if ok and found else None,
-            self._per_token.labels(*of_deployment) if ok and found else None,
+            self._series(self._duration.labels(*of_deployment, request.error)),
+            self._series(self._tokens.labels(*labels, "input")) if found else None,
+            self._series(self._tokens.labels(*labels, "output")) if found else None,
+            self._series(self._first_token.labels(*of_deployment)) if ok and found else None,
+            self._series(self._per_token.labels(*of_deployment)) if ok and found else None,
         )
 
 
 class Instruments:
     """All of them, in one registry."""
 
-    def __init__(self, registry: CollectorRegistry) -> None:
+    def __init__(self, registry: CollectorRegistry, observations: Observations) -> None:
         def counter(name: str, what: str, *labels: str) -> Counter:
             return Counter(name, what, labels, registry=registry)
 
-        self.gen_ai = GenAi(registry)
+        self.gen_ai = GenAi(registry, observations)
         self.requests = counter("pointsman_requests_total", "Requests by outcome.", *REQUEST)
         self.retries = counter(
             "pointsman_retries_total",
@@ -123,4 +125,4 @@ class Instruments:
             buckets=OVERHEAD,
             registry=registry,
         )
-        self.stages = {stage: stages.labels(stage) for stage in STAGES}
+        self.stages = {stage: observations.of(stages.labels(stage)) for stage in STAGES}
