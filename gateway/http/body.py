@@ -21,9 +21,10 @@ async def read_json(context: RequestContext, receive: Receive, limit: int, clock
     Raises UnsupportedMedia, BodyTooLarge, RequestTimeout, ClientDisconnected.
     """
     content_type = context.headers.get(b"content-type", JSON)
-    kind = content_type.split(b";", 1)[0].strip().lower()
-    if kind != JSON and not kind.endswith(b"+json"):
-        raise UnsupportedMedia(f"Content-Type must be application/json, not {content_type.decode('latin-1')}.")
+    if content_type != JSON:
+        kind = content_type.split(b";", 1)[0].strip().lower()
+        if kind != JSON and not kind.endswith(b"+json"):
+            raise UnsupportedMedia(f"Content-Type must be application/json, not {content_type.decode('latin-1')}.")
     return await read_body(context, receive, limit, clock)
 
 

@@ -57,17 +57,13 @@ class ModelRoute(Struct, frozen=True):
     settings: ModelConfig
     served: tuple[str, ...] = ()  # what its engines say that it is
     by_capability: bool = True  # what only some of the engines can do to those; else it is refused
+    with_tgi_peer: bool = False  # one of the engines is a TGI
 
     @property
     def tools_in_prompt(self) -> bool:
         """Whether tools go into the prompt of an engine whose chat template knows none."""
         wanted = self.settings.tools_in_prompt
         return wanted == "always" or (wanted == "auto" and self.with_tgi_peer)
-
-    @property
-    def with_tgi_peer(self) -> bool:
-        """Whether one of the engines is a TGI."""
-        return any(candidate.endpoint.engine == "tgi" for candidate in self.candidates)
 
     def ready(self, now: float) -> bool:
         """Whether at least one deployment is up, and its circuit closed."""
@@ -124,7 +120,8 @@ class Catalog:
                 together = [*(known.candidates if known else []), *candidates]
                 together = [replace(candidate, only=len(together) == 1) for candidate in together]
                 served = tuple(sorted({candidate.served for candidate in together}))
-                routes[name] = ModelRoute(name, aliases, together, settings, served, by_capability)
+                with_tgi = any(candidate.endpoint.engine == "tgi" for candidate in together)
+                routes[name] = ModelRoute(name, aliases, together, settings, served, by_capability, with_tgi)
         self.routes = routes
         self.names = dict(routes)
         for route in routes.values():

@@ -77,6 +77,12 @@ CLIENTS = [
         invalid="text_generation.errors.ValidationError",
     ),
     Client(
+        "anthropic",
+        ("message", "message_streamed", "message_async", "message_counted", "unknown_model"),
+        bad_request="anthropic.BadRequestError",
+        not_found="anthropic.NotFoundError",
+    ),
+    Client(
         "instructor",
         (
             *("structured", "structured_by_tool", "structured_async", "structured_partial", "structured_with_usage"),
@@ -98,6 +104,9 @@ NOT_ON_TGI = {
     "presence_penalty": "presence_penalty",  # its chat turns it into a repetition penalty
     "frequency_penalty": "frequency_penalty",  # it weighs the prompt's tokens too
     "logit_bias": "logit_bias",  # it has none
+    **dict.fromkeys(
+        ["message", "message_streamed", "message_async", "message_counted"], "TGI"
+    ),  # nor Anthropic's paths
 }
 # vLLM holds arguments to the schema only where the tool says `strict`, or by a launch flag; instructor does not say it,
 # and a model of random weights needs it.
@@ -335,6 +344,10 @@ def the_completion(value: Any, engine: Engine) -> None:
     same(value, completion(engine))
 
 
+def its_prompt_tokens(value: Any, engine: Engine) -> None:
+    assert value == chat(engine).prompt_tokens
+
+
 def its_text(value: Any, engine: Engine) -> None:
     assert value == completion(engine).text
 
@@ -410,6 +423,8 @@ PROMISES: dict[str, Callable[[Any, Engine], None]] = {
     **dict.fromkeys(["completion", "completion_streamed"], the_completion),
     "completion_text_streamed": its_text,
     **dict.fromkeys(NOT_ON_TGI, an_answer),
+    **dict.fromkeys(["message", "message_streamed", "message_async"], the_chat),
+    "message_counted": its_prompt_tokens,
     "json_object": an_object,
     "models": is_equal([MODEL]),
     "endpoint_info": information,
