@@ -163,20 +163,19 @@ class Upstream:
     async def _connect(self, endpoint: Endpoint, loop: asyncio.AbstractEventLoop) -> Connection:
         """Return a new connection. An endpoint to which none can be made is marked as down."""
         began = self._clock()
-
-        def free(connection: Connection) -> None:
-            endpoint.pool.put(connection, loop)
-
+        connection = Connection(endpoint.name, loop, partial(endpoint.pool.put, loop), self.connections.discard)
+        self.connections.add(connection)
         try:
             async with asyncio.timeout(self._connect_timeout):
-                connection = await endpoint.dialer.connect(
-                    lambda: Connection(endpoint.name, loop, free, self.connections.discard)
-                )
-        except (OSError, UnicodeError) as error:  # UnicodeError: no name of a host
+                await endpoint.dialer.connect(connection)
+        except BaseException as error:
+            connection.abort()  # it may have been made a moment too late
+            self.connections.discard(connection)
+            if not isinstance(error, OSError | UnicodeError):
+                raise
             endpoint.mark_down(f"no connection to {endpoint.url}: {reason(error)}", public_reason(error))
             message = f"The engine {endpoint.name} cannot be reached."
             raise UpstreamConnectError(message, headers={"retry-after": RETRY_AFTER}) from error
-        self.connections.add(connection)
         self.connected(self._clock() - began)
         return connection
 

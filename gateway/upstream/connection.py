@@ -67,9 +67,10 @@ class Connection(asyncio.Protocol):
         self._transport.close()
 
     def abort(self) -> None:
-        """Close it at once."""
+        """Close it at once, if it has been made."""
         self.lost = True
-        self._transport.abort()
+        if self._transport is not None:
+            self._transport.abort()
 
     # --- the transport tells --------------------------------------------------------------------------------------
 

@@ -5,7 +5,6 @@ socket.
 import asyncio
 import socket
 import ssl
-from collections.abc import Callable
 from functools import cached_property
 from typing import Any
 
@@ -27,25 +26,23 @@ class Dialer:
         self._found_until = 0.0
         self._lookup: asyncio.Task[list[Any]] | None = None
 
-    async def connect(self, make: Callable[[], Connection]) -> Connection:
-        """Return a new connection. Raises OSError (of it socket.gaierror and ssl.SSLError), and UnicodeError for a name
-        that no host can have.
-        """
+    async def connect(self, connection: Connection) -> None:
+        """Connect. Raises OSError (of it socket.gaierror and ssl.SSLError), and UnicodeError for what is no name."""
         loop, address = asyncio.get_running_loop(), self._address
-        if address.socket:
-            return (await loop.create_unix_connection(make, address.socket))[1]
         tls: dict[str, Any] = {}
         if address.server_name:
             tls = {"ssl": self._tls, "server_hostname": address.server_name}
-        if address.in_numbers:
-            return (await loop.create_connection(make, address.host, address.port, **tls))[1]
-        connected = await self._connected(loop)
-        try:
-            _, connection = await loop.create_connection(make, sock=connected, **tls)
-        except BaseException:
-            connected.close()
-            raise
-        return connection
+        if address.socket:
+            await loop.create_unix_connection(lambda: connection, address.socket)
+        elif address.in_numbers:
+            await loop.create_connection(lambda: connection, address.host, address.port, **tls)
+        else:
+            connected = await self._connected(loop)
+            try:
+                await loop.create_connection(lambda: connection, sock=connected, **tls)
+            except BaseException:
+                connected.close()
+                raise
 
     async def _connected(self, loop: asyncio.AbstractEventLoop) -> socket.socket:
         """Return a socket that is connected to the first address of the name that answers."""

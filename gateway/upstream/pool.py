@@ -30,7 +30,7 @@ class Pool:
             connection.close()
         return None
 
-    def put(self, connection: Connection, loop: asyncio.AbstractEventLoop) -> None:
+    def put(self, loop: asyncio.AbstractEventLoop, connection: Connection) -> None:
         """Keep a connection whose answer has been read."""
         connection.idle_since = loop.time()
         self._idle.append(connection)

@@ -169,7 +169,7 @@ async def test_the_connection_that_was_used_last_is_used_first_and_an_old_one_is
         now = asyncio.get_running_loop().time()
         newest = there.pool.take(now)
         assert newest is not None
-        there.pool.put(newest, asyncio.get_running_loop())
+        there.pool.put(asyncio.get_running_loop(), newest)
         assert there.pool.take(now) is newest
         assert there.pool.take(now + 2 * pool.KEEP_ALIVE) is None
         await until(lambda: upstream.connections == {newest})
