@@ -1,0 +1,186 @@
+"""Latency at a set rate, of one server or of several compared: open loop, as users come, and not as answers allow.
+
+    python -m loadtests.latency http://127.0.0.1:8000 --rate 100 --seconds 30
+    python -m loadtests.latency direct=http://127.0.0.1:8000 gateway=http://127.0.0.1:8080 --rate 100 --blocks 6
+
+Requests are due at the times of a Poisson process, whatever became of those before, and a latency counts from when its
+request was due: a server that falls behind cannot hide it ("coordinated omission"; G. Tene, "How NOT to measure
+latency"). Several servers are asked in blocks, one server a block, in random order within each round, so that what
+changes on the machine meanwhile falls on all of them. Prints a table, and with --out writes JSON.
+"""
+
+import argparse
+import asyncio
+import json
+import time
+from dataclasses import dataclass, field
+from math import nan
+from pathlib import Path
+from random import Random
+from typing import Any
+
+import aiohttp
+from rich.console import Console
+from rich.progress import Progress
+from rich.table import Table
+
+from loadtests.zipf import trace
+
+PATIENCE = aiohttp.ClientTimeout(total=120)
+WARM_UP = 20  # requests to each server, which do not count
+TEXT = "the engine reads a prompt and writes an answer token by token while others wait for their turn"
+POINTS = (50, 95, 99)
+
+
+@dataclass
+class Measured:
+    """What one server took, in milliseconds: to the first event of a stream, and to the end."""
+
+    first: list[float] = field(default_factory=list)
+    total: list[float] = field(default_factory=list)
+    tokens: int = 0
+    hits: int = 0
+    failed: dict[str, int] = field(default_factory=dict)
+
+    def fail(self, why: str) -> None:
+        """Count a failure."""
+        self.failed[why] = self.failed.get(why, 0) + 1
+
+    def told(self, seconds: float) -> dict[str, Any]:
+        """Return what there is to say of it; `seconds` is how long it was asked."""
+        return {
+            "requests": len(self.total),
+            "failed": self.failed,
+            "per_second": round(len(self.total) / seconds, 1),
+            "tokens_per_second": round(self.tokens / seconds, 1),
+            "cache_hits": round(self.hits / max(1, len(self.total)), 3),
+            "total_ms": {f"p{point}": percentile(self.total, point) for point in POINTS},
+            "first_ms": {f"p{point}": percentile(self.first, point) for point in POINTS},
+        }
+
+
+def percentile(values: list[float], point: float) -> float:
+    """Return a percentile by the nearest rank, rounded to a hundredth; NaN of nothing."""
+    ordered = sorted(values)
+    return round(ordered[min(len(ordered) - 1, int(len(ordered) * point / 100))], 2) if ordered else nan
+
+
+def due_times(rate: float, seconds: float, random: Random) -> list[float]:
+    """Return the times of a Poisson process, in seconds from its beginning."""
+    times, now = [], random.expovariate(rate)
+    while now < seconds:
+        times.append(now)
+        now += random.expovariate(rate)
+    return times
+
+
+def prompts(options: argparse.Namespace, count: int, random: Random) -> list[str]:
+    """Return so many prompts: all different, or repeated as Zipf's law has it."""
+    places: list[int] = list(range(count))
+    if options.zipf:
+        places = trace(count, options.prompts, options.zipf, random)
+    salt = random.getrandbits(32) if not options.zipf else 0
+    words = TEXT.split()
+    text = " ".join(words[place % len(words)] for place in range(options.prompt_words))
+    return [f"{salt:x}-{place}: {text}" for place in places]
+
+
+async def ask(session: aiohttp.ClientSession, url: str, body: dict[str, Any], due: float, into: Measured) -> None:
+    """Send one request, and note what it took from when it was due."""
+    try:
+        async with session.post(f"{url}/v1/chat/completions", json=body) as answer:
+            if answer.status != 200:
+                into.fail(str(answer.status))
+                return
+            first, last = nan, b""
+            async for data in answer.content.iter_any():
+                first = first if last else (time.perf_counter() - due) * 1000
+                last = (last + data)[-8192:]
+            into.hits += answer.headers.get("x-pointsman-cache") == "hit"
+    except (aiohttp.ClientError, OSError, TimeoutError) as error:
+        into.fail(type(error).__name__)
+        return
+    into.total.append((time.perf_counter() - due) * 1000)
+    if body["stream"]:
+        into.first.append(first)
+    into.tokens += body["max_tokens"]
+
+
+async def block(url: str, options: argparse.Namespace, random: Random, into: Measured, seconds: float) -> None:
+    """Ask one server for so many seconds."""
+    times = due_times(options.rate, seconds, random)
+    texts = prompts(options, len(times), random)
+    connector = aiohttp.TCPConnector(limit=0)
+    async with aiohttp.ClientSession(connector=connector, timeout=PATIENCE) as session, asyncio.TaskGroup() as group:
+        began = time.perf_counter()
+        for due, text in zip(times, texts, strict=True):
+            await asyncio.sleep(max(0.0, began + due - time.perf_counter()))
+            group.create_task(ask(session, url, request(options, text), began + due, into))
+
+
+def request(options: argparse.Namespace, text: str) -> dict[str, Any]:
+    """Return the body of a request, whose answer has a set length."""
+    return {
+        "model": options.model,
+        "messages": [{"role": "user", "content": text}],
+        "max_tokens": options.max_tokens,
+        "temperature": 0,
+        "stream": options.stream,
+        **json.loads(options.extra),
+    }
+
+
+async def run(options: argparse.Namespace) -> dict[str, Any]:
+    """Ask all servers, block by block; return what was measured."""
+    random = Random(options.seed)
+    servers = dict(server.split("=", 1) if "=" in server else (server, server) for server in options.servers)
+    measured = {name: Measured() for name in servers}
+    with Progress(console=Console(stderr=True)) as progress:
+        for name in progress.track([*servers], description="warm-up"):
+            await block(servers[name], options, random, Measured(), WARM_UP / options.rate)
+        rounds = [name for _ in range(options.blocks) for name in random.sample([*servers], len(servers))]
+        for name in progress.track(rounds, description=f"{options.rate:g} requests/s"):
+            await block(servers[name], options, random, measured[name], options.seconds)
+    seconds = options.blocks * options.seconds
+    return {"options": vars(options), "servers": {name: one.told(seconds) for name, one in measured.items()}}
+
+
+def show(result: dict[str, Any]) -> None:
+    """Print the table."""
+    table = Table(
+        "server", "requests", "failed", "hits", *(f"p{point} ms" for point in POINTS), "first p50", "first p99"
+    )
+    for name, one in result["servers"].items():
+        total, first = one["total_ms"], one["first_ms"]
+        took = [f"{total[f'p{point}']:.1f}" for point in POINTS]
+        failed = str(sum(one["failed"].values()))
+        hits = f"{one['cache_hits']:.1%}"
+        table.add_row(name, str(one["requests"]), failed, hits, *took, f"{first['p50']:.1f}", f"{first['p99']:.1f}")
+    Console().print(table)
+
+
+def main() -> None:
+    """Measure as the command line says."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("servers", nargs="+", help="URLs, each with a name before it if you like: name=URL")
+    parser.add_argument("--model", default="bench")
+    parser.add_argument("--rate", type=float, default=100.0, help="requests a second")
+    parser.add_argument("--seconds", type=float, default=10.0, help="of each block")
+    parser.add_argument("--blocks", type=int, default=3, help="for each server")
+    parser.add_argument("--max-tokens", type=int, default=16)
+    parser.add_argument("--prompt-words", type=int, default=32)
+    parser.add_argument("--stream", action="store_true")
+    parser.add_argument("--zipf", type=float, default=0.0, help="repeat prompts with this exponent; 0: never")
+    parser.add_argument("--prompts", type=int, default=2000, help="that are repeated with --zipf")
+    parser.add_argument("--extra", default="{}", help="more fields of each request, as JSON")
+    parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument("--out", type=Path, help="a file for the result, as JSON")
+    options = parser.parse_args()
+    result = asyncio.run(run(options))
+    show(result)
+    if options.out:
+        options.out.write_text(json.dumps(result, indent=2, default=str) + "\n")
+
+
+if __name__ == "__main__":
+    main()
