@@ -388,6 +388,7 @@ async def test_a_compressed_body_is_read_as_it_was(coding: str) -> None:
         ("gzip", gzip.compress(TEXT)[:-20]),
         ("deflate", b"\xff" * 9),
     ],
+    ids=["unknown", "twice", "no gzip", "cut", "no zlib"],
 )
 async def test_a_compressed_body_that_cannot_be_read_is_an_error(coding: str, data: bytes) -> None:
     async with engine(says(coded(coding, data))) as behind, opened() as (upstream, _):
