@@ -6,7 +6,8 @@
 Requests are due at the times of a Poisson process, whatever became of those before, and a latency counts from when its
 request was due: a server that falls behind cannot hide it ("coordinated omission"; G. Tene, "How NOT to measure
 latency"). Several servers are asked in blocks, one server a block, in random order within each round, so that what
-changes on the machine meanwhile falls on all of them. Prints a table, and with --out writes JSON.
+changes on the machine meanwhile falls on all of them; in a round each gets the same requests at the same times, with
+another first word, so that no engine has read them before. Prints a table, and with --out writes JSON.
 """
 
 import argparse
@@ -14,7 +15,6 @@ import asyncio
 import json
 import time
 from dataclasses import dataclass, field
-from math import nan
 from pathlib import Path
 from random import Random
 from typing import Any
@@ -59,10 +59,10 @@ class Measured:
         }
 
 
-def percentile(values: list[float], point: float) -> float:
-    """Return a percentile by the nearest rank, rounded to a hundredth; NaN of nothing."""
+def percentile(values: list[float], point: float) -> float | None:
+    """Return a percentile by the nearest rank, rounded to a hundredth; None of nothing."""
     ordered = sorted(values)
-    return round(ordered[min(len(ordered) - 1, int(len(ordered) * point / 100))], 2) if ordered else nan
+    return round(ordered[min(len(ordered) - 1, int(len(ordered) * point / 100))], 2) if ordered else None
 
 
 def due_times(rate: float, seconds: float, random: Random) -> list[float]:
@@ -75,11 +75,10 @@ def due_times(rate: float, seconds: float, random: Random) -> list[float]:
 
 
 def prompts(options: argparse.Namespace, count: int, random: Random) -> list[str]:
-    """Return so many prompts: all different, or repeated as Zipf's law has it."""
-    places: list[int] = list(range(count))
+    """Return so many prompts: all different, or repeated as Zipf's law has it, in this block and the others."""
+    places, salt = list(range(count)), random.getrandbits(32)
     if options.zipf:
-        places = trace(count, options.prompts, options.zipf, random)
-    salt = random.getrandbits(32) if not options.zipf else 0
+        places, salt = trace(count, options.prompts, options.zipf, random), 0
     words = TEXT.split()
     text = " ".join(words[place % len(words)] for place in range(options.prompt_words))
     return [f"{salt:x}-{place}: {text}" for place in places]
@@ -92,10 +91,9 @@ async def ask(session: aiohttp.ClientSession, url: str, body: dict[str, Any], du
             if answer.status != 200:
                 into.fail(str(answer.status))
                 return
-            first, last = nan, b""
-            async for data in answer.content.iter_any():
-                first = first if last else (time.perf_counter() - due) * 1000
-                last = (last + data)[-8192:]
+            first = 0.0
+            async for _ in answer.content.iter_any():
+                first = first or (time.perf_counter() - due) * 1000
             into.hits += answer.headers.get("x-pointsman-cache") == "hit"
     except (aiohttp.ClientError, OSError, TimeoutError) as error:
         into.fail(type(error).__name__)
@@ -106,10 +104,14 @@ async def ask(session: aiohttp.ClientSession, url: str, body: dict[str, Any], du
     into.tokens += body["max_tokens"]
 
 
-async def block(url: str, options: argparse.Namespace, random: Random, into: Measured, seconds: float) -> None:
-    """Ask one server for so many seconds."""
+async def block(
+    server: tuple[str, str], options: argparse.Namespace, seed: int, into: Measured, seconds: float
+) -> None:
+    """Ask one server for so many seconds; what it is asked, and when, follows from the seed."""
+    name, url = server
+    random = Random(seed)
     times = due_times(options.rate, seconds, random)
-    texts = prompts(options, len(times), random)
+    texts = [f"{name} {text}" for text in prompts(options, len(times), random)]
     connector = aiohttp.TCPConnector(limit=0)
     async with aiohttp.ClientSession(connector=connector, timeout=PATIENCE) as session, asyncio.TaskGroup() as group:
         began = time.perf_counter()
@@ -137,10 +139,11 @@ async def run(options: argparse.Namespace) -> dict[str, Any]:
     measured = {name: Measured() for name in servers}
     with Progress(console=Console(stderr=True)) as progress:
         for name in progress.track([*servers], description="warm-up"):
-            await block(servers[name], options, random, Measured(), WARM_UP / options.rate)
-        rounds = [name for _ in range(options.blocks) for name in random.sample([*servers], len(servers))]
-        for name in progress.track(rounds, description=f"{options.rate:g} requests/s"):
-            await block(servers[name], options, random, measured[name], options.seconds)
+            await block((name, servers[name]), options, -1, Measured(), WARM_UP / options.rate)
+        seeds = [random.getrandbits(64) for _ in range(options.blocks)]
+        rounds = [(name, seed) for seed in seeds for name in random.sample([*servers], len(servers))]
+        for name, seed in progress.track(rounds, description=f"{options.rate:g} requests/s"):
+            await block((name, servers[name]), options, seed, measured[name], options.seconds)
     seconds = options.blocks * options.seconds
     return {"options": vars(options), "servers": {name: one.told(seconds) for name, one in measured.items()}}
 
@@ -152,11 +155,16 @@ def show(result: dict[str, Any]) -> None:
     )
     for name, one in result["servers"].items():
         total, first = one["total_ms"], one["first_ms"]
-        took = [f"{total[f'p{point}']:.1f}" for point in POINTS]
+        took = [shown(total[f"p{point}"]) for point in POINTS]
         failed = str(sum(one["failed"].values()))
         hits = f"{one['cache_hits']:.1%}"
-        table.add_row(name, str(one["requests"]), failed, hits, *took, f"{first['p50']:.1f}", f"{first['p99']:.1f}")
+        table.add_row(name, str(one["requests"]), failed, hits, *took, shown(first["p50"]), shown(first["p99"]))
     Console().print(table)
+
+
+def shown(value: float | None) -> str:
+    """Return a time as the table has it."""
+    return "" if value is None else f"{value:.1f}"
 
 
 def main() -> None:

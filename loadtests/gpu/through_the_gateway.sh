@@ -3,7 +3,7 @@
 #   through_the_gateway.sh MODEL OUT     MODEL: a directory or a name for vLLM; OUT: a folder for the results
 # RATE=120 requests/s, SHARE=0.05 of the GPU's memory, WORDS=64 of a prompt, TOKENS=16 of an answer, DTYPE and LOAD as
 # vLLM's --dtype and --load-format ("dummy": memory and speed are real, the text is not). Needs vllm and this project;
-# GATEWAY_ENV="PYTHONPATH=..." where the two are not in one environment.
+# VLLM_ARGS: more of its flags; GATEWAY_ENV="PYTHONPATH=..." where the two are not in one environment.
 set -euo pipefail
 MODEL=${1:?usage: through_the_gateway.sh MODEL OUT}; OUT=${2:?usage: through_the_gateway.sh MODEL OUT}; mkdir -p "$OUT"
 RATE=${RATE:-120} SHARE=${SHARE:-0.05} WORDS=${WORDS:-64} TOKENS=${TOKENS:-16} DTYPE=${DTYPE:-bfloat16} LOAD=${LOAD:-auto}
@@ -12,7 +12,8 @@ start() { setsid "$@" & PIDS+=($!); }
 up() { for _ in $(seq 600); do curl -sf -o /dev/null -m 1 "$1" && return; sleep 0.5; done; echo "not up: $1"; exit 1; }
 
 start python3 -m vllm.entrypoints.openai.api_server --model "$MODEL" --served-model-name bench --port 8001 \
-  --dtype "$DTYPE" --load-format "$LOAD" --max-model-len 2048 --gpu-memory-utilization "$SHARE" >"$OUT/vllm.log" 2>&1
+  --dtype "$DTYPE" --load-format "$LOAD" --max-model-len 2048 --gpu-memory-utilization "$SHARE" \
+  ${VLLM_ARGS:-} >"$OUT/vllm.log" 2>&1
 up http://127.0.0.1:8001/health
 nvidia-smi --query-gpu=name,memory.used --format=csv,noheader | tee "$OUT/gpu.txt"
 cat >/tmp/cached.toml <<'T'
