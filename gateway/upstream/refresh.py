@@ -20,7 +20,10 @@ ANSWER_TIMEOUT = 1.0  # seconds: an engine lists its models at once, whatever it
 
 
 class CatalogRefresh:
-    """Asks the engines that say themselves what they serve. `clock` is monotonic, in seconds."""
+    """Asks the engines that say themselves what they serve.
+
+    `clock` is monotonic, in seconds; an engine's answer is waited for `patience` seconds.
+    """
 
     def __init__(
         self,
@@ -28,11 +31,13 @@ class CatalogRefresh:
         upstream: Upstream,
         clock: Callable[[], float],
         sleep: Callable[[float], Awaitable[object]] = asyncio.sleep,
+        patience: float = ANSWER_TIMEOUT,
     ) -> None:
         self._catalog = catalog
         self._upstream = upstream
         self._clock = clock
         self._sleep = sleep
+        self._patience = patience
         self._turn = asyncio.Lock()
         self._asked_at = -math.inf
         self._answered = -math.inf  # when the engines were asked whose answers are in the catalog
@@ -62,7 +67,7 @@ class CatalogRefresh:
         """Return what an engine serves, or None: whether it is well is for the health check to judge."""
         backend = endpoint.backend
         try:
-            async with asyncio.timeout(ANSWER_TIMEOUT):
+            async with asyncio.timeout(self._patience):
                 reply = await self._upstream.get(endpoint, backend.facts_path)
                 body = await reply.read()
             return backend.served(body) if reply.status == 200 else None

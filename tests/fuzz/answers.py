@@ -1,6 +1,6 @@
 """Looks for bytes of an engine's on which the reader of answers is wrong: `python -m tests.fuzz.answers --seconds 60`.
 
-It mutates the answers of `tests/gateway/test_answer.py` and feeds them, cut at random. Whatever comes, the reader takes
+It mutates the answers of `tests/support/answers.py` and feeds them, cut at random. Whatever comes, the reader takes
 it or says Malformed, the same however the bytes are cut; and what it takes whole, h11 takes alike. A finding is printed
 with its seed, and the exit status is 1.
 """
@@ -11,8 +11,7 @@ import sys
 import time
 from random import Random
 
-from tests.gateway.test_answer import ANSWERS, REFUSED, is_stricter
-from tests.support.answers import goes_on, h11s, ours
+from tests.support.answers import ANSWERS, REFUSED, goes_on, h11s, is_stricter, ours
 
 CORPUS = [data for data, *_ in ANSWERS.values()] + [data for data in REFUSED.values() if len(data) < 1000]
 BYTES = b"\r\n :;,=0a1f\t\x00\xff-+x"

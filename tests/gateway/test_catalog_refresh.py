@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
+from time import monotonic
 from typing import Any
 
 import httpx
@@ -45,11 +46,13 @@ async def answers(asked: Asked, writer: Any) -> None:
 
 
 @asynccontextmanager
-async def found(*behind: Engine, tgi_model: str = "") -> AsyncIterator[Gateway]:
-    """Run a gateway that asks engines what they serve."""
+async def found(*behind: Engine, tgi_model: str = "", patience: float = 60.0) -> AsyncIterator[Gateway]:
+    """Run a gateway that asks engines what they serve, and waits for their answers on the busiest machine."""
     models = from_urls({"vllm": [one.url for one in behind]}, "", {})
     given = Config(models=models, health=SELDOM, server=ServerConfig(tgi_model=tgi_model))
     async with gateway(checked(given)) as front:
+        services = front.services
+        services.catalog_refresh = CatalogRefresh(services.catalog, services.upstream, monotonic, patience=patience)
         yield front
 
 
@@ -125,7 +128,7 @@ async def test_an_engine_that_does_not_list_its_models_delays_a_404_by_a_moment_
     async with engine(answers) as well, engine(answers) as hung:
         for behind in (well, hung):
             lists(behind, "base")
-        async with found(well, hung) as front:
+        async with found(well, hung, patience=2.0) as front:
             hung.hung.add("/v1/models")
             lists(well, "base", "lora")
             assert (await asked(front, PATHS[0], "lora")).status_code == 200
@@ -170,7 +173,7 @@ async def refreshing(behind: Engine) -> AsyncIterator[tuple[CatalogRefresh, Cloc
         await settled(lambda: listed(behind))
         clock = Clock()
         services = front.services
-        yield CatalogRefresh(services.catalog, services.upstream, clock, pauses(clock)), clock, front
+        yield CatalogRefresh(services.catalog, services.upstream, clock, pauses(clock), 60.0), clock, front
 
 
 async def test_all_who_wait_share_the_answer_of_an_engine_that_is_asked_once_a_second() -> None:
