@@ -11,8 +11,8 @@
 7.  `routing` says which deployments may answer, and in which order; `upstream.models` knows what they serve.
 8.  `proxy.dispatch` asks one after the other, as `proxy.admission`, `proxy.retry` and each circuit breaker allow; whose
     fault a failure is, `proxy.verdict` says.
-9.  `proxy.generation` asks one of them in its dialect (`backends`), by a `proxy.engine_client` over the connection of
-    `upstream.connection`.
+9.  `proxy.generation` asks one of them in its dialect (`backends`), by a `proxy.engine_client` over a connection of
+    `upstream.client`.
 10. `http.client` writes the answer, `http.sse` the events of a stream.
 11. `http.lifecycle` gives back the permits, debits the tokens and tells of an error.
 12. `observe/` counts, traces and logs the context.

@@ -1,4 +1,4 @@
-"""Step 8: a request to an engine, and its answer. Connections are used again; the errors are the gateway's own.
+"""Step 9: a request to an engine, and its answer. Connections are used again; the errors are the gateway's own.
 
 There is no bound on connections; how many requests are let through is decided before. Nothing goes through a proxy, and
 no redirection is followed.
