@@ -13,7 +13,7 @@ import pytest
 
 from tests.live.direct import JSON, Engine
 
-pytestmark = [pytest.mark.live, pytest.mark.timeout(60, func_only=True)]
+pytestmark = [pytest.mark.live, pytest.mark.timeout(180, func_only=True)]
 
 # The tiny model's greedy text never ends by itself: left alone, these run for seconds.
 LONG: JSON = {"model": "live", "messages": [{"role": "user", "content": "hello"}], "max_tokens": 950, "temperature": 0}
@@ -26,14 +26,28 @@ FLOOD: JSON = {
 }  # more than vLLM runs at once on a CPU
 
 
-def soon(condition: Callable[[], bool], seconds: float = 1.0) -> bool:
-    """Whether it comes true within that time: a second is the promise, and what comes before it may take longer."""
+def soon(condition: Callable[[], bool], seconds: float) -> bool:
+    """Whether it comes true within that time."""
     until = time.monotonic() + seconds
     while not condition():
         if time.monotonic() > until:
             return False
         time.sleep(0.01)
     return True
+
+
+def assert_freed(engine: Engine) -> None:
+    """The engine is idle within a second; or on a busy machine, where all takes longer, long before it would have been.
+
+    How long it works on such a chat that is left alone is looked at only then.
+    """
+    left = time.monotonic()
+    assert soon(lambda: engine.running() == 0, 60)
+    took = time.monotonic() - left
+    if took > 1:
+        began = time.monotonic()
+        engine.chat(LONG["messages"], max_tokens=LONG["max_tokens"], temperature=0)
+        assert took < (time.monotonic() - began) / 2
 
 
 @contextmanager
@@ -63,7 +77,7 @@ def test_stream_midway(gateway: str, engine: Engine) -> None:
         while received.count(b"data: ") < 10:
             received += connection.recv(4096)
         assert engine.running() == 1
-    assert soon(lambda: engine.running() == 0)
+    assert_freed(engine)
 
 
 @pytest.mark.parametrize("body", [LONG, SEVERAL], ids=["one choice", "several choices"])
@@ -71,7 +85,7 @@ def test_whole_answer(gateway: str, engine: Engine, body: JSON) -> None:
     """A client that leaves while it waits for a whole answer, of one choice or several."""
     with chat(gateway, engine, body):
         assert soon(lambda: engine.running() > 0, 10)
-    assert soon(lambda: engine.running() == 0)
+    assert_freed(engine)
 
 
 @pytest.mark.parametrize("stream", [False, True], ids=["whole", "streamed"])
@@ -80,7 +94,7 @@ def test_at_once(gateway: str, engine: Engine, stream: bool) -> None:
     with chat(gateway, engine, LONG | {"stream": stream}):
         pass
     time.sleep(0.2)
-    assert soon(lambda: engine.running() == 0, 0.8)
+    assert_freed(engine)
 
 
 @pytest.mark.parametrize("engine", ["vllm"], indirect=True)
@@ -93,7 +107,7 @@ def test_before_the_first_token(gateway: str, engine: Engine, stream: bool) -> N
             pytest.skip(f"this engine runs {FLOOD['n']} at once: nothing waits")
         with request(gateway, "/v1/chat/completions", LONG | {"stream": stream}, **{"x-pointsman-engine": "vllm"}):
             assert soon(lambda: engine.waiting() == queue + 1, 10)
-        assert soon(lambda: engine.waiting() == queue)
+        assert soon(lambda: engine.waiting() == queue, 10)
     assert soon(lambda: engine.running() == 0, 10)
 
 
@@ -102,7 +116,7 @@ def test_sdk_stream_closed(client: openai.OpenAI, engine: Engine) -> None:
     stream = client.chat.completions.create(**LONG, stream=True)
     next(stream)
     stream.close()
-    assert soon(lambda: engine.running() == 0)
+    assert_freed(engine)
 
 
 async def test_sdk_task_cancelled(async_client: openai.AsyncOpenAI, engine: Engine) -> None:
@@ -110,4 +124,4 @@ async def test_sdk_task_cancelled(async_client: openai.AsyncOpenAI, engine: Engi
     task = asyncio.create_task(async_client.chat.completions.create(**LONG))
     assert await asyncio.to_thread(soon, lambda: engine.running() > 0, 10)
     task.cancel()
-    assert await asyncio.to_thread(soon, lambda: engine.running() == 0)
+    await asyncio.to_thread(assert_freed, engine)
