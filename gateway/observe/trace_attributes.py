@@ -79,9 +79,10 @@ def of_try(context: RequestContext, attempt: Attempt, place: int, notes: Notes) 
         "gen_ai.provider.name": endpoint.engine,
         "gen_ai.request.model": context.model,
         "server.address": endpoint.address.socket or endpoint.address.host,
-        "server.port": endpoint.address.port,
         "pointsman.deployment": endpoint.name,
     }
+    if endpoint.address.port:  # a Unix socket has none
+        said["server.port"] = endpoint.address.port
     if context.streamed:
         said["gen_ai.request.stream"] = True
     if place:

@@ -73,9 +73,14 @@ class Dialer:
     @cached_property
     def _tls(self) -> ssl.SSLContext:
         """What TLS is spoken by; made when it is first needed, as the system's certificates take milliseconds."""
-        context = ssl.create_default_context(cafile=self._address.ca_file or None)
-        context.set_alpn_protocols(["http/1.1"])
-        if not self._address.verify:
-            context.check_hostname = False
-            context.verify_mode = ssl.CERT_NONE
-        return context
+        return tls_context(self._address)
+
+
+def tls_context(address: Address) -> ssl.SSLContext:
+    """Return by what TLS is spoken with an engine: whom it has to be, and which certificates are trusted for that."""
+    context = ssl.create_default_context(cafile=address.ca_file or None)
+    context.set_alpn_protocols(["http/1.1"])
+    if not address.verify:
+        context.check_hostname = False
+        context.verify_mode = ssl.CERT_NONE
+    return context

@@ -14,6 +14,7 @@ from typing import Any
 
 import pytest
 
+from gateway.cli.doctor.ask import direct, url_fault
 from gateway.config.tables import BreakerConfig, DeploymentConfig, TimeoutsConfig
 from gateway.http.errors import (
     InvalidRequest,
@@ -532,6 +533,25 @@ async def test_tls_is_spoken_with_whom_the_file_of_certificates_names(certificat
                 await posted(upstream, refused)
             assert refused.public_reason == "no connection: TLS failed"
         assert await posted(upstream, endpoint(f"https://127.0.0.1:{port}", verify=False)) == 200
+
+
+async def test_the_doctor_asks_over_the_same_socket_and_the_same_tls(
+    certificate: tuple[Path, Path], tmp_path: Path
+) -> None:
+    made, path = Engine(says(whole({}))), tmp_path / "e.sock"
+    async with (
+        await asyncio.start_unix_server(made.serve, path),
+        direct(endpoint(f"unix://{path}").deployment) as socketed,
+        over_tls(certificate) as (_, port),
+        direct(endpoint(f"https://localhost:{port}", ca_file=str(certificate[0])).deployment) as trusted,
+        direct(endpoint(f"https://127.0.0.1:{port}", verify=False).deployment) as trusting,
+        direct(endpoint(f"https://localhost:{port}").deployment) as wary,
+    ):
+        assert url_fault(f"unix://{path}") == ""
+        for line in (socketed, trusted, trusting):
+            assert (await line.post(CHAT, {})).status == 200
+        assert made.asked[0].headers["host"] == "localhost"
+        assert (await wary.post(CHAT, {})).status != 200
 
 
 # --- what is written ----------------------------------------------------------------------------------------------

@@ -15,7 +15,9 @@ import msgspec
 
 from gateway.cli.doctor.heard import Heard
 from gateway.config import Config, DeploymentConfig, LoggingConfig, ModelConfig, TimeoutsConfig
-from gateway.config.base_url import path_below
+from gateway.config.base_url import SOCKET, path_below
+from gateway.upstream.address import address_of
+from gateway.upstream.dial import tls_context
 
 CONNECT = 2.0  # seconds
 ANSWER_TIMEOUT = 15.0  # seconds for one response, besides its tokens: a grammar may have to be compiled first
@@ -104,7 +106,7 @@ def _tokens(body: dict[str, Any]) -> int:
 def url_fault(url: str) -> str:
     """Return why no request can be sent to a URL; "" if one can."""
     try:
-        return "" if httpx.URL(url).host else "its URL has no host"
+        return "" if httpx.URL(url).host or url.startswith(f"{SOCKET}:") else "its URL has no host"
     except (httpx.InvalidURL, ValueError) as error:  # ValueError: a host that IDNA does not allow
         return f"its URL cannot be used: {error}"
 
@@ -118,8 +120,12 @@ async def direct(
     if deployment.api_key:
         headers["authorization"] = f"Bearer {deployment.api_key}"
     timeout = httpx.Timeout(None, connect=CONNECT)
+    where = address_of(deployment)
+    tls = tls_context(where) if where.server_name else False
+    transport = httpx.AsyncHTTPTransport(verify=tls, uds=where.socket or None, trust_env=False)
+    base_url = f"http://{where.host_header}" if where.socket else deployment.url
     async with httpx.AsyncClient(
-        base_url=deployment.url, headers=headers, timeout=timeout, trust_env=False, follow_redirects=False
+        base_url=base_url, headers=headers, timeout=timeout, transport=transport, follow_redirects=False
     ) as client:
         yield EngineConnection(client, patience, pace, deployment.engine)
 
