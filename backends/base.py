@@ -5,7 +5,7 @@ several upstream requests, and an engine's bytes become OpenAI's answers or a Ba
 neither a clock nor random numbers: ids and times come with the Call.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from enum import Enum, auto
 from typing import Any, Literal, Protocol
 
@@ -13,6 +13,7 @@ from msgspec import Raw, Struct
 
 from backends.loads import LoadReader
 from backends.schema import Answer, ChatRequest, CompletionRequest, Usage
+from backends.splice import Copied
 
 Headers = Mapping[str, str]
 ReasoningField = Literal["both", "reasoning", "reasoning_content"]
@@ -178,10 +179,10 @@ class Decoder(Protocol):
     finished: bool  # the stream is complete
     failure: BackendError | FollowUp | Completion | None  # if set, ignore the rest of the stream
 
-    def copy_alike(self, copied: Callable[[bytes], None]) -> None:
-        """Copy chunks that differ in their text alone, where that can be done; tell each such text, in UTF-8.
+    def copy_alike(self, copied: Copied) -> None:
+        """Copy events that differ in their text alone, where that can be done: for whom nobody else reads along with.
 
-        What is copied is JSON (msgspec.Raw) in the place of an Event: for clients that nobody else reads along with.
+        They come as bytes in the place of an Event, ready to be sent; `copied` is told their texts.
         """
         ...
 

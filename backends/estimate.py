@@ -84,15 +84,15 @@ class Written:
         self._size = 0
         self.add(answers)
 
-    def note(self, text: bytes) -> None:
-        """Take one piece of text, in UTF-8."""
-        self._pieces += 1
-        self._size += len(text)
+    def note(self, texts: list[bytes]) -> None:
+        """Take pieces of text, in UTF-8."""
+        self._pieces += len(texts)
+        self._size += sum(map(len, texts))
 
-    def add(self, answers: Iterable[Event | Raw]) -> None:
-        """Take chunks, or whole answers. What is written already has been noted (`backends.splice`)."""
+    def add(self, answers: Iterable[Event | bytes]) -> None:
+        """Take chunks, or whole answers. What was copied has been noted (`backends.splice`)."""
         for answer in answers:
-            if isinstance(answer, Raw):
+            if isinstance(answer, bytes):
                 continue
             for choice in answer["choices"] if isinstance(answer, dict) else answer.choices:
                 if size := _size_of[type(choice)](choice):

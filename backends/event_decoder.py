@@ -15,7 +15,7 @@ from backends.convert import as_chunks
 from backends.lenient_json import EventJSON, read_json
 from backends.odd_events import cut, is_done, is_error, read_event, unreadable
 from backends.schema import Usage
-from backends.splice import Splicer
+from backends.splice import END, Copied, Splicer
 from backends.sse import EventReader, EventTooLarge
 
 Decode = Callable[[bytes], Any]
@@ -45,6 +45,8 @@ class EventDecoder(ABC):
     def feed(self, data: bytes) -> list[Event]:
         """Take the bytes of one read; return the chunks that they complete."""
         try:
+            if self._splicer is not None:
+                return self._copy_and_read(data, self._splicer)
             return self._read(self._events.feed(data))
         except EventTooLarge as error:
             self.failure = unreadable(self._events.remains, error)
@@ -83,28 +85,28 @@ class EventDecoder(ABC):
         """Return what an engine's error means."""
 
     @abstractmethod
-    def copy_alike(self, copied: Callable[[bytes], None]) -> None:
-        """Copy chunks that differ in their text alone, if nothing of this stream has to look at each."""
+    def copy_alike(self, copied: Copied) -> None:
+        """Copy events that differ in their text alone, if nothing of this stream has to look at each."""
 
-    def _read(self, payloads: Iterable[bytes]) -> list[Event]:
-        splicer = self._splicer
-        if splicer is None:
-            return self._read_each(payloads)
+    def _copy_and_read(self, data: bytes, splicer: Splicer) -> list[Event]:
+        """Read event by event those that cannot be copied."""
         events: list[Any] = []
-        for payload in payloads:
-            copy = None if self.answered or self._decode is not self._fast_decode else splicer.take(payload)
-            if copy is not None:
-                events.append(copy)
-                continue
-            made = self._read_each([payload])
+        while data:
+            if not self._events.holds and not self.answered and self._decode is self._fast_decode:
+                copied, data = splicer.take(data)
+                if copied:
+                    events.append(copied)
+                    continue
+            event, end, data = data.partition(END)
+            made = self._read(self._events.feed(event + end))
             events += made
             if self.finished or self.failure is not None:
                 break
-            if len(made) == 1:
-                splicer.learn(payload, made[0])
+            splicer.learn(event, made)
+        self._splicer = None if splicer.has_given_up else splicer
         return events
 
-    def _read_each(self, payloads: Iterable[bytes]) -> list[Event]:
+    def _read(self, payloads: Iterable[bytes]) -> list[Event]:
         events: list[Event] = []
         for payload in payloads:
             try:

@@ -4,7 +4,7 @@ The end is a finish reason for each choice, whether or not `[DONE]` follows. `[D
 SDKs. A vLLM always says one, so one that does not has failed (CONTRACT.md 4.4); other engines are taken at their word.
 """
 
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from typing import Any
 
 import msgspec
@@ -23,7 +23,7 @@ from backends.finishing import (
 )
 from backends.odd_events import cut, failure_of
 from backends.schema import Answer, ChatRequest, ChunkChoice, Delta, TextChoice, Usage
-from backends.splice import Splicer
+from backends.splice import Copied, Splicer
 from backends.tool_calls import CallPieces
 
 
@@ -42,8 +42,8 @@ class StreamDecoder(EventDecoder):
         self._ended: set[int] = set()  # choices whose finish reason has come
         self._calls: dict[int, CallPieces] = {}
 
-    def copy_alike(self, copied: Callable[[bytes], None]) -> None:
-        """Copy chunks; but not where each is repeated."""
+    def copy_alike(self, copied: Copied) -> None:
+        """Copy events; but not where each is repeated."""
         if not self._copies:
             self._splicer = Splicer(copied, self._chat)
 

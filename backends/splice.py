@@ -1,60 +1,78 @@
-"""Chunks of a stream that differ in their text alone are copied instead of read and written anew. Pure.
+"""Events of a stream that differ in their text alone are copied instead of read and written anew. Pure.
 
 Nearly all events of a stream are the same bytes around another piece of text. The first such event is read; what was
-made of it says which bytes stand before and behind the text in the chunk for the client. An event with the same bytes
-around its text then makes the same chunk around the same text: a text without a quotation mark, a backslash or a
+made of it says which bytes stand before and behind the text in the event for the client. An event with the same bytes
+around its text then makes the same event around the same text: a text without a quotation mark, a backslash or a
 control character is written as it is read (RFC 8259, section 7).
 """
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from itertools import takewhile
 
 import msgspec
-from msgspec import Raw
 
 from backends.schema import Answer, ChunkChoice, Delta, TextChoice
 
-MOST_IN_VAIN = 4  # events that are learned from though nothing was copied since: some streams have no two alike
+WINDOW = 16384  # bytes that are looked at for one run of events
+MOST_IN_VAIN = 8  # events that are looked at though nothing was copied since: some streams have no two alike
 PLAIN = Delta(content="").__struct_fields__
+DATA, END = b"data:", b"\n\n"
 
 _CONTENT, _TEXT = re.compile(rb'"content": ?"'), re.compile(rb'"text": ?"')
 
 _encode = msgspec.json.Encoder().encode
 
+Copied = Callable[[list[bytes]], None]
+
 
 class Splicer:
-    """Copies the chunks of one stream. `copied` is told each text that was, in UTF-8."""
+    """Copies the events of one stream. `copied` is told the texts of those that were, in UTF-8, none of them empty."""
 
-    def __init__(self, copied: Callable[[bytes], None], chat: bool) -> None:
+    def __init__(self, copied: Copied, chat: bool) -> None:
         self._copied = copied
         self._begins = _CONTENT if chat else _TEXT
         self._front = self._back = b""  # around the text, in the engine's event
-        self._own_front = self._own_back = b""  # in the client's chunk
-        self._around = 0
+        self._own_front = self._own_back = b""  # in the client's
         self._in_vain = 0
 
-    def take(self, payload: bytes) -> Raw | None:
-        """Return an event's chunk, if it differs from the one that was learned in its text alone."""
+    @property
+    def has_given_up(self) -> bool:
+        """Whether no two events seem to be alike."""
+        return self._in_vain >= MOST_IN_VAIN
+
+    def take(self, data: bytes) -> tuple[bytes, bytes]:
+        """Copy what there is of events, from the first on, that differ from the one that was learned in their text.
+
+        Returns the events for the client, and what was not copied. The data begin with an event.
+        """
         front, back = self._front, self._back
-        if not (front and payload.startswith(front) and payload.endswith(back) and len(payload) > self._around):
-            return None
-        text = payload[len(front) : len(payload) - len(back)]
-        if b'"' in text or b"\\" in text or not _is_printable(text):
-            return None
+        if not front or not data.startswith(front):
+            return b"", data
+        end = data.rfind(back, 0, WINDOW) + len(back)
+        texts = data[len(front) : end - len(back)].split(back + front)
+        if not _are_plain(texts):
+            texts = list(takewhile(_is_plain, texts))
+            if not texts or end < len(back):
+                return b"", data
+            end = sum(map(len, texts)) + len(texts) * (len(front) + len(back))
         self._in_vain = 0
-        self._copied(text)
-        return Raw(self._own_front + text + self._own_back)
+        self._copied(texts)
+        return self._own_front + (self._own_back + self._own_front).join(texts) + self._own_back, data[end:]
 
-    def learn(self, payload: bytes, chunk: object) -> None:
-        """Learn from an event, and what was made of it, if that is a piece of text and nothing else."""
-        if self._in_vain >= MOST_IN_VAIN or not isinstance(chunk, Answer) or not _is_text_alone(chunk):
-            return
+    def learn(self, event: bytes, chunks: Sequence[object]) -> None:
+        """Learn from an event, without its blank line, and what was made of it, if that is text and nothing else."""
         self._in_vain += 1
-        theirs, ours = _split(payload, self._begins), _split(_encode(chunk), self._begins)
+        if len(chunks) != 1 or not event.startswith(DATA) or b"\n" in event:
+            return
+        (chunk,) = chunks
+        if not isinstance(chunk, Answer) or not _is_text_alone(chunk):
+            return
+        theirs, ours = _split(event, self._begins), _split(_encode(chunk), self._begins)
         if theirs is None or ours is None or theirs[1] != ours[1]:
             return
-        (self._front, _, self._back), (self._own_front, _, self._own_back) = theirs, ours
-        self._around = len(self._front) + len(self._back)
+        self._front, self._back = theirs[0], theirs[2] + END
+        self._own_front, self._own_back = DATA + b" " + ours[0], ours[2] + END
 
 
 def _split(data: bytes, begins: re.Pattern[bytes]) -> tuple[bytes, bytes, bytes] | None:
@@ -84,8 +102,15 @@ def _is_text_alone(chunk: Answer[ChunkChoice] | Answer[TextChoice]) -> bool:
     return bool(delta.content) and all(name == "content" or not getattr(delta, name) for name in PLAIN)
 
 
-def _is_printable(text: bytes) -> bool:
-    """Whether a text is UTF-8 without control characters; it may be said of a few others that they are not."""
+def _are_plain(texts: list[bytes]) -> bool:
+    """Whether each of the texts is plain; the blanks keep two halves of a character apart."""
+    return b"" not in texts and _is_plain(b" ".join(texts))
+
+
+def _is_plain(text: bytes) -> bool:
+    """Whether a text is UTF-8 without what JSON escapes; of a few that are it may be said that they are not."""
+    if not text or b'"' in text or b"\\" in text:
+        return False
     try:
         return text.decode().isprintable()
     except UnicodeDecodeError:

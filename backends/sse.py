@@ -62,6 +62,11 @@ class EventReader:
         return [payload for event in events if (payload := _payload(event)) is not None]
 
     @property
+    def holds(self) -> bool:
+        """Whether it holds bytes for which the next ones matter."""
+        return bool(self._pieces) or not self._begun
+
+    @property
     def partial(self) -> bool:
         """Whether an event is incomplete; at the end of a stream: whether the stream was cut off."""
         return any(piece.strip() for piece in self._pieces)

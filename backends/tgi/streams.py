@@ -1,6 +1,5 @@
 """TGI's streams, read into OpenAI's chunks (CONTRACT.md 4): chats and `/generate_stream`."""
 
-from collections.abc import Callable
 from typing import Any
 
 from backends import problem
@@ -11,7 +10,7 @@ from backends.finishing import FINISH, multiply, repeat
 from backends.odd_events import cut, unreadable
 from backends.schema import Answer, ChatRequest, ChunkChoice, CompletionRequest, Delta, TextChoice
 from backends.shapes import LenientDecoder
-from backends.splice import Splicer
+from backends.splice import Copied, Splicer
 from backends.stops import StopScanner
 from backends.tgi.counts import TextLogprobs, chat_logprobs, prompt_text, usage_of
 from backends.tgi.errors import failed
@@ -153,14 +152,14 @@ class ChatDecoder(_Stream):
         if finish and theirs is None:
             self._end_early()
 
-    def copy_alike(self, copied: Callable[[bytes], None]) -> None:
-        """Copy chunks; but not where stop strings are looked for, or each is repeated."""
+    def copy_alike(self, copied: Copied) -> None:
+        """Copy events; but not where stop strings are looked for, or each is repeated."""
 
-        def noted(text: bytes) -> None:
-            self._tokens += 1
+        def noted(texts: list[bytes]) -> None:
+            self._tokens += len(texts)
             if self._piece is not None:
-                self._piece.append(text.decode())
-            copied(text)
+                self._piece.append(b"".join(texts).decode())
+            copied(texts)
 
         if self._scanner is None and len(self._request.choices) == 1:
             self._splicer = Splicer(noted, chat=True)
@@ -172,7 +171,7 @@ class ChatDecoder(_Stream):
 class GenerateDecoder(_Stream):
     """Reads `/generate_stream`. It has no `[DONE]`: the last event is the one with the details."""
 
-    def copy_alike(self, copied: Callable[[bytes], None]) -> None:
+    def copy_alike(self, copied: Copied) -> None:
         """Copy nothing: each event has another token's id."""
 
     def __init__(self, call: Call, view: CompletionRequest, request: UpstreamRequest, read_whole: ReadWhole) -> None:

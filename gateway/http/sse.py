@@ -83,19 +83,18 @@ class EventStream:
                 await self._say(data, self._clock(), more=False)
 
     async def _say_alive(self) -> None:
-        now = self._context.timing.received_at
-        if not self.begun and not self._ended:
-            self.writing = True
-            await self._begin(now, early_headers)
-        await self._send_now(self.keep_alive, now)
+        if self._ended:
+            return
+        self.writing = True
+        if not self.begun:
+            await self._begin(self._context.timing.received_at, early_headers)
+        await self._send({"type": "http.response.body", "body": self.keep_alive, "more_body": True})
+        self.writing = False
 
     async def _say(self, data: bytes, now: float, more: bool = True) -> None:
         if self._comment is not None:
             await self._comment
             self._comment = None
-        await self._send_now(data, now, more)
-
-    async def _send_now(self, data: bytes, now: float, more: bool = True) -> None:
         if self._ended:
             return
         self.writing = True
@@ -150,9 +149,18 @@ class RawEventStream(EventStream):
         await self._end_within_grace((b"" if self.between_events else b"\n\n") + self.error_event(error))
 
 
-def framed(events: Sequence[Event]) -> bytes:
-    """Return the events as server-sent events. JSON has no raw line feed: each is the end of an event."""
-    lines = _encoder.encode_lines(events)
+def framed(events: Sequence[Event | bytes]) -> bytes:
+    """Return chunks as server-sent events; those that were copied are that already."""
+    if len(events) == 1 and isinstance(events[0], bytes):
+        return events[0]
+    if not any(isinstance(event, bytes) for event in events):
+        return _framed(events)
+    return b"".join([event if isinstance(event, bytes) else _framed([event]) for event in events])
+
+
+def _framed(chunks: Sequence[Event | bytes]) -> bytes:
+    """Return chunks as server-sent events. JSON has no raw line feed: each is the end of an event."""
+    lines = _encoder.encode_lines(chunks)
     return b"data: " + lines[:-1].replace(b"\n", b"\n\ndata: ") + b"\n\n"
 
 

@@ -199,24 +199,13 @@ class EngineSource:
 
     async def begin(self) -> None:
         """Read the first batch, so that a failure before it can still be told by a status."""
-        self._first = await self._next()
+        self._first = await self.read()
 
     async def read(self) -> Sequence[Event]:
         """Return the next batch."""
         if self._first:
             events, self._first = self._first, ()
             return events
-        return await self._next()
-
-    def worked(self) -> Usage | None:
-        """Return the engine's own figures, the last ones that have come; what they do not count is estimated."""
-        written = self._written.tokens
-        if self.usage is not None:
-            return estimate.whole(self.usage, written)
-        said = self._usage_so_far if self._decoder is None else self._decoder.usage
-        return estimate.so_far(said, written, self._prompt_tokens)
-
-    async def _next(self) -> Sequence[Event]:
         while self._decoder is not None or self._request is not None:
             if self._decoder is None or self._reply is None:
                 events = await self._ask()
@@ -226,6 +215,14 @@ class EngineSource:
                 self._written.add(events)
                 return events
         return ()
+
+    def worked(self) -> Usage | None:
+        """Return the engine's own figures, the last ones that have come; what they do not count is estimated."""
+        written = self._written.tokens
+        if self.usage is not None:
+            return estimate.whole(self.usage, written)
+        said = self._usage_so_far if self._decoder is None else self._decoder.usage
+        return estimate.so_far(said, written, self._prompt_tokens)
 
     async def _ask(self) -> Sequence[Event]:
         """Send the next request; where its answer is no stream, return the chunks of it."""

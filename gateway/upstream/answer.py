@@ -90,7 +90,8 @@ class HttpAnswer:
         while not self.status:
             if self.error is not None:
                 raise self.error
-            await self._news()
+            self._waiter = self._loop.create_future()
+            await self._waiter
 
     async def chunk(self) -> bytes:
         """Return all that has come of the body since the last call, or wait for more; at the end, nothing.
@@ -102,7 +103,8 @@ class HttpAnswer:
                 return b""
             if self.error is not None:
                 raise self.error
-            await self._news()
+            self._waiter = self._loop.create_future()
+            await self._waiter
         return self.taken()
 
     def discard(self) -> None:
@@ -118,10 +120,6 @@ class HttpAnswer:
         self._buffered = 0
         self.flow_on()
         return data
-
-    async def _news(self) -> None:
-        self._waiter = self._loop.create_future()
-        await self._waiter
 
     def _wake(self) -> None:
         waiter = self._waiter

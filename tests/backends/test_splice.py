@@ -7,7 +7,6 @@ import msgspec
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from msgspec import Raw
 
 from backends import BACKENDS
 from backends.base import Call
@@ -34,17 +33,21 @@ def read(kind: str, call: Call, pieces: list[bytes], copying: bool) -> Read:
     backend = BACKENDS[kind]
     request = backend.encode(call, "m")[0]
     decoder = backend.decoder(call, request)
-    written, body, copied = Written(), b"", 0
+    written, body, copied = Written(), b"", list[bytes]()
+
+    def note(texts: list[bytes]) -> None:
+        written.note(texts)
+        copied.extend(texts)
+
     if copying:
-        decoder.copy_alike(written.note)
+        decoder.copy_alike(note)
     for piece in [*pieces, b""]:
         if decoder.finished or decoder.failure is not None:
             break
         events = decoder.feed(piece) if piece else decoder.end()
         written.add(events)
         body += framed(events) if events else b""
-        copied += sum(isinstance(event, Raw) for event in events)
-    return Read(body, written.tokens, (decoder.finished, repr(decoder.failure), decoder.usage), copied)
+    return Read(body, written.tokens, (decoder.finished, repr(decoder.failure), decoder.usage), len(copied))
 
 
 def same(kind: str, call: Call, pieces: list[bytes]) -> int:
