@@ -1,6 +1,7 @@
 """Pointsman's gateway. The life of a request, step by step, and the file where each step is.
 
-1.  `app` routes the path to its handler.
+1.  `server.client_connection` reads it from the client's connection, `server.exchange` hands it to Litestar, and `app`
+    routes its path to its handler.
 2.  `http.lifecycle` opens the RequestContext, the one account of the request, and closes it whatever happens.
 3.  `access.guard` checks the API key (`access.auth`, `access.keys`) and its limits (`access.limits`).
 4.  A surface of `api/` reads the body (`http.body`), makes a checked Call of it (`proxy.parse`), and hands its `Work`

@@ -15,7 +15,7 @@ COMMANDS = ROOT / "gateway" / "cli"
 MAIN = ROOT / "gateway" / "__main__.py"
 IMPURE = {"asyncio", "os", "socket", "time", "random", "secrets", "datetime", "threading", "subprocess", "ssl"}
 OUTSIDE = {
-    "httptools": {"gateway/upstream/answer.py", "gateway/server/uvicorn_internals.py"},
+    "httptools": {"gateway/upstream/answer.py", "gateway/server/client_connection.py"},
     "aiohappyeyeballs": {"gateway/upstream/dial.py"},
     "prometheus_client": {
         "gateway/observe/batches.py",

@@ -2,10 +2,11 @@
 
 import asyncio
 from collections.abc import Awaitable, Callable
+from contextlib import AbstractContextManager
 from typing import Any
 
 from gateway.http.cancel import CancelScope
-from gateway.http.context import RequestContext
+from gateway.http.context import ClientEnd, RequestContext
 from gateway.http.deadlines import IdleTimer
 from gateway.http.errors import BodyTooLarge, ClientDisconnected, RequestTimeout, UnsupportedMedia
 
@@ -70,20 +71,46 @@ def _too_large(limit: int) -> BodyTooLarge:
     return BodyTooLarge(f"The body is larger than {limit} bytes, the most that is taken here.")
 
 
-class cancel_on_disconnect:
-    """Within it, the request ends as soon as its client leaves, whatever it is waiting for.
+def cancel_on_disconnect(context: RequestContext, receive: Receive) -> AbstractContextManager[None]:
+    """Return a context in which the request ends as soon as its client leaves, whatever it is waiting for."""
+    if context.client_end is not None:
+        return _Told(context.scope, context.client_end)
+    return _Listening(context.scope, receive)
 
-    Listening begins when the request first waits: what is answered at once, from the cache, needs no task for it.
+
+class _Told:
+    """The server tells when the client has left."""
+
+    def __init__(self, scope: CancelScope, client: ClientEnd) -> None:
+        self._scope = scope
+        self._client = client
+
+    def _left(self) -> None:
+        self._scope.cancel(ClientDisconnected())
+
+    def __enter__(self) -> None:
+        self._client.on_left = self._left
+        if self._client.left:
+            self._left()
+
+    def __exit__(self, *error: object) -> None:
+        self._client.on_left = None
+
+
+class _Listening:
+    """Any ASGI server: a task listens.
+
+    It begins when the request first waits: what is answered at once, from the cache, needs no task for it.
     """
 
-    def __init__(self, context: RequestContext, receive: Receive) -> None:
-        self._context = context
+    def __init__(self, scope: CancelScope, receive: Receive) -> None:
+        self._scope = scope
         self._receive = receive
         self._listener: asyncio.Task[None] | None = None
-        self._beginning = context.scope.task.get_loop().call_soon(self._begin)
+        self._beginning = scope.task.get_loop().call_soon(self._begin)
 
     def _begin(self) -> None:
-        self._listener = self._context.scope.task.get_loop().create_task(_listen(self._context.scope, self._receive))
+        self._listener = self._scope.task.get_loop().create_task(_listen(self._scope, self._receive))
 
     def __enter__(self) -> None: ...
 

@@ -90,6 +90,13 @@ class OpenStream(Protocol):
         """Write a comment, so that the client sees that the connection lives."""
 
 
+class ClientEnd(Protocol):
+    """The client's end of a request, where the server tells by itself when it is gone."""
+
+    left: bool
+    on_left: Callable[[], None] | None
+
+
 class SharedWork(Protocol):
     """An engine's work that one request began and others may share (`gateway.cache.coalesce`)."""
 
@@ -140,6 +147,7 @@ class RequestContext(Struct, eq=False):
     estimate_prompt: Callable[[], int] | None = None
     leads: SharedWork | None = None
     client_id: str = ""
+    client_end: ClientEnd | None = None
     closing: bool = False  # the client's connection ends with the answer, which says so
     status: int = 0  # 0: no answer has begun
     failure: BaseException | None = None

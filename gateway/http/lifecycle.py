@@ -29,6 +29,7 @@ ASGI = Callable[[Any, Receive, Send], Awaitable[None]]
 # An X-Request-Id that is taken over: nothing that means something in a header, a log, a URL's query or a shell.
 _taken_over = re.compile(rb"[A-Za-z0-9._~:/+=@-]{1,128}").fullmatch
 
+CLIENT_END = "pointsman.client"  # an extension of ASGI's scope
 CLIENT_CLOSED_REQUEST = 499  # nginx's; never sent, as there is nobody
 
 log = logging.getLogger("pointsman")
@@ -81,6 +82,7 @@ def _open(scope: Any, services: Services) -> RequestContext:
         trace=services.tracer.begin(headers, own, path),
         timing=Timing(now, now + services.config.timeouts.total),
         scope=CancelScope(task),
+        client_end=scope["extensions"].get(CLIENT_END) if "extensions" in scope else None,
         closing=services.draining,
     )
     services.sweep.open.add(context)

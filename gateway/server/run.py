@@ -19,10 +19,10 @@ from gateway.app import create_app
 from gateway.config import Config, ConfigSource, notes
 from gateway.observe.logs import to_stderr
 from gateway.server import drain
+from gateway.server.client_connection import ClientConnection
 from gateway.server.file_watcher import FileWatcher
 from gateway.server.uvicorn_internals import (
     STOP_SIGNALS,
-    http_protocol,
     make_supervisor,
     shutdown_failed,
     supervise,
@@ -85,7 +85,7 @@ def settings(config: Config, app: Any, factory: bool = False) -> uvicorn.Config:
         port=config.server.port,
         workers=config.server.workers,
         loop="uvloop",
-        http=http_protocol(),
+        http=ClientConnection,
         ws="none",
         lifespan="on",
         access_log=False,

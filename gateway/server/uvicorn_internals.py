@@ -12,19 +12,9 @@ Of the server in each worker, once it has started:
 - It ends in order when `should_exit` is set; `server_state.connections` are its open connections, a set of protocols
   that each have a `transport`. `lifespan.should_exit` says that the application failed at its end.
 
-Of the protocol of each connection, `uvicorn.protocols.http.httptools_impl.HttpToolsProtocol`:
-
-- Its `parser` stops at the end of a head that offers an upgrade (HttpParserUpgrade, with the offset), as if there were
-  no body; another may take its place.
-- `on_headers_complete()` sets `cycle`, which answers one request by its `transport`: the head by a first `write()`,
-  what there is of the body by a second right behind it.
-- Its callbacks pass over such a request where `_should_upgrade()` says so: no task is started for it. Its head is then
-  in `scope["method"]`, `url` and `headers`.
-
 All but `exitcode`, `transport` and `lifespan` is checked once, as the process starts. Where it does not hold, a warning
 says so, and uvicorn does what it does by itself: it knows no second signal to workers, and no notice before it stops
-listening. A supervisor that cannot be made at all leaves one worker. In the place of httptools, h11 reads the requests:
-it takes a body after an offer, and more CPU time.
+listening. A supervisor that cannot be made at all leaves one worker.
 """
 
 import inspect
@@ -32,21 +22,16 @@ import logging
 import signal
 import socket
 import time
-from asyncio import Transport
-from collections.abc import Callable
-from typing import Any, Literal, cast
+from typing import Any
 
-import httptools
 import uvicorn
 import uvicorn.config
-from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 from uvicorn.supervisors import Multiprocess
 
 STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT)
 # The exit status of a worker that could not start.
 STARTUP_FAILURE: int = getattr(uvicorn.config, "STARTUP_FAILURE", 3)
 POLL_INTERVAL = 0.1  # seconds
-INTERIM = b"HTTP/1.1 100 "
 
 log = logging.getLogger("pointsman")
 
@@ -159,101 +144,6 @@ def server_fault(server: Any) -> str:
 def shutdown_failed(server: uvicorn.Server) -> bool:
     """Whether the application said at its end that it had failed; False where uvicorn does not tell."""
     return bool(getattr(getattr(server, "lifespan", None), "should_exit", False))
-
-
-# --- the connections ----------------------------------------------------------------------------------------------
-
-
-def http_protocol(base: Any = HttpToolsProtocol) -> "type[HttpToolsProtocol] | Literal['h11']":
-    """Return what reads requests: `PlainHttpProtocol` if uvicorn is as expected, else h11, and log why."""
-    if fault := protocol_fault(base):
-        _warn(fault, "each request takes more CPU time")
-        return "h11"
-    return PlainHttpProtocol
-
-
-class PlainHttpProtocol(HttpToolsProtocol):
-    """uvicorn's protocol, which takes a request that offers an upgrade (h2c, websocket, TLS) as if it did not.
-
-    That is how an offer is declined (RFC 9110, 7.8). httptools has no way to read on as HTTP/1.1, so another parser is
-    given the head again, without the offer, and what follows it after that.
-    """
-
-    def on_headers_complete(self) -> None:
-        """Begin with a request, whose answer's head goes out with the beginning of its body."""
-        before = self.cycle
-        super().on_headers_complete()
-        cycle = self.cycle
-        if cycle is not None and cycle is not before and cycle.scope["method"] != "HEAD":
-            cycle.transport = cast(Transport, JoinedHead(cycle.transport))
-
-    def _should_upgrade(self) -> bool:
-        return any(name == b"upgrade" for name, _ in self.headers)
-
-    def data_received(self, data: bytes) -> None:
-        """Take what has come over the connection: any part of a request, or several."""
-        self._unset_keepalive_if_required()
-        pieces: list[bytes | memoryview] = [data]
-        while pieces:
-            piece = pieces.pop()
-            try:
-                self.parser.feed_data(piece)
-            except httptools.HttpParserUpgrade as stopped:
-                if self._should_upgrade():  # else it is a CONNECT, behind which there is no HTTP
-                    pieces += [memoryview(piece)[stopped.args[0] :], self._head_without_offer()]
-                    self.parser = httptools.HttpRequestParser(self)
-                    self.parser.set_dangerous_leniencies(lenient_data_after_close=True)  # as uvicorn's own
-            except httptools.HttpParserError:
-                self.send_400_response("Invalid HTTP request received.")
-                return
-
-    def _head_without_offer(self) -> bytes:
-        first = b"%b %b HTTP/%b" % (self.scope["method"].encode(), self.url, self.parser.get_http_version().encode())
-        lines = [b"%b: %b" % header for header in self.headers if header[0] != b"upgrade"]
-        return b"\r\n".join([first, *lines, b"", b""])
-
-
-class JoinedHead:
-    """The transport of one answer, which writes its head together with what comes next: one system call less."""
-
-    __slots__ = ("_head", "_transport", "is_closing", "write")
-
-    def __init__(self, transport: Transport) -> None:
-        self._transport = transport
-        self._head = b""
-        self.is_closing = transport.is_closing
-        self.write: Callable[[bytes], None] = self._hold
-
-    def _hold(self, data: bytes) -> None:
-        if data.startswith(INTERIM):  # which the client waits for
-            self._transport.write(data)
-        else:
-            self._head, self.write = data, self._join
-
-    def _join(self, data: bytes) -> None:
-        self.write = self._transport.write
-        self.write(self._head + data)
-
-    def close(self) -> None:
-        """Close the connection once all is written; an application that failed may have left a head alone."""
-        if self.write == self._join:
-            self._join(b"")
-        self._transport.close()
-
-
-def protocol_fault(base: Any) -> str:
-    """Return what is not as `PlainHttpProtocol` expects it, or nothing."""
-    for caller, called in (
-        ("data_received", ("feed_data", "_unset_keepalive_if_required", "send_400_response")),
-        ("on_message_begin", ("url", "headers", "scope")),
-        ("on_headers_complete", ("should_upgrade", "_should_upgrade", "cycle", "transport")),
-        ("on_body", ("should_upgrade", "_should_upgrade")),
-        ("on_message_complete", ("should_upgrade", "_should_upgrade")),
-    ):
-        used = getattr(getattr(getattr(base, caller, None), "__code__", None), "co_names", ())
-        if missing := [name for name in called if name not in used]:
-            return f"HttpToolsProtocol.{caller} does not use {missing[0]}"
-    return ""
 
 
 def _warn(fault: str, lost: str) -> None:

@@ -2,18 +2,13 @@
 
 import asyncio
 import json
-import logging
 from collections.abc import Callable, Sequence
 from itertools import pairwise, product
 from typing import Any
 
 import pytest
-from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
-from gateway.server import run
-from gateway.server.run import settings
-from gateway.server.uvicorn_internals import PlainHttpProtocol, http_protocol, protocol_fault
-from tests.support.harness import ANSWER, CHAT, Asked, configured, over, settled, streamed, whole
+from tests.support.harness import ANSWER, CHAT, Asked, over, settled, streamed, whole
 from tests.support.harness import STREAM as EVENTS
 from tests.support.raw_client import Client, connected
 
@@ -74,14 +69,6 @@ WAYS: list[tuple[str, Way]] = [
 ]
 
 
-@pytest.fixture(params=["ours", "h11"])
-def protocol(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
-    """What reads the requests: the class made for it, or what is used where uvicorn is not as expected."""
-    if request.param == "h11":
-        monkeypatch.setattr(run, "http_protocol", lambda: "h11")
-    return str(request.param)
-
-
 async def answers(asked: Asked, writer: asyncio.StreamWriter) -> None:
     writer.write(streamed(*EVENTS) if asked.json.get("stream") else whole(ANSWER))
     await writer.drain()
@@ -102,7 +89,6 @@ async def text(client: Client) -> Any:
     return json.loads(answer.body)["choices"][0]["message"]["content"]
 
 
-@pytest.mark.usefixtures("protocol")
 @pytest.mark.parametrize(("offer", "way"), WAYS, ids=lambda value: value if isinstance(value, str) else value.__name__)
 async def test_its_body_arrives_however_it_comes_and_so_do_the_next_requests(offer: str, way: Way) -> None:
     async with over(answers) as (front, behind), connected(front.port) as client:
@@ -114,7 +100,6 @@ async def test_its_body_arrives_however_it_comes_and_so_do_the_next_requests(off
         assert [asked.json["messages"] for asked in behind.asked] == [CHAT["messages"]] * 3
 
 
-@pytest.mark.usefixtures("protocol")
 @pytest.mark.parametrize("way", [sized, chunked])
 async def test_a_stream_is_answered_to_it(way: Way) -> None:
     async with over(answers) as (front, _), connected(front.port) as client:
@@ -124,7 +109,6 @@ async def test_a_stream_is_answered_to_it(way: Way) -> None:
         assert "upgrade" not in answer.headers
 
 
-@pytest.mark.usefixtures("protocol")
 async def test_a_body_of_many_segments_arrives_whole() -> None:
     async with over(answers) as (front, behind), connected(front.port) as client:
         for way in (sized, chunked):
@@ -133,7 +117,6 @@ async def test_a_body_of_many_segments_arrives_whole() -> None:
         assert [len(asked.json["messages"][0]["content"]) for asked in behind.asked] == [300_000] * 2
 
 
-@pytest.mark.usefixtures("protocol")
 @pytest.mark.parametrize(
     ("asked", "status"),
     [
@@ -155,7 +138,6 @@ async def test_without_a_body_and_refused_it_leaves_the_connection_good(asked: b
         assert await text(client) == "Grüße dir"
 
 
-@pytest.mark.usefixtures("protocol")
 async def test_pipelined_ones_are_all_answered_in_their_order() -> None:
     offers = list(OFFERS.values())
     bodies = [json.dumps(CHAT | {"stream": bool(number % 2)}).encode() for number in range(len(offers))]
@@ -209,43 +191,3 @@ async def test_what_is_no_http_is_a_400_and_the_connection_ends(broken: bytes) -
         client.write(broken)
         assert (await client.answer()).status == 400
         assert await client.rest() == b""
-
-
-# --- what is expected of uvicorn ----------------------------------------------------------------------------------
-
-
-def test_the_installed_uvicorns_protocol_is_as_expected(caplog: pytest.LogCaptureFixture) -> None:
-    assert settings(configured("http://127.0.0.1:9"), app=None).http is PlainHttpProtocol
-    assert caplog.records == []
-
-
-class Renamed:
-    """A protocol of a later uvicorn, which asks otherwise."""
-
-    def data_received(self, data: bytes) -> None:
-        """Do nothing."""
-
-
-class NoQuestion(HttpToolsProtocol):
-    """One that does not ask whether to upgrade."""
-
-    def on_body(self, body: bytes) -> None:
-        """Do nothing."""
-
-
-@pytest.mark.parametrize(
-    ("base", "fault"),
-    [
-        (Renamed, "HttpToolsProtocol.data_received does not use feed_data"),
-        (NoQuestion, "HttpToolsProtocol.on_body does not use should_upgrade"),
-        (object, "HttpToolsProtocol.data_received does not use feed_data"),
-    ],
-)
-def test_a_protocol_that_is_not_as_expected_is_left_for_h11_and_logged_once(
-    base: Any, fault: str, caplog: pytest.LogCaptureFixture
-) -> None:
-    assert protocol_fault(base) == fault
-    assert http_protocol(base) == "h11"
-    (record,) = caplog.records
-    assert record.levelno == logging.WARNING
-    assert fault in record.getMessage()

@@ -99,7 +99,6 @@ from gateway.__main__ import main
 from gateway.server import uvicorn_internals
 
 uvicorn_internals.server_fault = uvicorn_internals.supervisor_fault = lambda found: "it is another one"
-uvicorn_internals.protocol_fault = lambda found: "it is another one"
 main()
 """
 
