@@ -35,6 +35,8 @@ def main() -> None:
     if sys.version_info < OLDEST:
         sys.exit(f"Python {'.'.join(map(str, OLDEST))} is needed, and this is {sys.version.split()[0]}")
     os.chdir(ROOT)
+    # Some images set it, and then each of the hundreds of Pythons that the tests start compiles all that it imports.
+    os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
     programs()
     prepare()
     tests = [suite(options) + for_pytest] if for_pytest else suites(options)
