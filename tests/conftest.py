@@ -23,8 +23,18 @@ PROCESSES = (
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Mark what runs processes, and put the tests in their order."""
+    """Mark what runs processes and what belongs together, and put the tests in their order."""
     for item in items:
         if str(item.path.relative_to(HERE)).startswith(PROCESSES):
             item.add_marker("process")
+        if name := group(item):
+            item.add_marker(pytest.mark.xdist_group(name))
     items.sort(key=lambda item: [bool(item.get_closest_marker(name)) for name in ("live", "process")])
+
+
+def group(item: pytest.Item) -> str:
+    """What runs in one process, one after the other: it shares an engine, or what a client's script came to."""
+    if item.get_closest_marker("live"):
+        return "live"
+    client = item.callspec.params.get("client") if hasattr(item, "callspec") else None
+    return f"client-{client}" if client and item.get_closest_marker("process") else ""

@@ -1,10 +1,11 @@
 """Everything that must hold, in one command, on a fresh machine: `python3 tests/run.py` (Python 3.11 is enough).
 
 Installs redis-server, promtool and a JDK where that can be done, makes `.venv`, installs the project and its tools into
-it (from the hashed lock file where there is one), and runs the linter, the formatter, the type checker and all tests:
-unit and wire tests first, on as many processors as there are, then one by one those that run processes of their own or
-real engines. Exits with the status of the first that failed. A second run installs nothing. `--no-live` leaves out the
-tests against real engines, `--quick` all that run processes; what follows `--` goes to pytest, which then runs once.
+it (from the hashed lock file where there is one), and runs the linter, the formatter, the type checker and all tests,
+on as many processors as there are: unit and wire tests first, then those that run processes of their own, beside those
+against real engines, which mostly wait. Exits with the status of the first that failed. A second run installs nothing.
+`--no-live` leaves out the tests against real engines, `--quick` all that run processes; what follows `--` goes to
+pytest, which then runs once.
 """
 
 import argparse
@@ -35,11 +36,16 @@ def main() -> None:
     if sys.version_info < OLDEST:
         sys.exit(f"Python {'.'.join(map(str, OLDEST))} is needed, and this is {sys.version.split()[0]}")
     os.chdir(ROOT)
+    # Some images set it, and then each of the hundreds of Pythons that the tests start compiles all that it imports.
+    os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
     programs()
     prepare()
     tests = [suite(options) + for_pytest] if for_pytest else suites(options)
     checks = [["ruff", "check", "."], ["ruff", "format", "--check", "."], ["mypy"], *tests]
+    installing = None if options.quick or for_pytest else ahead(options)
     statuses = [run(PYTHON, "-m", *check) for check in checks]
+    if installing is not None:
+        installing.wait()
     sys.exit(next(filter(None, statuses), 0))
 
 
@@ -62,9 +68,9 @@ def suite(options: argparse.Namespace) -> list[str]:
 
 
 def suites(options: argparse.Namespace) -> list[list[str]]:
-    """The tests in two runs: what shares nothing side by side, and what measures or starts processes by itself."""
+    """The tests in two runs: what is quick; what runs processes, where what shares an engine stays together."""
     quick = ["pytest", "-m", "not live and not process", "-n", "auto"]
-    slow = ["pytest", "-m", "process" if options.no_live else "process or live"]
+    slow = ["pytest", "-m", "process" if options.no_live else "process or live", "-n", "auto", "--dist", "loadgroup"]
     return [quick] if options.quick else [quick, slow]
 
 
@@ -120,6 +126,16 @@ def pip(*arguments: str) -> None:
         sys.exit("this Python comes without ensurepip, so pip cannot be installed: apt-get install python3-venv")
     must(PYTHON, "-m", "ensurepip")
     must(PYTHON, "-m", "pip", *arguments)
+
+
+def ahead(options: argparse.Namespace) -> "subprocess.Popen[bytes]":
+    """Begin to install what the later tests run in environments of their own: downloads need no processor."""
+    log = ROOT / ".cache" / "ahead.log"
+    log.parent.mkdir(exist_ok=True)
+    say(f"vLLM and other clients are installed meanwhile: {log.relative_to(ROOT)}")
+    with log.open("wb") as sink:
+        command = [PYTHON, "-m", "tests.ahead", *(["--no-live"] if options.no_live else [])]
+        return subprocess.Popen(command, stdout=sink, stderr=subprocess.STDOUT)
 
 
 def must(*command: str) -> None:

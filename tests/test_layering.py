@@ -3,6 +3,7 @@
 import ast
 import sys
 from collections.abc import Iterable
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -52,6 +53,7 @@ def modules(nodes: Iterable[ast.AST]) -> set[str]:
     return names
 
 
+@cache
 def all_modules(path: Path) -> set[str]:
     """Return the full names of all modules that a file imports, at its top or in a function."""
     return modules(ast.walk(ast.parse(path.read_text())))

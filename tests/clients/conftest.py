@@ -19,9 +19,10 @@ from tests.clients import clients
 from tests.clients.asked import CONTEXT, MODEL
 from tests.clients.clients import Client
 from tests.live import vllm_engine
-from tests.live.conftest import NAMES, free_port, missing
+from tests.live.conftest import NAMES, missing
 from tests.live.conftest import engines as live_engines  # a fixture
 from tests.live.direct import Engine, engine_at
+from tests.support.ports import free_port
 
 __all__ = ["live_engines"]
 

@@ -16,6 +16,7 @@ from gateway.cache.redis import RedisTier
 from tests.support import redis_servers
 from tests.support.caching import FULL, STREAMED, crowd, gated, given_back, joined, plain, said
 from tests.support.harness import CHAT, PATIENCE, Engine, Gateway, Script, engine, gateway, of, settled, until
+from tests.support.ports import free_port
 from tests.support.processes import answers
 from tests.support.redis_servers import Server
 from tests.support.scrape import scraped
@@ -172,7 +173,7 @@ async def test_a_redis_that_is_gone_or_hangs_is_a_miss_and_holds_nobody_up_for_l
 
 
 async def test_a_gateway_starts_and_answers_without_its_redis() -> None:
-    nobody = f"redis://127.0.0.1:{redis_servers.free_port()}/0"
+    nobody = f"redis://127.0.0.1:{free_port()}/0"
     async with sharing(answers(), nobody, up=False) as (_, one, other):
         assert [said(await front.post(CHAT)) for front in (one, one, other)] == ["miss", "hit", "miss"]
 

@@ -14,8 +14,8 @@ import pytest
 from click.testing import CliRunner
 
 from gateway.__main__ import main
-from gateway.cli.demo import free_port
 from tests.support.harness import CHAT
+from tests.support.ports import free_port
 from tests.support.processes import run
 
 

@@ -202,7 +202,6 @@ async def test_the_other_engine_at_a_url_is_recognized() -> None:
         hangs(),
         hangs(head() + b"5\r\n"),
     ],
-    ids=str,
 )
 @pytest.mark.parametrize("kind", ["vllm", "tgi"])
 async def test_an_engine_may_say_anything(script: Any, kind: str) -> None:

@@ -382,6 +382,7 @@ async def two_workers(tmp_path: Path) -> AsyncIterator[Any]:
         yield front
 
 
+@pytest.mark.process
 @pytest.mark.skipif(not Path("/proc/self/task").exists(), reason="workers are found by /proc")
 async def test_any_worker_answers_for_all_and_what_a_killed_one_counted_stays(tmp_path: Path) -> None:
     count = 40

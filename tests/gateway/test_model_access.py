@@ -5,7 +5,6 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from io import BytesIO
 from itertools import product
-from time import monotonic
 from typing import Any
 
 import httpx
@@ -15,7 +14,6 @@ from gateway.access.principal import Principal
 from gateway.api.passthrough import JSON_PATHS
 from gateway.config import Config, DeploymentConfig, ModelConfig, ServerConfig
 from gateway.observe.logs import RequestLog
-from gateway.upstream.refresh import CatalogRefresh
 from tests.support.harness import ANSWER, Asked, Gateway, checked, engine, gateway, whole
 from tests.support.scrape import scraped
 
@@ -54,14 +52,8 @@ async def known(tgi_model: str = "", keys: Keys | None = None, only: str = "") -
         models = [model("public", "pub"), model("secret", "hush"), model("")]
         models = [one for one in models if only in ("", one.name)]
         async with gateway(checked(Config(models=models, server=ServerConfig(tgi_model=tgi_model)))) as front:
-            services = front.services
-            services.keyring = keys  # type: ignore[assignment]  # which asks no more of it
-            services.catalog_refresh = CatalogRefresh(services.catalog, services.upstream, monotonic, no_pause)
+            front.services.keyring = keys  # type: ignore[assignment]  # which asks no more of it
             yield front
-
-
-async def no_pause(_: float) -> None:
-    """Ask the engines for one unknown name after the other."""
 
 
 async def asked(front: Gateway, path: str, model: str | None) -> httpx.Response:

@@ -11,7 +11,6 @@ import pytest
 
 from gateway import services
 from gateway.access.limits.memory import InMemoryLimiter
-from gateway.cli.demo import free_port
 from gateway.http.deadlines import DeadlineSweeper
 from gateway.observe.metrics import Metrics
 from gateway.server.file_watcher import FileWatcher
@@ -19,6 +18,7 @@ from gateway.server.supervise import MAX_DEATHS, MAX_PAUSE, STEADY, TaskSupervis
 from gateway.upstream.discovery import Discovery
 from gateway.upstream.health import HealthChecker
 from tests.support.harness import configured, until
+from tests.support.ports import free_port
 from tests.support.processes import written
 
 

@@ -6,7 +6,6 @@ is left out, and says so. Logs: `.cache/live-vllm.log`, `.cache/live-gateway.log
 """
 
 import os
-import socket
 import subprocess
 import sys
 import time
@@ -22,6 +21,7 @@ import pytest
 from tests.live import vllm_engine
 from tests.live.direct import Engine, engine_at
 from tests.support.collector import Collector, over_http
+from tests.support.ports import free_port
 
 MODEL = "live"
 NAMES = ["vllm", "tgi"]
@@ -132,14 +132,6 @@ def http(gateway: str, engine: Engine) -> Iterator[httpx.Client]:
     pin = {"x-pointsman-engine": engine.name}
     with httpx.Client(base_url=gateway, headers=pin, timeout=60, trust_env=False) as client:
         yield client
-
-
-def free_port() -> int:
-    """A port that nothing listens on now."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
 
 
 def wait_until_ready(process: "subprocess.Popen[bytes]", url: str, patience: float = 30) -> None:

@@ -16,8 +16,9 @@ import httpx
 import pytest
 
 from tests.live import vllm_engine
-from tests.live.conftest import Traced, free_port, missing, wait_until_ready
+from tests.live.conftest import Traced, missing, wait_until_ready
 from tests.live.direct import Engine
+from tests.support.ports import free_port
 
 HEADS = 12
 PROMPTS = 4  # with each head

@@ -10,8 +10,9 @@ import pytest
 from opentelemetry.proto.trace.v1.trace_pb2 import Span
 
 from tests.live import vllm_engine
-from tests.live.conftest import MODEL, Traced, free_port, wait_until_ready
+from tests.live.conftest import MODEL, Traced, wait_until_ready
 from tests.support.collector import attributes
+from tests.support.ports import free_port
 
 pytestmark = [pytest.mark.live, pytest.mark.timeout(400)]
 

@@ -23,6 +23,7 @@ import uvicorn
 from gateway import config, services
 from gateway.app import create_app
 from gateway.server import run as server
+from gateway.upstream.refresh import CatalogRefresh
 
 PATIENCE = 30.0  # seconds, after which a test gives a condition up: how long it takes is nobody's promise
 TURNS = 50
@@ -286,13 +287,14 @@ async def gateway(
     """Run the gateway on a real port; if `ready`, wait until it has heard all engines.
 
     With a `Clock` of the test's, time-outs and keep-alives come when the test says so; the sweep looks for them every
-    quarter of `keep_alive`, at least twice a second.
+    quarter of `keep_alive`, at least twice a second. Engines are asked for one unknown model right after the other.
     """
     # The protocol is named because asyncio, unlike uvloop, switches Nagle's delay off only where it is.
     with socket.socket(socket.AF_INET, socket.SOCK_STREAM, socket.IPPROTO_TCP) as listening:
         listening.bind(("127.0.0.1", 0))
         port = listening.getsockname()[1]
         made = services.make(given, Random(1), clock, lambda: 1_700_000_000.0)
+        made.catalog_refresh = CatalogRefresh(made.catalog, made.upstream, clock, no_pause)
         running = Quiet(server.settings(given, create_app(made)))
         task = asyncio.ensure_future(running.serve(sockets=[listening]))
         try:
@@ -304,6 +306,10 @@ async def gateway(
         finally:
             running.should_exit = True
             await task
+
+
+async def no_pause(_: float) -> None:
+    """Wait for nothing, instead of so many seconds."""
 
 
 def configured(

@@ -16,8 +16,8 @@ from typing import Any
 
 import httpx
 
-from gateway.cli.demo import free_port
 from tests.support.harness import ANSWER, CHAT, END, STREAM, Asked, Script, head, piece, streamed, whole
+from tests.support.ports import free_port
 
 PATIENCE = 60.0  # seconds, after which a test gives up: a Python that starts takes 1 s, and 10 on a busy machine
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import signal
-import socket
 import subprocess
 from pathlib import Path
 from time import sleep
@@ -12,6 +11,7 @@ from typing import Any
 
 import redis
 
+from tests.support.ports import free_port
 from tests.support.redis_servers import program
 
 
@@ -21,7 +21,7 @@ class RedisServer:
     def __init__(self, directory: Path, cluster: bool = False) -> None:
         self._directory = directory
         self._cluster = cluster
-        self.port = _free_port()
+        self.port = free_port()
         self.url = f"redis://127.0.0.1:{self.port}/0"
 
     def __enter__(self) -> RedisServer:
@@ -35,7 +35,7 @@ class RedisServer:
         """Start it, on the same port each time, and wait until it answers: 2 s for a cluster."""
         enabled = "yes" if self._cluster else "no"
         command = [program(), "--bind", "127.0.0.1", "--port", str(self.port), "--save", ""]
-        command += ["--dir", str(self._directory), "--cluster-enabled", enabled, "--cluster-port", str(_free_port())]
+        command += ["--dir", str(self._directory), "--cluster-enabled", enabled, "--cluster-port", str(free_port())]
         self._process = subprocess.Popen(command, stdout=subprocess.DEVNULL)
         for _ in range(3000):
             if self._ready():
@@ -63,10 +63,3 @@ class RedisServer:
     def signal(self, number: signal.Signals) -> None:
         """Send it a signal, such as SIGSTOP to have it hang."""
         self._process.send_signal(number)
-
-
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port

@@ -16,18 +16,12 @@ from pathlib import Path
 
 import pytest
 
+from tests.support.ports import free_port
+
 SERVICE = "answers"
 SLOTS = 16384
 PATIENCE = 30.0  # seconds for servers to come up and find each other
 UNHURRIED = 20.0  # seconds to connect, which no busy machine needs
-
-
-def free_port() -> int:
-    """Return a port that is free now."""
-    with socket.socket() as listening:
-        listening.bind(("127.0.0.1", 0))
-        port: int = listening.getsockname()[1]
-        return port
 
 
 def program() -> str:
