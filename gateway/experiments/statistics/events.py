@@ -19,6 +19,7 @@ with a ratio that moves it covers an average. At r = 1, no difference, it is exa
 
 import math
 from collections.abc import Callable, Iterable, Sequence
+from typing import NamedTuple
 
 from msgspec import Struct
 
@@ -33,36 +34,50 @@ _LOG_WEIGHTS = tuple(-x * x / 2 - math.log(sum(_WEIGHTS)) for x in GRID)
 
 
 class EventEstimate(Struct, frozen=True):
-    """The logarithm of the rate ratio, treatment over control. `alpha` is for both ends together."""
+    """The logarithm of the rate ratio, treatment over control. `alpha` is for both ends together.
+
+    `likelihoods` are ln L on the grid, which what would come of more samples needs many times.
+    """
 
     strata: tuple[Stratum, ...]
     alpha: float
+    likelihoods: tuple[float, ...]
+
+    @property
+    def events(self) -> Split:
+        """How many events fell to each arm."""
+        return sum((stratum.split for stratum in self.strata), Split())
 
     def interval(self, growth: float = 1.0) -> Interval:
         """Return the interval of ln r; infinite at an end where all, or none, of the events are the treatment's."""
-        found = Split()
-        for stratum in self.strata:
-            found += stratum.split
-        if not found.total:
+        events, tosses = self.events, [_Tosses.of(stratum) for stratum in self.strata]
+        if not events.total:
             return UNKNOWN
-        floor = _log_mixture(self.strata, growth) + math.log(self.alpha)
+        floor = (self._log_mixture(growth) + math.log(self.alpha)) / growth
 
         def inside(x: float) -> bool:
-            return growth * log_likelihood(self.strata, x) > floor
+            return _log_likelihood(tosses, x) > floor
 
-        best = _most_likely(self.strata)
-        low = -math.inf if not found.treatment else _edge(inside, best, -LIMIT)
-        high = math.inf if not found.control else _edge(inside, best, LIMIT)
-        return Interval(low, best, high)
+        best = _most_likely(tosses)
+        low = _edge(inside, best, -LIMIT) if events.treatment else -math.inf
+        high = _edge(inside, best, LIMIT) if events.control else math.inf
+        return Interval(low, best if events.treatment and events.control else low + high, high)
 
     def log_evidence(self) -> float:
         """Return ln E against "as frequent in both arms"; alpha-level proof is ln E >= ln(1/alpha)."""
-        return _log_mixture(self.strata, 1.0) - log_likelihood(self.strata, 0.0)
+        return self._log_mixture(1.0) - _log_likelihood([_Tosses.of(stratum) for stratum in self.strata], 0.0)
+
+    def _log_mixture(self, growth: float) -> float:
+        terms = [weight + growth * here for weight, here in zip(_LOG_WEIGHTS, self.likelihoods, strict=True)]
+        top = max(terms)
+        return top + math.log(sum([math.exp(term - top) for term in terms]))
 
 
 def rate_ratio(strata: Iterable[Stratum], alpha: float) -> EventEstimate:
     """Return the ratio of the rates, from the events that fell to each arm in epochs of known shares."""
-    return EventEstimate(tuple(stratum for stratum in strata if stratum.split.total), alpha)
+    used = tuple(stratum for stratum in strata if stratum.split.total)
+    tosses = [_Tosses.of(stratum) for stratum in used]
+    return EventEstimate(used, alpha, tuple([_log_likelihood(tosses, x) for x in GRID]))
 
 
 def exposed(events: Split, exposure: Split) -> Stratum:
@@ -73,49 +88,44 @@ def exposed(events: Split, exposure: Split) -> Stratum:
     return Stratum(events, exposure.treatment / exposure.total)
 
 
-def log_likelihood(strata: Sequence[Stratum], x: float) -> float:
-    """Return ln L(r) for x = ln r."""
+class _Tosses(NamedTuple):
+    """A stratum: k of m events were the treatment's, and the logarithm of the odds that one is, at r = 1."""
+
+    k: int
+    m: int
+    even: float
+
+    @staticmethod
+    def of(stratum: Stratum) -> "_Tosses":
+        even = math.log(stratum.share) - math.log1p(-stratum.share)
+        return _Tosses(stratum.split.treatment, stratum.split.total, even)
+
+
+def _log_likelihood(tosses: Iterable[_Tosses], x: float) -> float:
+    """Return ln L(r) for x = ln r: k ln p + (m-k) ln(1-p) is k odds + m ln(1-p), of logarithmic odds."""
     total = 0.0
-    for stratum in strata:
-        odds = x + math.log(stratum.share / (1 - stratum.share))
-        missed = -math.log1p(math.exp(odds)) if odds < 0 else -odds - math.log1p(math.exp(-odds))  # ln(1 - p)
-        total += stratum.split.total * missed + stratum.split.treatment * odds
+    for k, m, even in tosses:
+        odds = x + even
+        total += k * odds - m * (math.log1p(math.exp(odds)) if odds < 0 else odds + math.log1p(math.exp(-odds)))
     return total
 
 
-def _log_mixture(strata: Sequence[Stratum], growth: float) -> float:
-    terms = [weight + growth * log_likelihood(strata, x) for x, weight in zip(GRID, _LOG_WEIGHTS, strict=True)]
-    top = max(terms)
-    return top + math.log(sum(math.exp(term - top) for term in terms))
-
-
-def _most_likely(strata: Sequence[Stratum]) -> float:
-    """Return the x at which as many events are the treatment's as expected; -LIMIT or LIMIT where none or all are."""
-    low, high = -LIMIT, LIMIT
-    for _ in range(60):
-        middle = (low + high) / 2
-        if _surplus(strata, middle) > 0:
-            low = middle
-        else:
-            high = middle
-    return (low + high) / 2
-
-
-def _surplus(strata: Sequence[Stratum], x: float) -> float:
+def _surplus(tosses: Iterable[_Tosses], x: float) -> float:
     """Return how many more events are the treatment's than expected at x: the slope of ln L."""
-    surplus = 0.0
-    for stratum in strata:
-        odds = stratum.share / (1 - stratum.share) * math.exp(x)
-        surplus += stratum.split.treatment - stratum.split.total * odds / (1 + odds)
-    return surplus
+    return sum(k - m / (1 + math.exp(-x - even)) for k, m, even in tosses)
+
+
+def _most_likely(tosses: Sequence[_Tosses]) -> float:
+    """Return the x where as many events are the treatment's as expected; near -LIMIT or LIMIT where none or all are."""
+    k, m, even = tosses[0]
+    if len(tosses) == 1 and 0 < k < m:
+        return math.log(k / (m - k)) - even
+    return _edge(lambda x: _surplus(tosses, x) > 0, -LIMIT, LIMIT)
 
 
 def _edge(inside: Callable[[float], bool], within: float, beyond: float) -> float:
     """Return where `inside`, true at `within`, ends on the way to `beyond`."""
-    for _ in range(50):
+    for _ in range(35):
         middle = (within + beyond) / 2
-        if inside(middle):
-            within = middle
-        else:
-            beyond = middle
+        within, beyond = (middle, beyond) if inside(middle) else (within, middle)
     return beyond

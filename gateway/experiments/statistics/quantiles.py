@@ -17,6 +17,7 @@ different shares must not be added before they are compared (Simpson's paradox).
 """
 
 import math
+from bisect import bisect_left
 from collections import Counter
 from collections.abc import Callable, Mapping
 from itertools import accumulate
@@ -95,39 +96,76 @@ class BlockSums(Struct, frozen=True):
         return max(1.0, self.blocks / (self.blocks - 1) * between / (self.n * p * (1 - p)))
 
 
-def quantile_interval(
-    histogram: Histogram, p: float, alpha: float, inflation: float = 1.0, growth: float = 1.0
-) -> Interval:
-    """Return the interval of the p-quantile, in seconds, as it would be after `growth` times the requests.
+class Ranked(Struct, frozen=True):
+    """A histogram, made ready to be asked for times at ranks: where buckets end, and how many times lie up to there."""
 
-    Its lower end may be 0 and its upper end infinite: too few requests, or too many that failed, for this quantile.
-    """
-    total = histogram.n
-    if not total:
-        return Interval(0.0, math.inf, math.inf)
-    least, most = rank_shares(total * growth / inflation, p, alpha)
-    soon = _added(histogram.done, histogram.left)
-    return Interval(
-        _time_at(soon, math.floor(least * total), lower=True),
-        _time_at(histogram.done, max(1, math.ceil(p * total))),
-        _time_at(histogram.done, math.ceil(most * total) + 1),
-    )
+    n: int
+    numbers: tuple[int, ...]
+    done: tuple[int, ...]  # those that left count as endless
+    soon: tuple[int, ...]  # those that left count as what they had waited
+
+    @staticmethod
+    def of(histogram: Histogram) -> "Ranked":
+        """Return it ready."""
+        numbers = tuple(sorted(histogram.done.keys() | histogram.left.keys()))
+        done, left = ([counts.get(number, 0) for number in numbers] for counts in (histogram.done, histogram.left))
+        soon = (here + gone for here, gone in zip(done, left, strict=True))
+        return Ranked(histogram.n, numbers, tuple(accumulate(done)), tuple(accumulate(soon)))
+
+    def not_before(self, rank: int) -> float:
+        """Return a time (seconds) that the one of this rank is not below: 0 for rank 0, endless beyond the last."""
+        place = bisect_left(self.soon, rank)
+        if rank < 1:
+            return 0.0
+        return upper_end(self.numbers[place] - 1) if place < len(self.numbers) else math.inf
+
+    def not_after(self, rank: int) -> float:
+        """Return a time (seconds) that the one of this rank is not above."""
+        place = bisect_left(self.done, rank)
+        return upper_end(self.numbers[place]) if place < len(self.numbers) else math.inf
+
+    def quantile(self, p: float, alpha: float, inflation: float = 1.0, growth: float = 1.0) -> Interval:
+        """Return the interval of the p-quantile, in seconds, as it would be after `growth` times the requests.
+
+        Its lower end may be 0 and its upper end infinite: too few requests, or too many that failed, for this quantile.
+        """
+        if not self.n:
+            return Interval(0.0, math.inf, math.inf)
+        least, most = rank_shares(self.n * growth / inflation, p, alpha)
+        return Interval(
+            self.not_before(math.floor(least * self.n)),
+            self.not_after(max(1, math.ceil(p * self.n))),
+            self.not_after(math.ceil(most * self.n) + 1),
+        )
 
 
 class QuantileEstimate(Struct, frozen=True):
     """The logarithm of the ratio of two arms' p-quantiles. `alpha` is for both ends together."""
 
-    arms: Arms[Histogram]
+    arms: Arms[Ranked]
     p: float
     alpha: float
-    inflation: Arms[float] = Arms(1.0, 1.0)
+    inflation: Arms[float]
 
     def interval(self, growth: float = 1.0) -> Interval:
         """Return the interval; an end is infinite where an arm's own is."""
         half = self.alpha / 2
-        a = quantile_interval(self.arms.control, self.p, half, self.inflation.control, growth)
-        b = quantile_interval(self.arms.treatment, self.p, half, self.inflation.treatment, growth)
+        a = self.arms.control.quantile(self.p, half, self.inflation.control, growth)
+        b = self.arms.treatment.quantile(self.p, half, self.inflation.treatment, growth)
         return Interval(_log(b.low, a.high), _log(b.estimate, a.estimate, 0.0), -_log(a.low, b.high))
+
+
+def quantile_interval(histogram: Histogram, p: float, alpha: float, inflation: float = 1.0) -> Interval:
+    """Return the interval of one arm's p-quantile, in seconds (see `Ranked.quantile`)."""
+    return Ranked.of(histogram).quantile(p, alpha, inflation)
+
+
+def quantile_ratio(
+    arms: Arms[Histogram], p: float, alpha: float, inflation: Arms[float] | None = None
+) -> QuantileEstimate:
+    """Compare the p-quantiles of two arms, given what bursts inflate their variances by (nothing, if not given)."""
+    ranked = Arms(Ranked.of(arms.control), Ranked.of(arms.treatment))
+    return QuantileEstimate(ranked, p, alpha, inflation or Arms(1.0, 1.0))
 
 
 def rank_shares(n: float, p: float, alpha: float) -> tuple[float, float]:
@@ -141,27 +179,13 @@ def rank_shares(n: float, p: float, alpha: float) -> tuple[float, float]:
 
 
 def _last(kept: Callable[[float], bool], inside: float, end: float) -> float:
-    """Return the last rank that is kept on the way from inside to the end."""
+    """Return the last rank that is kept on the way from inside to the end, or up to half a rank further out."""
     if kept(end):
         return end
-    for _ in range(50):
+    while abs(end - inside) > 0.5:
         middle = (inside + end) / 2
-        if kept(middle):
-            inside = middle
-        else:
-            end = middle
+        inside, end = (middle, end) if kept(middle) else (inside, middle)
     return end
-
-
-def _time_at(counts: Mapping[int, int], rank: int, lower: bool = False) -> float:
-    """Return an end of the bucket in which the time of a rank lies: 0 for rank 0, endless beyond the last."""
-    if rank < 1:
-        return 0.0
-    numbers = sorted(counts)
-    for number, reached in zip(numbers, accumulate(counts[number] for number in numbers), strict=True):
-        if reached >= rank:
-            return upper_end(number - 1) if lower else upper_end(number)
-    return math.inf
 
 
 def _log(above: float, below: float, unknown: float = -math.inf) -> float:

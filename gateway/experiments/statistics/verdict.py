@@ -82,7 +82,7 @@ def judge(estimate: Judgeable, margin: float, pace: Pace, obstacles: Sequence[st
 def guard(estimate: EventEstimate, margin: float, pace: Pace) -> Judged:
     """Return the verdict on a guardrail: as `judge`, but worse only once five units of the treatment had it."""
     judged = judge(estimate, margin, pace)
-    units = sum(stratum.split.treatment for stratum in estimate.strata)
+    units = estimate.events.treatment
     if judged.judgement is Judgement.WORSE and units < LEAST_UNITS:
         return Judged(
             Judgement.NOT_YET_KNOWN, f"only {units} units of the treatment had it, of the {LEAST_UNITS} needed"
@@ -128,20 +128,21 @@ def _unknown(estimate: Judgeable, margin: float, pace: Pace) -> Judged:
 
     growth = 1.0
     while not known(growth):
-        growth *= 2
+        growth *= 4
         if growth > FURTHEST:
             return Judged(Judgement.NOT_YET_KNOWN, said)
-    low = growth / 2
-    for _ in range(6):  # to within 1 %
-        middle = (low + growth) / 2
+    low = growth / 4
+    for _ in range(6):  # to within 2 %
+        middle = math.sqrt(low * growth)
         low, growth = (low, middle) if known(middle) else (middle, growth)
     return Judged(Judgement.NOT_YET_KNOWN, said, math.ceil(pace.samples * growth), pace.seconds * (growth - 1))
 
 
 def _said(interval: Interval) -> str:
     """Return the interval in words: +3.0 % (-1.0 % to +7.0 %)."""
-    low, estimate, high = (
-        "no bound" if math.isinf(end) else f"{end - 1:+.1%}".replace("%", " %")
-        for end in (interval.ratio().low, interval.ratio().estimate, interval.ratio().high)
-    )
+    low, estimate, high = (_per_cent(end) for end in (interval.low, interval.estimate, interval.high))
     return f"{estimate} ({low} to {high})"
+
+
+def _per_cent(log_ratio: float) -> str:
+    return "no bound" if math.isinf(log_ratio) else f"{100 * math.expm1(log_ratio):+.1f} %"
