@@ -12,7 +12,10 @@ M/L is a martingale at the true r, so the interval holds at all looks together (
 event at all. The idea is that of M. Lindon and A. Malek, "Anytime-Valid Inference for Multinomial Count Data", NeurIPS
 2022, with a grid in place of their Gamma mixture.
 
-Conditions: draws are independent, so with sticky units only a unit's first event counts, and of a request its first
+Conditions: an event is one unit's own. Late first tokens are not, where arms have queues of their own: a queue that is
+long for a while makes all late that are sent to it. Then the counts are divided by an inflation of the variance, of the
+treatment's share of the events in blocks of time (`means.inflation`), a rule of thumb to be shown beside the interval.
+Draws are independent, so with sticky units only a unit's first event counts, and of a request its first
 attempt in the arm it was drawn for, whether or not another rescued it. One r over time is assumed for the interval;
 with a ratio that moves it covers an average. At r = 1, no difference, it is exact in any case.
 """
@@ -41,6 +44,7 @@ class EventEstimate(Struct, frozen=True):
 
     strata: tuple[Stratum, ...]
     alpha: float
+    inflation: float
     likelihoods: tuple[float, ...]
 
     @property
@@ -53,7 +57,7 @@ class EventEstimate(Struct, frozen=True):
         events, tosses = self.events, [_Tosses.of(stratum) for stratum in self.strata]
         if not events.total:
             return UNKNOWN
-        floor = (self._log_mixture(growth) + math.log(self.alpha)) / growth
+        floor = (self._log_mixture(growth) + math.log(self.alpha)) / growth * self.inflation
 
         def inside(x: float) -> bool:
             return _log_likelihood(tosses, x) > floor
@@ -65,19 +69,21 @@ class EventEstimate(Struct, frozen=True):
 
     def log_evidence(self) -> float:
         """Return ln E against "as frequent in both arms"; alpha-level proof is ln E >= ln(1/alpha)."""
-        return self._log_mixture(1.0) - _log_likelihood([_Tosses.of(stratum) for stratum in self.strata], 0.0)
+        even = _log_likelihood([_Tosses.of(stratum) for stratum in self.strata], 0.0)
+        return self._log_mixture(1.0) - even / self.inflation
 
     def _log_mixture(self, growth: float) -> float:
-        terms = [weight + growth * here for weight, here in zip(_LOG_WEIGHTS, self.likelihoods, strict=True)]
+        scale = growth / self.inflation
+        terms = [weight + scale * here for weight, here in zip(_LOG_WEIGHTS, self.likelihoods, strict=True)]
         top = max(terms)
         return top + math.log(sum([math.exp(term - top) for term in terms]))
 
 
-def rate_ratio(strata: Iterable[Stratum], alpha: float) -> EventEstimate:
+def rate_ratio(strata: Iterable[Stratum], alpha: float, inflation: float = 1.0) -> EventEstimate:
     """Return the ratio of the rates, from the events that fell to each arm in epochs of known shares."""
     used = tuple(stratum for stratum in strata if stratum.split.total)
     tosses = [_Tosses.of(stratum) for stratum in used]
-    return EventEstimate(used, alpha, tuple([_log_likelihood(tosses, x) for x in GRID]))
+    return EventEstimate(used, alpha, inflation, tuple([_log_likelihood(tosses, x) for x in GRID]))
 
 
 def exposed(events: Split, exposure: Split) -> Stratum:

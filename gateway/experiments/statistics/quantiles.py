@@ -11,9 +11,10 @@ times at the outermost ranks are the ends, at all looks together. S. Howard and 
 quantiles with applications to A/B testing and best-arm identification", Bernoulli 28(3), 2022: their beta-binomial
 variant. For two arms each has alpha/2, and the ends of the ratio are the quotients of the ends.
 
-Condition: independent times in an arm. Under bursts they are not; n is then divided by a variance inflation factor
-(`BlockSums.inflation`), which is a rule of thumb and is to be shown beside the interval. Histograms of epochs with
-different shares must not be added before they are compared (Simpson's paradox).
+Condition: independent times in an arm. Under bursts, and in a queue, they are not; n is then divided by an inflation of
+the variance, of the share of requests below the quantile in blocks of time (`means.inflation`). That is a rule of
+thumb, and is to be shown beside the interval. Histograms of epochs with different shares must not be added before they are
+compared (Simpson's paradox).
 """
 
 import math
@@ -59,41 +60,6 @@ def bucket(seconds: float) -> int:
 def upper_end(number: int) -> float:
     """Return where a bucket ends, in seconds; it begins where the one before it ends."""
     return math.exp(number * _LOG_GROWTH)
-
-
-class BlockSums(Struct, frozen=True):
-    """Sums over blocks of time (10 s, say) of how many requests each had (n), and how many were below a time (k)."""
-
-    blocks: int = 0
-    n: int = 0
-    k: int = 0
-    nn: int = 0
-    nk: int = 0
-    kk: int = 0
-
-    @staticmethod
-    def of(n: int, k: int) -> "BlockSums":
-        """Return the sums of one block, which all gateways' requests are in."""
-        return BlockSums(1, n, k, n * n, n * k, k * k)
-
-    def __add__(self, other: "BlockSums") -> "BlockSums":
-        """Add other blocks. The same block of two gateways is added before `of`, or its bursts are counted too low."""
-        return BlockSums(
-            self.blocks + other.blocks,
-            self.n + other.n,
-            self.k + other.k,
-            self.nn + other.nn,
-            self.nk + other.nk,
-            self.kk + other.kk,
-        )
-
-    def inflation(self) -> float:
-        """Return the variance of the share of k over that of independent requests; at least 1."""
-        if self.blocks < 2 or not 0 < self.k < self.n:
-            return 1.0
-        p = self.k / self.n
-        between = self.kk - 2 * p * self.nk + p * p * self.nn
-        return max(1.0, self.blocks / (self.blocks - 1) * between / (self.n * p * (1 - p)))
 
 
 class Ranked(Struct, frozen=True):
