@@ -13,8 +13,8 @@ event at all. The idea is that of M. Lindon and A. Malek, "Anytime-Valid Inferen
 2022, with a grid in place of their Gamma mixture.
 
 Conditions: an event is one unit's own. Late first tokens are not, where arms have queues of their own: a queue that is
-long for a while makes all late that are sent to it. Then the counts are divided by an inflation of the variance, of the
-treatment's share of the events in blocks of time (`means.inflation`), a rule of thumb to be shown beside the interval.
+long for a while makes all late that are sent to it. Then all counts are divided by what drift inflates the variance of
+the difference of the shares by (`drifting_rate_ratio`), a rule of thumb to be shown beside the interval.
 Draws are independent, so with sticky units only a unit's first event counts, and of a request its first
 attempt in the arm it was drawn for, whether or not another rescued it. One r over time is assumed for the interval;
 with a ratio that moves it covers an average. At r = 1, no difference, it is exact in any case.
@@ -28,6 +28,7 @@ from msgspec import Struct
 
 from gateway.experiments.statistics.arms import Split, Stratum
 from gateway.experiments.statistics.interval import UNKNOWN, Interval
+from gateway.experiments.statistics.means import MeanEstimate
 
 LIMIT = 40.0  # of ln r, beyond which an end counts as infinite
 POINTS = 200
@@ -55,7 +56,7 @@ class EventEstimate(Struct, frozen=True):
     def interval(self, growth: float = 1.0) -> Interval:
         """Return the interval of ln r; infinite at an end where all, or none, of the events are the treatment's."""
         events, tosses = self.events, [_Tosses.of(stratum) for stratum in self.strata]
-        if not events.total:
+        if not events.total or math.isinf(self.inflation):
             return UNKNOWN
         floor = (self._log_mixture(growth) + math.log(self.alpha)) / growth * self.inflation
 
@@ -86,6 +87,15 @@ def rate_ratio(strata: Iterable[Stratum], alpha: float, inflation: float = 1.0) 
     return EventEstimate(used, alpha, inflation, tuple([_log_likelihood(tosses, x) for x in GRID]))
 
 
+def drifting_rate_ratio(strata: Iterable[Stratum], share: MeanEstimate, alpha: float) -> EventEstimate:
+    """Return the ratio for events that come together, such as late first tokens where arms have queues.
+
+    `share` is the difference of the shares of such requests: `means.of_requests` of 1.0 or 0.0, with blocks of time.
+    Nothing is known before that is ready.
+    """
+    return rate_ratio(strata, alpha, share.inflation if share.ready >= 1 else math.inf)
+
+
 def exposed(events: Split, exposure: Split) -> Stratum:
     """Return events over unequal exposures (tokens, pairs) as a stratum, whose share is the treatment's exposure.
 
@@ -108,7 +118,7 @@ class _Tosses(NamedTuple):
 
 
 def _log_likelihood(tosses: Iterable[_Tosses], x: float) -> float:
-    """Return ln L(r) for x = ln r: k ln p + (m-k) ln(1-p) is k odds + m ln(1-p), of logarithmic odds."""
+    """Return ln L(r) for x = ln r: k ln p + (m-k) ln(1-p) = k odds + m ln(1-p)."""
     total = 0.0
     for k, m, even in tosses:
         odds = x + even

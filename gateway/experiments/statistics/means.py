@@ -263,8 +263,8 @@ def _clustered(single: Joint, parts: _Parts) -> Joint:
 def inflation(blocks: Buckets) -> float:
     """Return what the variance of one mean is multiplied by in blocks of time, over independent samples; at least 1.
 
-    Of a share (late requests of all, the treatment's events of all) each sample is 1.0 or 0.0. With fewer than 32
-    blocks each of them counts as one sample.
+    Of a share (of requests below a time) each sample is 1.0 or 0.0. With fewer than 32 blocks each counts as one sample.
+    Bursts that have not been seen yet cannot be known: good for not much before ten of them.
     """
     total, parts = _total(blocks), _Parts()
     alone = _of_mean(total).yy

@@ -13,8 +13,8 @@ variant. For two arms each has alpha/2, and the ends of the ratio are the quotie
 
 Condition: independent times in an arm. Under bursts, and in a queue, they are not; n is then divided by an inflation of
 the variance, of the share of requests below the quantile in blocks of time (`means.inflation`). That is a rule of
-thumb, and is to be shown beside the interval. Histograms of epochs with different shares must not be added before they are
-compared (Simpson's paradox).
+thumb, and is to be shown beside the interval. Histograms of epochs with different shares must not be added before they
+are compared (Simpson's paradox).
 """
 
 import math
