@@ -45,7 +45,7 @@ def equal_load(rng: Generator, runs: int) -> Finding:
 
 
 def late_tokens(rng: Generator, runs: int) -> Finding:
-    """Two equal engines at 50/50, 85 % busy: late tokens are not called more in one (as events of their own they are)."""
+    """Two equal engines at 50/50, 85 % busy: late tokens are not called more in one (counted one by one they are)."""
     treatment = rng.random((runs, REQUESTS)) < 0.5
     at, y = _first_tokens(rng, treatment, 17.0)
     late = y > np.quantile(y, 0.95)
@@ -81,7 +81,7 @@ def slower_engine(rng: Generator, runs: int) -> Finding:
 
 
 def _first_tokens(rng: Generator, treatment: Array, load: float) -> tuple[Array, Array]:
-    """Return when requests came, and the logarithms of their times to first token: the queue, and a tenth to prefill."""
+    """Return when requests came, and the logarithms of their times to first token: queue and prefill."""
     at, waited = served(rng, treatment, load, rng.exponential(1.0, treatment.shape))
     return at, np.round(np.log(waited + 0.1 * np.exp(rng.normal(0, 0.3, treatment.shape))), 4)
 

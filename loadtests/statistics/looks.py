@@ -62,7 +62,7 @@ def binomial_evidence(k: Array, n: Array, share: float, concentration: float) ->
 
 
 def split(treatment: Array, shares: Array, alpha: float) -> Array:
-    """M1: return whether each run says that units, in the order in which they came, were not split by the shares."""
+    """M1: return the first unit, in the order in which they came, at which each run calls the split wrong, or -1."""
     evidence, before = np.empty(treatment.shape), np.zeros((len(treatment), 1))
     for share in dict.fromkeys(shares.tolist()):
         here = shares == share
@@ -75,7 +75,7 @@ def split(treatment: Array, shares: Array, alpha: float) -> Array:
     for run, look in enumerate(deciding(found, treatment.shape[1])):
         epochs = strata(treatment[run, : look + 1], shares[: look + 1])
         assert abs(sample_ratio.log_evidence(epochs) - evidence[run, look]) < SAME
-    return found >= 0
+    return found
 
 
 def rates(treatment: Sequence[Array], shares: Sequence[Array], alpha: float, above: float = -math.inf) -> Array:
@@ -93,12 +93,9 @@ def _rates(treatment: Array, shares: Array, alpha: float, above: float) -> int:
         return -1
     at = 0.0 if above == -math.inf else above
     even = np.log(shares / (1 - shares))
-    likelihoods = _cumulative(treatment, GRID[None, :] + even[:, None])
-    top = likelihoods.max(axis=1, keepdims=True)
-    mixture = top[:, 0] + np.log(np.exp(likelihoods - top) @ WEIGHTS)
-    odds = at + even[:, None]
-    surplus = np.cumsum(treatment - 1 / (1 + np.exp(-odds[:, 0])))
-    seen = mixture - _cumulative(treatment, odds)[:, 0] >= -math.log(alpha)
+    over = _cumulative(treatment, even, GRID) - _cumulative(treatment, even, np.array([at]))
+    surplus = np.cumsum(treatment - 1 / (1 + np.exp(-at - even)))
+    seen = np.exp(over) @ WEIGHTS >= 1 / alpha
     if above != -math.inf:
         seen &= surplus > 0
     found = int(seen.argmax()) if seen.any() else -1
@@ -108,8 +105,12 @@ def _rates(treatment: Array, shares: Array, alpha: float, above: float) -> int:
     return found
 
 
-def _cumulative(treatment: Array, odds: Array) -> Array:
-    return np.asarray(np.cumsum(np.where(treatment[:, None], odds, 0.0) - np.log1p(np.exp(odds)), axis=0))
+def _cumulative(treatment: Array, even: Array, at: Array) -> Array:
+    """Return ln L after each event (a row) for each ln r (a column), less what does not depend on r."""
+    total = treatment.cumsum()[:, None] * at
+    for odds in dict.fromkeys(even.tolist()):
+        total = total - (even == odds).cumsum()[:, None] * np.log1p(np.exp(odds + at))
+    return np.asarray(total)
 
 
 def strata(treatment: Array, shares: Array) -> list[Stratum]:
@@ -141,6 +142,22 @@ def requests(y: Array, treatment: Array, alpha: float, epochs: Sequence[slice] =
         return means.of_requests(arms, alpha).interval()
 
     return _agreed(found, low, high, asked)
+
+
+def pairs(d: Array, alpha: float) -> Seen:
+    """M3 of pairs: return what was seen of the mean difference."""
+    n = np.broadcast_to(1.0 + np.arange(d.shape[1]), d.shape)
+    s, ss = d.cumsum(axis=1), (d * d).cumsum(axis=1)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        half = np.sqrt(np.maximum(ss - s * s / n, 0.0) / (n * (n - 1))) * boundary(n, alpha)
+    half = np.where(n >= LEAST, half, np.inf)
+    low, high = s / n - half, s / n + half
+
+    def asked(run: int, look: int) -> Interval:
+        some = d[run, : look + 1]
+        return means.of_pairs(sums(some, np.zeros(len(some))), alpha).interval()
+
+    return _agreed(first((low > 0) | (high < 0)), low, high, asked)
 
 
 def _difference(y: Array, z: Array, treatment: Array) -> tuple[Array, ...]:
@@ -236,9 +253,9 @@ def buckets(y: Array, treatment: Array, bucket: Array, alpha: float) -> Seen:
     return _agreed(found, low, high, asked)
 
 
-def by_number(y: Array, treatment: Array, number: Array) -> Arms[dict[int, MeanSums]]:
+def by_number(y: Array, treatment: Array, number: Array) -> Arms[means.Buckets]:
     """Return the gateway's sums of each bucket, or block of time, of one run."""
-    arms = []
+    arms: list[means.Buckets] = []
     for arm in (~treatment, treatment):
         scaled, where = np.rint(y[arm] * SCALE).astype(int), number[arm]
         most = int(number.max()) + 1 if len(number) else 1
@@ -277,8 +294,8 @@ def _widest(parts: Array) -> float:
     """Return the largest of the variances between blocks of 1, 2, 4 ... as long as there are 32."""
     widest = 0.0
     while len(parts) >= LEAST_BLOCKS:
-        own = len(parts) / (len(parts) - 1) * parts @ parts
-        widest = max(widest, own + 2 * max(0.0, parts[1:] @ parts[:-1]))
+        own, neighbours = float(parts @ parts), float(parts[1:] @ parts[:-1])
+        widest = max(widest, len(parts) / (len(parts) - 1) * own + 2 * max(0.0, neighbours))
         parts = np.append(parts, np.zeros(len(parts) % 2)).reshape(-1, 2).sum(axis=1)
     return widest
 

@@ -62,6 +62,44 @@ def upper_end(number: int) -> float:
     return math.exp(number * _LOG_GROWTH)
 
 
+class BlockSums(Struct, frozen=True):
+    """Sums over rounds, or other blocks that are independent, of how many requests each had (n), and how many below (k).
+
+    For blocks of time, whose neighbours are alike, there is `means.inflation`.
+    """
+
+    blocks: int = 0
+    n: int = 0
+    k: int = 0
+    nn: int = 0
+    nk: int = 0
+    kk: int = 0
+
+    @staticmethod
+    def of(n: int, k: int) -> "BlockSums":
+        """Return the sums of one block, with all its requests."""
+        return BlockSums(1, n, k, n * n, n * k, k * k)
+
+    def __add__(self, other: "BlockSums") -> "BlockSums":
+        """Add other blocks, exactly."""
+        return BlockSums(
+            self.blocks + other.blocks,
+            self.n + other.n,
+            self.k + other.k,
+            self.nn + other.nn,
+            self.nk + other.nk,
+            self.kk + other.kk,
+        )
+
+    def inflation(self) -> float:
+        """Return the variance of the share of k over that of independent requests; at least 1."""
+        if self.blocks < 2 or not 0 < self.k < self.n:
+            return 1.0
+        p = self.k / self.n
+        between = self.kk - 2 * p * self.nk + p * p * self.nn
+        return max(1.0, self.blocks / (self.blocks - 1) * between / (self.n * p * (1 - p)))
+
+
 class Ranked(Struct, frozen=True):
     """A histogram, made ready to be asked for times at ranks: where buckets end, and how many times lie up to there."""
 
