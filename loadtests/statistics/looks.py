@@ -95,7 +95,8 @@ def _rates(treatment: Array, shares: Array, alpha: float, above: float) -> int:
     even = np.log(shares / (1 - shares))
     over = _cumulative(treatment, even, GRID) - _cumulative(treatment, even, np.array([at]))
     surplus = np.cumsum(treatment - 1 / (1 + np.exp(-at - even)))
-    seen = np.exp(over) @ WEIGHTS >= 1 / alpha
+    with np.errstate(over="ignore"):  # endless evidence is evidence
+        seen = np.exp(over) @ WEIGHTS >= 1 / alpha
     if above != -math.inf:
         seen &= surplus > 0
     found = int(seen.argmax()) if seen.any() else -1
@@ -242,8 +243,8 @@ def buckets(y: Array, treatment: Array, bucket: Array, alpha: float) -> Seen:
     m = counts[0] + counts[1]
     with np.errstate(divide="ignore", invalid="ignore"):
         half = np.sqrt(m / (m - 1) * variance) * boundary(m, alpha)
-    half = np.where(np.minimum(*counts) >= LEAST_BUCKETS, half, np.inf)
-    low, high = centre - half, centre + half
+    ready = np.minimum(*counts) >= LEAST_BUCKETS
+    low, high = np.where(ready, centre - half, -np.inf), np.where(ready, centre + half, np.inf)
     found = first((low > 0) | (high < 0))
 
     def asked(run: int, look: int) -> Interval:

@@ -21,8 +21,8 @@ Over epochs, d is the mean of their differences, weighted by a b / (a + b) for a
 compared with another, so a ramp that meets a busy hour shows no difference that is not there (Simpson's paradox).
 
 A request without a time is not left out: it failed, or its client left, often because it was slow, and the rest would
-look fast. It counts as having taken `UNANSWERED` seconds, in both arms. (In simulations in which the treatment failed its
-slowest 5 %, the rest were called no worse before the errors were noticed in a quarter of all runs.)
+look fast. It counts as having taken `UNANSWERED` seconds, in both arms. (In simulations in which the treatment failed
+its slowest 5 %, the rest were called no worse before the errors were noticed in a quarter of all runs.)
 
 A covariate z known before the arm was drawn (ln of the prompt's tokens, or what was in flight) takes out what it
 explains: d - beta dz, with beta = Cov(d, dz)/V(dz). A. Deng, Y. Xu, R. Kohavi, T. Walker, "Improving the sensitivity
