@@ -41,6 +41,7 @@ from gateway.experiments.statistics.interval import Interval
 from gateway.experiments.statistics.scaled import SCALE, scaled
 
 PLANNED = 2_000  # samples, at which intervals are narrowest
+PLANNED_PAIRS = 300  # which differ much less
 LEAST = 100  # samples in each arm, below which a large-sample formula says nothing
 LEAST_BUCKETS = 30  # occupied in each arm
 UNANSWERED = 60.0  # seconds that a request counts for which has no time: it failed, or its client left
@@ -117,7 +118,7 @@ def of_requests(
     return _estimate(found, found, _drift(blocks), control + treatment, ready, alpha, planned)
 
 
-def of_pairs(sums: MeanSums, alpha: float, planned: int = PLANNED) -> MeanEstimate:
+def of_pairs(sums: MeanSums, alpha: float, planned: int = PLANNED_PAIRS) -> MeanEstimate:
     """Compare two answers to one request each: the sums are of ln(treatment's time) - ln(control's time)."""
     found = _of_mean(sums)
     return _estimate(found, found, None, sums.n, sums.n / LEAST, alpha, planned)
@@ -136,7 +137,7 @@ def of_buckets(
     return _estimate(_clustered(single, parts), single, _drift(blocks), len(parts), ready, alpha, planned)
 
 
-def of_paired_buckets(buckets: Buckets, alpha: float, planned: int = PLANNED) -> MeanEstimate:
+def of_paired_buckets(buckets: Buckets, alpha: float, planned: int = PLANNED_PAIRS) -> MeanEstimate:
     """Compare two answers to one request each, where requests of one conversation were sampled together."""
     total, parts = _total(buckets), _Parts()
     if total.n:
