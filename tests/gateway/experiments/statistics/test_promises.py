@@ -4,10 +4,12 @@ Each function of `loadtests/statistics/` says in its docstring what it promises.
 asked at the look that decides each run, and must say what the simulation says.
 """
 
+import numpy as np
 import pytest
 
 from gateway.experiments.statistics import means, sample_ratio
 from loadtests.statistics.finding import Finding, most_by_chance
+from loadtests.statistics.queueing import served
 from loadtests.statistics.simulations import SIMULATIONS, simulated
 
 RUNS = 100
@@ -48,6 +50,15 @@ def test_a_simulation_fails_where_a_formula_is_wrong(
     monkeypatch.setattr(module, name, by(getattr(module, name)))  # type: ignore[operator]
     with pytest.raises(AssertionError):
         simulated(f"false_alarms.{simulation}", 10)
+
+
+def test_the_queue_is_one() -> None:
+    """By Erlang's formula (1917) 53 % of requests wait where 8.5 of 10 slots are busy, and 3.6 % where 5 are."""
+    chances = np.random.default_rng(1)
+    for load, waiting in ((8.5, 0.53), (5.0, 0.036)):
+        everything = np.ones((40, 4000), bool)
+        _, waited = served(chances, everything, load, chances.exponential(1.0, everything.shape))
+        assert np.mean(waited[:, 1000:] > 0) == pytest.approx(waiting, abs=0.03)
 
 
 @pytest.mark.parametrize(("runs", "allowed", "most"), [(100, 0.0, 0), (100, 0.05, 13), (1000, 0.05, 73), (1, 1.0, 1)])

@@ -198,6 +198,16 @@ def _sticky(chance: random.Random, drift: float) -> float:
     return of_buckets([Arms(*buckets)], 0.05, blocks=[Arms(*blocks)]).inflation
 
 
+def test_pairs_drift_too() -> None:
+    """Four pairs of 0.5 and four of -0.5 in turn: each four of a block are one; independent, they would be four."""
+    blocks = {n: total([0.5 * (-1) ** n] * 4) for n in range(64)}
+    every = sum(blocks.values(), MeanSums())
+    drifting, alone = of_pairs(every, 0.05, blocks=blocks), of_pairs(every, 0.05)
+    assert drifting.variance == pytest.approx(4 * alone.variance, rel=0.02)
+    sticky = of_paired_buckets({0: every, **{n: MeanSums.of(0.0) for n in range(1, 40)}}, 0.05, blocks=blocks)
+    assert sticky.variance > alone.variance
+
+
 @pytest.mark.parametrize(
     ("blocks", "least", "most"),
     [({}, 1.0, 1.0), ({n: total([1.0, 0.0] * 5) for n in range(40)}, 1.0, 1.0), ({1: total([1.0, 0.0])}, 2.0, 2.0)],
