@@ -93,7 +93,10 @@ class MeanEstimate(Struct, frozen=True):
     planned: int
 
     def interval(self, growth: float = 1.0) -> Interval:
-        """Return the interval of the difference; without ends while there is less than the least."""
+        """Return the interval of the difference; without ends while there is less than the least.
+
+        What growth would bring takes the inflation for what it is now: with few blocks of time it may yet rise.
+        """
         if self.ready * growth < 1:
             return Interval(-math.inf, self.difference, math.inf)
         half = math.sqrt(self.variance / growth) * boundary(self.n * growth / self.inflation, self.alpha, self.planned)

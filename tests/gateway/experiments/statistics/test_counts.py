@@ -130,6 +130,13 @@ def test_exposure_is_a_share() -> None:
     assert interval.estimate == pytest.approx(0.0)
 
 
+@pytest.mark.parametrize("share", [0.0, 1.0, -0.1, math.nan])
+def test_a_share_of_nothing_or_all_is_refused(share: float) -> None:
+    """At 100 % there is nothing left to compare with."""
+    with pytest.raises(ValueError, match="share: a number above 0 and below 1 was expected"):
+        Stratum(Split(1, 2), share)
+
+
 @pytest.mark.parametrize(("scores", "fell"), [((0.1, 0.3), Split(0, 1)), ((0.3, 0.1), Split(1, 0)), ((2, 2), Split())])
 def test_the_higher_score_is_a_toss(scores: tuple[float, float], fell: Split) -> None:
     """Equal ones are none."""
