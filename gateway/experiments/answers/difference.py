@@ -1,7 +1,7 @@
 """Where two answers to one greedy request first differ, how much was compared, and of which kind the difference is.
 
-The hazard of a divergence is divergences over units compared (P1). Units are token ids where all answers have them, else
-tokens by their texts, else words. The kind of a divergence (P2) tells noise from findings: a tie is noise.
+The hazard of a divergence is divergences over units compared (P1). Units are token ids where all answers have them,
+else tokens by their texts, else words. The kind of a divergence (P2) tells noise from findings: a tie is noise.
 """
 
 import re
@@ -124,7 +124,8 @@ def _kind(one: SaidAnswer, other: SaidAnswer, place: int, inside: bool, as_json:
 def _likeness(one: Sequence[SaidToken], other: Sequence[SaidToken], place: int) -> Kind:
     """Say whether the two tokens in a place are a tie: for each engine the other's token was nearly as likely.
 
-    That is vLLM's own rule of comparing engines (`check_logprobs_close`: each among the other's likeliest), with a bound.
+    That is vLLM's own rule for comparing engines (`check_logprobs_close`: each among the other's likeliest), and a
+    bound on how much less likely.
     """
     if not 0 <= place < min(len(one), len(other)):
         return Kind.UNKNOWN
