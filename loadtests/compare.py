@@ -42,7 +42,6 @@ from loadtests.compare_workload import Prompt, Round, Trace, generated, read_tra
 
 USAGE = 64  # EX_USAGE of sysexits.h
 ROUNDS = 40  # unless a block's length is given: enough for a verdict, which takes 30
-PATIENCE = 15.0  # seconds for an engine's first sign of life
 INTERVAL = 10.0  # seconds between two lines of progress, where there is no terminal
 WIDTH = 110
 Tick = Callable[[Measured], object]
@@ -77,6 +76,7 @@ def parser() -> Parser:
     made.add_argument("--margin", type=positive, default=0.05, help="by which a time may be longer [0.05]")
     made.add_argument("--no-logprobs", action="store_true", help="ask for none: then ties are not told from errors")
     made.add_argument("--examples", choices=("redacted", "clear"), help="[clear, redacted with a trace]")
+    made.add_argument("--patience", type=positive, default=15.0, help="seconds for a first sign of life [15]")
     made.add_argument("--seed", type=int, default=1)
     made.add_argument("--json", action="store_true", help="print one JSON document instead of tables")
     made.add_argument("--html", type=Path, metavar="FILE", help="write one page with plots, too")
@@ -150,7 +150,7 @@ async def compare(options: argparse.Namespace, plan: Sequence[Round], skipped: d
 
     Who interrupts it gets what was measured until then.
     """
-    async with fronted(engines(options), dict(os.environ), PATIENCE) as front:
+    async with fronted(engines(options), dict(os.environ), options.patience) as front:
         names = chosen(front)
         told = Told(
             front.engines,

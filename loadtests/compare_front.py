@@ -175,7 +175,7 @@ class Front:
         async def receive() -> Any:
             return inbox.pop() if inbox else await asyncio.Event().wait()  # the client stays
 
-        await self._app(self._scope(side, path), receive, reading.send)  # type: ignore[arg-type]
+        await self._app(self._scope(side, path), receive, reading.send)
         return reading.heard(clock() - due, late)
 
     def _scope(self, side: str, path: str) -> Any:

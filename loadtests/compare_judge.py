@@ -313,11 +313,10 @@ def sums(differences: Iterable[Difference]) -> Divergences:
     """Return the sums of pairs; the tokens of a pair whose prompts differ are not at risk."""
     total = Divergences()
     for one in differences:
-        apart = one.kind in (Kind.TIE, Kind.HARD, Kind.UNKNOWN)
         total += Divergences(
             pairs=1,
             tokens=0 if one.kind is Kind.PROMPT else one.at_risk,
-            diverged=int(apart),
+            diverged=int(one.diverged),
             ties=int(one.kind is Kind.TIE),
             hard=int(one.kind is Kind.HARD),
             stopped=int(one.kind is Kind.STOP),

@@ -50,7 +50,7 @@ async def simulated(planted: Planted, path: Path) -> AsyncIterator[str]:
         model=MODEL,
         ttft_ms=planted.ttft_ms,
         itl_ms=planted.itl_ms,
-        answer_tokens=(16, 30),
+        answer_tokens=(3, 9),
         faults=planted.faults,
         seed=planted.seed,
     )

@@ -38,16 +38,20 @@ class Kind(StrEnum):
 
 
 class Difference(Struct, frozen=True):
-    """Two answers compared: `at_risk` units, the last of which differs if they `diverged` before either ended.
+    """Two answers compared: `at_risk` units, up to the first that differs, or to the end of the shorter answer.
 
     `offset` is how many characters they have in common from the beginning.
     """
 
     kind: Kind
-    diverged: bool
     at_risk: int
     unit: Unit
     offset: int
+
+    @property
+    def diverged(self) -> bool:
+        """Whether they parted before either ended; data that differ, and other prompts, are told apart from that."""
+        return self.kind in (Kind.TIE, Kind.HARD, Kind.UNKNOWN)
 
 
 def common_unit(*answers: SaidAnswer) -> Unit:
@@ -65,7 +69,7 @@ def first_difference(one: SaidAnswer, other: SaidAnswer, unit: Unit, as_json: bo
     inside = common < min(len(mine), len(its)) and not (text.startswith(its_text) or its_text.startswith(text))
     offset = _common(text, its_text)
     kind = _kind(one, other, common if unit is not Unit.WORDS else -1, inside, as_json)
-    return Difference(kind, inside, common + inside, unit, offset)
+    return Difference(kind, common + inside, unit, offset)
 
 
 def units(answer: SaidAnswer, unit: Unit) -> Sequence[object]:
