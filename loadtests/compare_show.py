@@ -17,7 +17,7 @@ from typing import Any
 import msgspec
 from msgspec import Struct
 from rich.console import Group, RenderableType
-from rich.table import Table
+from rich.table import Column, Table
 from rich.text import Text
 
 from gateway.cli.exit_status import ExitStatus
@@ -186,12 +186,19 @@ def tables(measured: Measured, findings: Findings, told: Told) -> RenderableType
     parts += [Text(line, "yellow") for line in notes(measured, findings, told)]
     outcome = findings.overall.outcome
     colour = {Outcome.SUCCESS: "bold green", Outcome.FAILURE: "bold red"}.get(outcome, "bold yellow")
-    parts.append(Text(f"{WORDS[outcome]}: {findings.overall.why}", colour))
+    parts.append(Text(conclusion(findings), colour))
     return Group(*parts)
 
 
+def conclusion(findings: Findings) -> str:
+    """Return the verdict and why, in a line."""
+    word, why = WORDS[findings.overall.outcome], findings.overall.why
+    return why if why.startswith(f"{word}: ") else f"{word}: {why}"
+
+
 def _engines(measured: Measured, findings: Findings, told: Told) -> Table:
-    table = Table("", "engine", "model", "requests", "failed", "tokens", "an answer", "in flight", width=WIDTH)
+    engine, model = Column("engine", overflow="fold"), Column("model", overflow="fold")
+    table = Table("", engine, model, "requests", "failed", "tokens", "an answer", "in flight", width=WIDTH)
     table.title = Text(f"{len(measured.triples)} prompts in {measured.rounds} rounds, {measured.seconds:.0f} s", "bold")
     for side in SIDES:
         engine, one = told.engines[side], findings.sides[side]
