@@ -106,7 +106,7 @@ async def fronted(engines: Sequence[EngineUrl], environ: Mapping[str, str], pati
     """Run the gateway, and wait until it has heard both engines. Raises ConfigError, Unreachable."""
     made = services.make(checked(engines, environ), Random(1), asyncio.get_running_loop().time)
     app = create_app(made)
-    async with app.lifespan():
+    async with made.running():  # the application's own lifespan would make a group of what is raised here
         front = Front(app, made, engines)
         await front.ready(patience)
         yield front

@@ -17,7 +17,7 @@ from msgspec import Struct
 from gateway.experiments.answers import (
     AnswerTriple,
     Difference,
-    Kind,
+    DifferenceKind,
     SaidAnswer,
     Unit,
     check_data,
@@ -96,7 +96,7 @@ class Example(Struct, frozen=True):
     """A prompt whose answers differ; its texts are shown to those who ask for them."""
 
     prompt: str
-    kind: Kind
+    kind: DifferenceKind
     difference: Difference
     asked: str
     control: SaidAnswer
@@ -148,8 +148,8 @@ def judged(measured: Measured, rules: Rules, random: Random) -> Findings:
     answers = parity(compared, rules.each, Pace(len(once), measured.seconds))
     guardrails = [
         rail("failed requests", (toss(bad(one.control), bad(one.treatment)) for one in once), measured),
-        rail("answers that end elsewhere", alone(compared, Kind.STOP), measured),
-        rail("data that differ", alone(compared, Kind.FORMAT), measured),
+        rail("answers that end elsewhere", alone(compared, DifferenceKind.STOP), measured),
+        rail("data that differ", alone(compared, DifferenceKind.FORMAT), measured),
     ]
     primary = {one.name: one.judged for one in latencies if one.name in PRIMARY} | {"answers": answers.judged}
     return Findings(
@@ -282,7 +282,7 @@ def parity(compared: Sequence[Compared], alpha: float, pace: Pace) -> Parity:
     left_first = sum((one.answers.left_first() for one in greedy), Split())
     farther = sum((one.answers.farther() for one in sampled), Split())
     of_data = [one for one in greedy if one.prompt.tools or one.prompt.schema is not None]
-    lost = sum(alone(of_data, Kind.FORMAT), Split())
+    lost = sum(alone(of_data, DifferenceKind.FORMAT), Split())
     tools = agreement_lost(lost, len(of_data) - lost.total, alpha) if of_data else None
     return Parity(
         judge_answers(Answers(pairs, left_first, farther, tools), alpha, pace),
@@ -296,7 +296,7 @@ def parity(compared: Sequence[Compared], alpha: float, pace: Pace) -> Parity:
     )
 
 
-def alone(compared: Iterable[Compared], kind: Kind) -> Iterator[Split]:
+def alone(compared: Iterable[Compared], kind: DifferenceKind) -> Iterator[Split]:
     """Yield which pair alone differs in this way, prompt by prompt; sampled answers differ as they like."""
     return (one.answers.alone(kind) for one in compared if one.prompt.greedy)
 
@@ -318,12 +318,12 @@ def called(one: Compared, own: bool) -> ToolSums:
 
 def examples(compared: Iterable[Compared]) -> list[Example]:
     """Return the first few of each kind of difference."""
-    found: dict[Kind, list[Example]] = {}
+    found: dict[DifferenceKind, list[Example]] = {}
     for one in compared:
         kind = one.answers.across.kind
-        if kind is not Kind.SAME and len(found.setdefault(kind, [])) < EXAMPLES:
+        if kind is not DifferenceKind.SAME and len(found.setdefault(kind, [])) < EXAMPLES:
             found[kind].append(one.example())
-    return [example for kind in Kind for example in found.get(kind, ())]
+    return [example for kind in DifferenceKind for example in found.get(kind, ())]
 
 
 # --- figures ---------------------------------------------------------------------------------------------------------

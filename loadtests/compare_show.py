@@ -197,8 +197,8 @@ def conclusion(findings: Findings) -> str:
 
 
 def _engines(measured: Measured, findings: Findings, told: Told) -> Table:
-    engine, model = Column("engine", overflow="fold"), Column("model", overflow="fold")
-    table = Table("", engine, model, "requests", "failed", "tokens", "an answer", "in flight", width=WIDTH)
+    names = [Column(name, overflow="fold") for name in ("engine", "model")]
+    table = Table("", *names, "requests", "failed", "tokens", "an answer", "in flight", width=WIDTH)
     table.title = Text(f"{len(measured.triples)} prompts in {measured.rounds} rounds, {measured.seconds:.0f} s", "bold")
     for side in SIDES:
         engine, one = told.engines[side], findings.sides[side]

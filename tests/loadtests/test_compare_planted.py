@@ -39,8 +39,8 @@ CASES = [
 
 def worse(findings: Findings) -> set[str]:
     """Return the names of all that is judged to be worse."""
-    judged = {one.name: one.judged for one in (*findings.latencies, *findings.guardrails)}
-    judged["answers"] = findings.parity.judged
+    judged = {one.name: one.judged for one in findings.latencies} | {"answers": findings.parity.judged}
+    judged |= {one.name: one.judged for one in findings.guardrails}
     return {name for name, one in judged.items() if one.judgement is Judgement.WORSE}
 
 

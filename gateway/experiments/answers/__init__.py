@@ -10,7 +10,7 @@ The live shadow and the offline comparison (`loadtests.compare`) use the same fu
 """
 
 from gateway.experiments.answers.data import DataCheck, check_data
-from gateway.experiments.answers.difference import Difference, Kind, Unit, common_unit, first_difference
+from gateway.experiments.answers.difference import Difference, DifferenceKind, Unit, common_unit, first_difference
 from gateway.experiments.answers.distance import distance, length_gap
 from gateway.experiments.answers.said import CalledTool, SaidAnswer, SaidToken, Transcript
 from gateway.experiments.answers.triple import AnswerTriple, divergences
@@ -20,7 +20,7 @@ __all__ = [
     "CalledTool",
     "DataCheck",
     "Difference",
-    "Kind",
+    "DifferenceKind",
     "SaidAnswer",
     "SaidToken",
     "Transcript",

@@ -7,7 +7,7 @@ alone, or sooner, or by more, is a fair coin (P1, P3, P5; `statistics.paired`).
 import math
 from collections.abc import Iterable
 
-from gateway.experiments.answers.difference import Difference, Kind, common_unit, first_difference, units
+from gateway.experiments.answers.difference import Difference, DifferenceKind, common_unit, first_difference, units
 from gateway.experiments.answers.distance import distance
 from gateway.experiments.answers.said import SaidAnswer
 from gateway.experiments.statistics.arms import Split
@@ -27,14 +27,14 @@ class AnswerTriple:
         self.own = first_difference(reference, again, self.unit, as_json)
         self.across = first_difference(reference, treatment, self.unit, as_json)
 
-    def alone(self, kind: Kind) -> Split:
+    def alone(self, kind: DifferenceKind) -> Split:
         """Return which pair alone differs in this way, as a toss."""
         return toss(self.own.kind is kind, self.across.kind is kind)
 
     def left_first(self) -> Split:
         """Return which answer left the reference first, as a toss; where the prompts differ, that says nothing."""
         own, across = (one.at_risk if one.diverged else math.inf for one in (self.own, self.across))
-        return Split() if Kind.PROMPT in (self.own.kind, self.across.kind) else toss(across, own)
+        return Split() if DifferenceKind.PROMPT in (self.own.kind, self.across.kind) else toss(across, own)
 
     def farther(self) -> Split:
         """Return which sampled answer is farther from the reference, as a toss."""
@@ -48,12 +48,12 @@ def divergences(differences: Iterable[Difference]) -> Divergences:
     for one in differences:
         total += Divergences(
             pairs=1,
-            tokens=0 if one.kind is Kind.PROMPT else one.at_risk,
+            tokens=0 if one.kind is DifferenceKind.PROMPT else one.at_risk,
             diverged=int(one.diverged),
-            ties=int(one.kind is Kind.TIE),
-            hard=int(one.kind is Kind.HARD),
-            stopped=int(one.kind is Kind.STOP),
-            formats=int(one.kind is Kind.FORMAT),
-            prompts=int(one.kind is Kind.PROMPT),
+            ties=int(one.kind is DifferenceKind.TIE),
+            hard=int(one.kind is DifferenceKind.HARD),
+            stopped=int(one.kind is DifferenceKind.STOP),
+            formats=int(one.kind is DifferenceKind.FORMAT),
+            prompts=int(one.kind is DifferenceKind.PROMPT),
         )
     return total

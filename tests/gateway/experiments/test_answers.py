@@ -7,7 +7,6 @@ import pytest
 
 from gateway.experiments.answers import (
     CalledTool,
-    Kind,
     SaidAnswer,
     SaidToken,
     Transcript,
@@ -17,6 +16,9 @@ from gateway.experiments.answers import (
     distance,
     first_difference,
     length_gap,
+)
+from gateway.experiments.answers import (
+    DifferenceKind as Kind,
 )
 from gateway.experiments.answers.data import fits
 
@@ -48,9 +50,30 @@ PAIRS = [
     ("nothing said", said(), said(), Kind.SAME, False, 0),
     ("nothing said by one", SAME, said(), Kind.STOP, False, 0),
     ("a tie", likely("red", red=-0.7, blue=-0.9), likely("blue", blue=-0.7, red=-0.8), Kind.TIE, True, 2),
-    ("sure on one side", likely("red", red=-0.1, blue=-3), likely("blue", blue=-0.7, red=-0.8), Kind.HARD, True, 2),
-    ("not thought of", likely("red", red=-0.7, pink=-0.8), likely("blue", blue=-0.7, red=-0.8), Kind.HARD, True, 2),
-    ("the same call", calling("get", '{"a": 1, "b": 2}'), calling("get", '{"b":2.0,"a":1}'), Kind.SAME, False, 2),
+    (
+        "sure on one side",
+        likely("red", red=-0.1, blue=-3),
+        likely("blue", blue=-0.7, red=-0.8),
+        Kind.HARD,
+        True,
+        2,
+    ),
+    (
+        "not thought of",
+        likely("red", red=-0.7, pink=-0.8),
+        likely("blue", blue=-0.7, red=-0.8),
+        Kind.HARD,
+        True,
+        2,
+    ),
+    (
+        "the same call",
+        calling("get", '{"a": 1, "b": 2}'),
+        calling("get", '{"b":2.0,"a":1}'),
+        Kind.SAME,
+        False,
+        2,
+    ),
     ("another argument", calling("get", '{"a": 1}'), calling("get", '{"a": 2}'), Kind.FORMAT, False, 3),
     ("another tool", calling("get", "{}"), calling("put", "{}"), Kind.FORMAT, False, 1),
     ("no call", calling("get", "{}"), SAME, Kind.FORMAT, False, 1),
