@@ -24,6 +24,7 @@ from gateway.config.load import KEY_VARIABLES
 from gateway.experiments.answers import SaidAnswer, Transcript
 from gateway.upstream.endpoints import Endpoint
 from gateway.upstream.models import system_fingerprint
+from gateway.upstream.pause import NO_PAUSE
 
 CONTROL, TREATMENT = "control", "treatment"
 SIDES = (CONTROL, TREATMENT)
@@ -168,6 +169,7 @@ class Front:
     async def ask(self, side: str, path: str, body: bytes, due: float) -> Heard:
         """Send a request to an engine, and read its answer to the end. Times count from `due`, on the loop's clock."""
         clock = asyncio.get_running_loop().time
+        self._endpoints[side].pause = NO_PAUSE  # an engine's Retry-After holds nothing back here
         reading = Reading(clock, due)
         late = clock() - due
         inbox = [{"type": "http.request", "body": body, "more_body": False}]

@@ -6,6 +6,7 @@ from typing import Any
 import pytest
 
 from gateway.experiments.answers import (
+    AnswerTriple,
     CalledTool,
     SaidAnswer,
     SaidToken,
@@ -14,6 +15,7 @@ from gateway.experiments.answers import (
     check_data,
     common_unit,
     distance,
+    divergences,
     first_difference,
     length_gap,
 )
@@ -21,6 +23,8 @@ from gateway.experiments.answers import (
     DifferenceKind as Kind,
 )
 from gateway.experiments.answers.data import fits
+from gateway.experiments.statistics.arms import Split
+from gateway.experiments.statistics.divergence import Divergences
 
 
 def said(*words: str, finish: str = "stop", prompt: int = 7, **more: Any) -> SaidAnswer:
@@ -234,3 +238,42 @@ def test_calls_are_held_against_the_requests_tools(answer: SaidAnswer, calls: bo
 )
 def test_a_value_keeps_to_a_schema_or_not(value: object, schema: Any, valid: bool) -> None:
     assert fits(value, schema) is valid
+
+
+BLUE, GREY = said("It", " is", " blue", "."), said("It", " was", " grey", ".")
+NEITHER, OWN, ACROSS = Split(), Split(1, 0), Split(0, 1)
+
+
+@pytest.mark.parametrize(
+    ("again", "treatment", "left", "alone"),
+    [
+        (SAME, SAME, NEITHER, NEITHER),
+        (SAME, BLUE, ACROSS, ACROSS),
+        (BLUE, SAME, OWN, OWN),
+        (BLUE, GREY, ACROSS, NEITHER),
+        (GREY, BLUE, OWN, NEITHER),
+        (BLUE, BLUE, NEITHER, NEITHER),
+        (BLUE, said("It", " is", finish="length"), OWN, OWN),
+        (BLUE, said("It", prompt=9), NEITHER, OWN),
+    ],
+)
+def test_who_left_the_reference_first_and_who_alone(
+    again: SaidAnswer, treatment: SaidAnswer, left: Split, alone: Split
+) -> None:
+    """The two are told as tosses, of the engine with itself and of the two engines; equal ones are none."""
+    triple = AnswerTriple(SAME, again, treatment)
+    assert triple.left_first() == left
+    assert triple.alone(Kind.UNKNOWN) == alone
+
+
+def test_who_is_farther_from_a_sampled_answer() -> None:
+    assert AnswerTriple(SAME, BLUE, GREY).farther() == ACROSS
+    assert AnswerTriple(SAME, GREY, BLUE).farther() == OWN
+    assert AnswerTriple(SAME, BLUE, BLUE).farther() == NEITHER
+
+
+def test_pairs_are_summed_by_kind_and_other_prompts_put_no_token_at_risk() -> None:
+    others = (SAME, BLUE, said("It", " is", finish="length"), said("It", prompt=9))
+    found = divergences(first_difference(SAME, other, Unit.TOKENS) for other in others)
+    assert found == Divergences(pairs=4, tokens=4 + 3 + 2, diverged=1, stopped=1, prompts=1)
+    assert found.unknown == 1
