@@ -7,6 +7,7 @@ same for both engines, and a fraction of a millisecond.
 """
 
 import asyncio
+import re
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from random import Random
@@ -252,4 +253,5 @@ def kind_of(body: bytes) -> str:
         error = msgspec.json.decode(body)["error"]
     except (msgspec.DecodeError, UnicodeDecodeError, KeyError, TypeError):
         return "unreadable"
-    return str(error.get("code") or error.get("type") or "")
+    word = str(error.get("code") or error.get("type") or "")
+    return word if re.fullmatch(r"[\w.-]{0,60}", word) else "an error"

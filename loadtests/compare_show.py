@@ -24,6 +24,7 @@ from gateway.cli.exit_status import ExitStatus
 from gateway.experiments.answers import SaidAnswer
 from gateway.experiments.statistics.divergence import Divergences
 from gateway.experiments.statistics.interval import Interval
+from gateway.experiments.statistics.means import LEAST_BUCKETS
 from gateway.experiments.statistics.verdict import Judged, Judgement, Outcome
 from loadtests.compare_front import SIDES, EngineUrl
 from loadtests.compare_judge import Example, Findings, Guardrail, Latency, Parity, SideFigures
@@ -241,6 +242,9 @@ def _parity(findings: Findings) -> Table:
             str(findings.parity.farther.treatment),
         ],
     }
+    if findings.parity.tools.control.pairs:
+        both = (findings.parity.tools.control, findings.parity.tools.treatment)
+        rows["calls and JSON alike / invalid"] = [f"{one.agreed} of {one.pairs} / {one.invalid}" for one in both]
     for name, cells in rows.items():
         table.add_row(name, *cells, "")
     table.add_section()
@@ -289,8 +293,10 @@ def notes(measured: Measured, findings: Findings, told: Told) -> list[str]:
         )
     if told.models[SIDES[0]] != told.models[SIDES[1]]:
         said.append("The engines' names of their models differ.")
+    if measured.rounds < LEAST_BUCKETS:
+        said.append(f"A verdict on times takes {LEAST_BUCKETS} rounds.")
     for one in findings.latencies:
-        if one.judged.needed:
+        if one.judged.needed and measured.rounds >= LEAST_BUCKETS:
             minutes = (one.judged.seconds or 0) / 60
             said.append(f"{one.name}: known after {one.judged.needed} rounds, about {minutes:.0f} minutes more.")
     return said
