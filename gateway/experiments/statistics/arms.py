@@ -4,14 +4,14 @@ from typing import Generic, TypeVar
 
 from msgspec import Struct
 
-Item = TypeVar("Item")
+Item_co = TypeVar("Item_co", covariant=True)
 
 
-class Arms(Struct, Generic[Item], frozen=True):
+class Arms(Struct, Generic[Item_co], frozen=True):
     """One thing of the control and the same of the treatment."""
 
-    control: Item
-    treatment: Item
+    control: Item_co
+    treatment: Item_co
 
 
 class Split(Struct, frozen=True):

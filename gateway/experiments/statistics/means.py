@@ -118,10 +118,10 @@ def of_requests(
     return _estimate(found, found, _drift(blocks), control + treatment, ready, alpha, planned)
 
 
-def of_pairs(sums: MeanSums, alpha: float, planned: int = PLANNED_PAIRS) -> MeanEstimate:
+def of_pairs(sums: MeanSums, alpha: float, planned: int = PLANNED_PAIRS, blocks: Buckets | None = None) -> MeanEstimate:
     """Compare two answers to one request each: the sums are of ln(treatment's time) - ln(control's time)."""
     found = _of_mean(sums)
-    return _estimate(found, found, None, sums.n, sums.n / LEAST, alpha, planned)
+    return _estimate(found, found, _parts_of_mean(blocks), sums.n, sums.n / LEAST, alpha, planned)
 
 
 def of_buckets(
@@ -137,13 +137,13 @@ def of_buckets(
     return _estimate(_clustered(single, parts), single, _drift(blocks), len(parts), ready, alpha, planned)
 
 
-def of_paired_buckets(buckets: Buckets, alpha: float, planned: int = PLANNED_PAIRS) -> MeanEstimate:
+def of_paired_buckets(
+    buckets: Buckets, alpha: float, planned: int = PLANNED_PAIRS, blocks: Buckets | None = None
+) -> MeanEstimate:
     """Compare two answers to one request each, where requests of one conversation were sampled together."""
-    total, parts = _total(buckets), _Parts()
-    if total.n:
-        _spread(parts, buckets, total, 1.0)
-    found = _clustered(_of_mean(total), parts)
-    return _estimate(found, found, None, len(parts), len(parts) / LEAST_BUCKETS, alpha, planned)
+    single, parts = _of_mean(_total(buckets)), _parts_of_mean(buckets) or _Parts()
+    found = _clustered(single, parts)
+    return _estimate(found, single, _parts_of_mean(blocks), len(parts), len(parts) / LEAST_BUCKETS, alpha, planned)
 
 
 class Joint(Struct, frozen=True):
@@ -248,6 +248,16 @@ def _parts(epochs: list[Arms[Buckets]], totals: list[Arms[MeanSums]]) -> _Parts:
     return parts
 
 
+def _parts_of_mean(buckets: Buckets | None) -> _Parts | None:
+    """Return each number's part in the deviation of one mean; None where there are no buckets."""
+    if buckets is None:
+        return None
+    total, parts = _total(buckets), _Parts()
+    if total.n:
+        _spread(parts, buckets, total, 1.0)
+    return parts
+
+
 def _spread(parts: _Parts, buckets: Buckets, total: MeanSums, weight: float) -> None:
     """Add to each number's part what this arm of this epoch brings."""
     each, mean_y, mean_z = weight / total.n, total.y / total.n, total.z / total.n
@@ -272,11 +282,10 @@ def inflation(blocks: Buckets) -> float:
     Of a share (of requests below a time) each sample is 1.0 or 0.0. With fewer than 32 blocks each counts as one
     sample. It cannot know of bursts that have not come yet: it is not to be trusted before some ten of them.
     """
-    total, parts = _total(blocks), _Parts()
+    total, parts = _total(blocks), _parts_of_mean(blocks)
     alone = _of_mean(total).yy
-    if not alone:
+    if not alone or not parts:
         return 1.0
-    _spread(parts, blocks, total, 1.0)
     if len(parts) < LEAST_BLOCKS:
         return total.n / len(parts)
     return max(1.0, drift_variance({number: y for number, (y, _) in parts.items()}) / alone)
