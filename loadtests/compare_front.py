@@ -34,6 +34,7 @@ CHECKS = 4  # of an engine that fails, before it is held to be gone
 BETWEEN_CHECKS = 1.0  # seconds
 DONE = "[DONE]"
 NEVER = 10**9
+SILENCE = 600.0  # seconds of an engine's, after which its answer is held to be lost: as before the first token
 
 
 class EngineUrl(Struct, frozen=True):
@@ -91,6 +92,7 @@ def checked(engines: Sequence[EngineUrl], environ: Mapping[str, str]) -> Config:
     made = config.check(
         Config(
             models=models,
+            timeouts=config.TimeoutsConfig(between_events=SILENCE),
             retries=config.RetriesConfig(attempts=1),
             breaker=config.BreakerConfig(failures=NEVER, share=1.0, open=0.001, most_open=0.001),
             logging=config.LoggingConfig(requests=False),
