@@ -120,7 +120,7 @@ def _kind(one: SaidAnswer, other: SaidAnswer, place: int, inside: bool, as_json:
     if not inside:
         same = one.text == other.text and one.finish == other.finish
         return DifferenceKind.SAME if same else DifferenceKind.STOP
-    if one.calls or other.calls:
+    if one.calls or other.calls or as_json:
         return DifferenceKind.SAME  # written otherwise, and the same as data
     return _likeness(one.tokens, other.tokens, place)
 
@@ -140,8 +140,5 @@ def _likeness(one: Sequence[SaidToken], other: Sequence[SaidToken], place: int) 
         here.logprob - here.likeliest[there.text] if there.text in here.likeliest else None
         for here, there in ((mine, its), (its, mine))
     ]
-    return (
-        DifferenceKind.TIE
-        if all(margin is not None and margin <= MAX_TIE for margin in margins)
-        else DifferenceKind.HARD
-    )
+    near = all(margin is not None and margin <= MAX_TIE for margin in margins)
+    return DifferenceKind.TIE if near else DifferenceKind.HARD
