@@ -151,6 +151,7 @@ def comma_list(_context: click.Context, _option: click.Parameter, value: str | N
     help="Keys of one tenant share cached answers and what is counted; limits are each key's. [default: the key's id]",
 )
 @click.option("--tier", type=click.Choice(["priority", "flex"]), help="The best service tier. [default: priority]")
+@click.option("--no-shadow", is_flag=True, help="Never send its requests to a second engine, to compare the answers.")
 @click.option("--requests-per-minute", type=click.IntRange(0), metavar="N", help="A limit. [default: 0, no limit]")
 @click.option("--tokens-per-minute", type=click.IntRange(0), metavar="N", help="A limit. [default: 0, no limit]")
 @click.option("--max-in-flight", type=click.IntRange(0), metavar="N", help="A limit. [default: 0, no limit]")

@@ -29,6 +29,7 @@ EXPOSED = [
     "x-pointsman-engine",
     "x-pointsman-deployment",
     "x-pointsman-adapted",
+    "x-pointsman-arm",
     "x-pointsman-cache",
     "age",
     "x-pointsman-overhead-ms",

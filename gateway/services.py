@@ -16,6 +16,7 @@ from gateway.access.limits import Limiter
 from gateway.cache import policy as cached
 from gateway.cache.policy import Cache
 from gateway.config import Config
+from gateway.experiments.running import Experiments
 from gateway.http.deadlines import DeadlineSweeper
 from gateway.http.errors import RETRY_AFTER, ShuttingDown
 from gateway.observe import tracing
@@ -55,6 +56,7 @@ class Services:
     catalog_refresh: CatalogRefresh
     limiter: Limiter
     cache: Cache | None
+    experiments: Experiments
     metrics: Metrics
     records: AccessRecorder
     tracer: Tracer
@@ -144,6 +146,7 @@ def make(
         catalog_refresh=CatalogRefresh(catalog, upstream, clock),
         limiter=limiter,
         cache=cache,
+        experiments=Experiments(config),
         metrics=metrics,
         records=AccessRecorder(metrics, tracer, RequestLog(sys.stderr.buffer), config.logging),
         tracer=tracer,
@@ -181,4 +184,5 @@ def subscribe(services: Services) -> None:
     on_change(lambda config: config.admission, services.admission.follow)
     on_change(lambda config: config.logging, services.records.follow)
     on_change(lambda config: config.health, services.prober.follow)
+    on_change(lambda config: config, services.experiments.follow)
     on_change(lambda config: (config.models, config.breaker, config.health.slow_start), follow_engines)
