@@ -1,0 +1,104 @@
+"""What a worker has counted of an experiment since it last told the record: whole numbers by field. Pure.
+
+A field is a path in words, such as `3fa1c2d0/mean/ttft/control/17/yy` (`record` has all of them); its first word is the
+epoch. What counts once for a unit (its first error, that it was seen at all) waits as a `First`, until the record says
+whether another worker has counted it. The map of places bounds what has to be remembered: of units that share a place
+only the first counts, whichever arm it is in, so that those that count are still drawn independently of anything.
+"""
+
+from collections import defaultdict
+from collections.abc import Mapping
+
+from msgspec import Struct
+
+from gateway.experiments.statistics.scaled import scaled
+from gateway.experiments.unit import PLACES
+
+MEAN_FIELDS = ("n", "y", "yy", "z", "zz", "yz")
+
+MeanKey = tuple[str, str, str, int]  # epoch, metric, arm, bucket
+
+
+class First(Struct, frozen=True, array_like=True):
+    """Something that is counted under `field` if it is the first of its kind at a place."""
+
+    kind: str
+    place: int
+    field: str
+
+
+class Deltas(Struct, frozen=True):
+    """What was counted: by how much each field grew, what may be a first, and examples by kind."""
+
+    sums: Mapping[str, int] = {}
+    firsts: tuple[First, ...] = ()
+    examples: Mapping[str, tuple[str, ...]] = {}
+
+    def __bool__(self) -> bool:
+        return bool(self.sums or self.firsts or self.examples)
+
+    def __add__(self, other: "Deltas") -> "Deltas":
+        sums = dict(self.sums)
+        for field, by in other.sums.items():
+            sums[field] = sums.get(field, 0) + by
+        kinds = {*self.examples, *other.examples}
+        examples = {kind: self.examples.get(kind, ()) + other.examples.get(kind, ()) for kind in kinds}
+        return Deltas(sums, self.firsts + other.firsts, examples)
+
+
+class Tally:
+    """The counts of one worker."""
+
+    def __init__(self) -> None:
+        self._means: dict[MeanKey, list[int]] = {}
+        self._counts: defaultdict[tuple[str, ...], int] = defaultdict(int)
+        self._firsts: list[First] = []
+        self._examples: dict[str, tuple[str, ...]] = {}
+        self._seen: dict[str, bytearray] = {}
+
+    def mean(self, key: MeanKey, value: float, covariate: float) -> None:
+        """Add one sample to the sums of a metric in a bucket (`statistics.means.MeanSums`)."""
+        sums = self._means.get(key)
+        if sums is None:
+            sums = self._means[key] = [0] * 6
+        y, z = scaled(value), scaled(covariate)
+        sums[0] += 1
+        sums[1] += y
+        sums[2] += y * y
+        sums[3] += z
+        sums[4] += z * z
+        sums[5] += y * z
+
+    def count(self, *field: str, by: int = 1) -> None:
+        """Add to a field."""
+        self._counts[field] += by
+
+    def once(self, kind: str, place: int, *field: str) -> None:
+        """Count something at a place, if it is the first of its kind there."""
+        seen = self._seen.get(kind)
+        if seen is None:
+            seen = self._seen[kind] = bytearray(PLACES >> 3)
+        byte, bit = place >> 3, 1 << (place & 7)
+        if not seen[byte] & bit:
+            seen[byte] |= bit
+            self._firsts.append(First(kind, place, "/".join(field)))
+
+    def example(self, kind: str, text: str) -> None:
+        """Keep an example of a kind of difference, as JSON; a few wait at most."""
+        kept = self._examples.get(kind, ())
+        if len(kept) < MAX_EXAMPLES:
+            self._examples[kind] = (*kept, text)
+
+    def take(self) -> Deltas:
+        """Return what was counted since the last call."""
+        sums = {"/".join(field): by for field, by in self._counts.items()}
+        for (epoch, metric, arm, bucket), values in self._means.items():
+            path = f"{epoch}/mean/{metric}/{arm}/{bucket}/"
+            sums |= {path + name: by for name, by in zip(MEAN_FIELDS, values, strict=True) if by}
+        deltas = Deltas(sums, tuple(self._firsts), self._examples)
+        self._means, self._firsts, self._examples = {}, [], {}
+        self._counts.clear()
+        return deltas
+
+
+MAX_EXAMPLES = 5  # of each kind
