@@ -16,7 +16,10 @@ from gateway.access.limits import Limiter
 from gateway.cache import policy as cached
 from gateway.cache.policy import Cache
 from gateway.config import Config
+from gateway.experiments.keeper import Keeper
 from gateway.experiments.running import Experiments
+from gateway.experiments.store import base as kept
+from gateway.experiments.versions import VersionReader
 from gateway.http.deadlines import DeadlineSweeper
 from gateway.http.errors import RETRY_AFTER, ShuttingDown
 from gateway.observe import tracing
@@ -57,6 +60,7 @@ class Services:
     limiter: Limiter
     cache: Cache | None
     experiments: Experiments
+    keeper: Keeper
     metrics: Metrics
     records: AccessRecorder
     tracer: Tracer
@@ -84,6 +88,7 @@ class Services:
         if self.cache is not None:
             await self.cache.open()
         self._start_background_tasks()
+        await self.keeper.open()
         try:
             yield
         finally:
@@ -94,6 +99,7 @@ class Services:
             await self.limiter.close()
             await self.upstream.close()
             self.records.flush()
+            await self.keeper.close()
             await self.tracer.close()
         if self.supervisor.failed:
             raise WorkerFailed(f"background tasks kept dying: {', '.join(self.supervisor.failed)}")
@@ -104,6 +110,7 @@ class Services:
         start("discovery", lambda: self.discovery.run(lambda: self.reload.written.models, self.reload.renew))
         start("limits", self.limiter.run)
         start("metrics", self.metrics.run)
+        start("experiments", self.keeper.run)
         for file in self.files:
             start(f"watch of {file.path}", file.run)
         self.prober.refresh()  # starts a health check for each engine
@@ -125,6 +132,7 @@ def make(
     random = random or Random()
     discovery, supervisor = Discovery(resolve), TaskSupervisor(clock)
     catalog = Catalog(config, int(wall()))
+    experiments = Experiments(config)
     upstream = Upstream(config.timeouts, clock)
     tracer = tracing.make(config.telemetry, random)
     admission = Admission(config.admission)
@@ -146,9 +154,12 @@ def make(
         catalog_refresh=CatalogRefresh(catalog, upstream, clock),
         limiter=limiter,
         cache=cache,
-        experiments=Experiments(config),
+        experiments=experiments,
+        keeper=Keeper(
+            experiments, kept.make(config.experiments), catalog, VersionReader(catalog, upstream, clock).read
+        ),
         metrics=metrics,
-        records=AccessRecorder(metrics, tracer, RequestLog(sys.stderr.buffer), config.logging),
+        records=AccessRecorder(metrics, tracer, RequestLog(sys.stderr.buffer), config.logging, experiments),
         tracer=tracer,
         random=random,
         clock=clock,

@@ -21,10 +21,19 @@ class Definition(Struct, frozen=True):
     unit: Unit
 
     @property
+    def run(self) -> str:
+        """Eight hexadecimal digits of all of it."""
+        return digest(self.name, self.model, *self.control, "", *self.treatment, "", self.unit)
+
+    @property
     def id(self) -> str:
-        """The name, and eight hexadecimal digits of all of it."""
-        said = "\0".join((self.name, self.model, *self.control, "", *self.treatment, "", self.unit))
-        return f"{self.name}:{sha256(said.encode()).hexdigest()[:8]}"
+        """The name and the run."""
+        return f"{self.name}:{self.run}"
+
+
+def digest(*said: str) -> str:
+    """Return eight hexadecimal digits of some words."""
+    return sha256("\0".join(said).encode()).hexdigest()[:8]
 
 
 def define(experiment: ExperimentConfig, model: ModelConfig) -> Definition:
@@ -55,6 +64,11 @@ def treatment_buckets(experiment: ExperimentConfig, model: ModelConfig, stage: i
     )
     share = BUCKETS * treatment / (control + treatment)
     return round(min(max(share, 1), BUCKETS - 1)) if control and treatment else round(share)
+
+
+def stages(experiment: ExperimentConfig, model: ModelConfig) -> tuple[int, ...]:
+    """Return the treatment's buckets at each stage."""
+    return tuple(treatment_buckets(experiment, model, stage) for stage in range(max(len(experiment.ramp), 1)))
 
 
 def first_stage(experiment: ExperimentConfig) -> int:

@@ -5,49 +5,62 @@ it: no weight, breaker, load or slow start. Routing then picks inside the arm.
 """
 
 from collections.abc import Iterable
+from typing import TYPE_CHECKING
 
 from gateway.config import ExperimentConfig, ModelConfig
 from gateway.experiments.assignment import Arm, Assignment, Exclusion, Shadow
-from gateway.experiments.definition import define, first_stage, treatment_buckets
+from gateway.experiments.definition import define, digest, first_stage, stage_name, treatment_buckets
+from gateway.experiments.notes import EpochNote
+from gateway.experiments.tally import Tally
 from gateway.experiments.unit import Unit, UnitHash
-from gateway.http.context import RequestContext
 from gateway.upstream.endpoints import Endpoint
-from gateway.upstream.models import ModelRoute
+from gateway.upstream.models import Candidate, ModelRoute
+
+if TYPE_CHECKING:
+    from gateway.http.context import RequestContext
 
 SESSION = b"x-pointsman-session"
 NONE: frozenset[Endpoint] = frozenset()
+NOT_HEARD = "?"
 
 
 class LiveExperiment:
     """One experiment of one model. `held` says why nobody is assigned now; empty: everybody is.
 
-    `buckets` are the treatment's, of 1,024; `epoch` names what does not change while samples are pooled.
+    `buckets` are the treatment's, of 1,024. `epoch` names what does not change while samples are pooled: the share and
+    the engines. `slo_ttft` is the time after which a first token is late, in seconds, as far as it is known.
+    `versions` are what the engines say of themselves beside the list of their models.
     """
 
     def __init__(self, experiment: ExperimentConfig, model: ModelConfig) -> None:
         self.settings = experiment
         self.model = model
         self.definition = define(experiment, model)
-        self.stage = first_stage(experiment)
-        self.buckets = treatment_buckets(experiment, model, self.stage)
+        self.tally = Tally()
         self.held = ""
-        self.epoch = ""
+        self.slo_ttft = experiment.slo_ttft
         self.control = self.treatment = NONE
+        self.versions: dict[str, str] = {}
+        self.fingerprints: dict[str, str] = {}
         self._hash = UnitHash(experiment.name)
         self._route: ModelRoute | None = None
+        self.stage = first_stage(experiment)
+        self.move(self.stage)
 
     def adopt(self, experiment: ExperimentConfig, model: ModelConfig) -> None:
         """Take over changed settings; the experiment is the same."""
         self.settings, self.model = experiment, model
+        self.slo_ttft = experiment.slo_ttft
         self.move(self.stage)
 
     def move(self, stage: int) -> None:
         """Go to a stage of the ramp; one that is there no more is its last."""
-        self.stage = min(stage, len(self.settings.ramp) - 1) if self.settings.ramp else stage
+        self.stage = min(stage, len(self.settings.ramp) - 1) if self.settings.ramp else 0
         self.buckets = treatment_buckets(self.settings, self.model, self.stage)
+        self._mark_epoch()
 
     def follow(self, route: ModelRoute) -> None:
-        """Take over which deployments the model has now."""
+        """Take over which deployments the model has now, and what they say of themselves."""
         if route is self._route:
             return
         self._route = route
@@ -55,8 +68,41 @@ class LiveExperiment:
         definition = self.definition
         self.control = frozenset(one for one in endpoints if one.public_name in definition.control)
         self.treatment = frozenset(one for one in endpoints if one.public_name in definition.treatment)
+        self.hear_versions(self.versions)
 
-    def unit(self, parts: Iterable[bytes], context: RequestContext) -> Unit | None:
+    def hear_versions(self, versions: dict[str, str]) -> None:
+        """Take over the engines' versions, by the names of deployments."""
+        self.versions = versions
+        candidates = self._route.candidates if self._route is not None else []
+        inside = [one for one in candidates if self.names(one.endpoint) is not None]
+        names = sorted({one.endpoint.public_name for one in inside})
+        self.fingerprints = {name: self._fingerprint(name, inside) for name in names}
+        self._mark_epoch()
+
+    def _fingerprint(self, name: str, candidates: list[Candidate]) -> str:
+        """Return what a deployment says of itself: each of its addresses, where they differ."""
+        mine = [one for one in candidates if one.endpoint.public_name == name]
+        said = sorted({one.system_fingerprint if one.endpoint.served else NOT_HEARD for one in mine})
+        return " ".join([*said, *([self.versions[name]] if name in self.versions else [])])
+
+    def _mark_epoch(self) -> None:
+        said = [f"{name}={fingerprint}" for name, fingerprint in self.fingerprints.items()]
+        self.epoch = digest(self.definition.run, str(self.buckets), *said)
+
+    @property
+    def epoch_note(self) -> EpochNote:
+        """What is noted of the epoch that it is in."""
+        slots = {}
+        for arm, endpoints in (("control", self.control), ("treatment", self.treatment)):
+            known = [one.deployment.slots for one in endpoints]
+            if known and all(known):
+                slots[arm] = sum(known)
+        name = stage_name(self.settings, self.stage)
+        return EpochNote(
+            buckets=self.buckets, stage=name, fingerprints=self.fingerprints, slots=slots, began=0.0, slo=self.slo_ttft
+        )
+
+    def unit(self, parts: Iterable[bytes], context: "RequestContext") -> Unit | None:
         """Return the unit of a request, whose conversation `parts` tell; None if it names no session."""
         kind, tenant = self.settings.unit, context.principal.tenant
         if kind == "conversation":
@@ -66,7 +112,7 @@ class LiveExperiment:
             return self._hash.of(tenant, (session,)) if session else None
         return self._hash.of(tenant, ((context.principal.id if kind == "key" else context.id).encode(),))
 
-    def draw(self, unit: Unit, parts: Iterable[bytes], context: RequestContext, may_shadow: bool) -> Assignment:
+    def draw(self, unit: Unit, parts: Iterable[bytes], context: "RequestContext", may_shadow: bool) -> Assignment:
         """Return the place of a request that nothing keeps out."""
         arm: Arm = "treatment" if unit.bucket < self.buckets else "control"
         endpoints = self.treatment if arm == "treatment" else self.control
@@ -75,7 +121,7 @@ class LiveExperiment:
             shadow = self._shadow(unit, parts, context)
         return Assignment(self, endpoints, self.epoch, arm, None, unit, len(context.body), shadow)
 
-    def _shadow(self, unit: Unit, parts: Iterable[bytes], context: RequestContext) -> Shadow:
+    def _shadow(self, unit: Unit, parts: Iterable[bytes], context: "RequestContext") -> Shadow:
         """Return what is asked for beside; drawn by the conversation, so that it is in the shadow as a whole."""
         if self.settings.unit != "conversation":
             unit = self._hash.of(context.principal.tenant, parts)

@@ -37,9 +37,7 @@ def observe(context: RequestContext, assignment: Assignment, ended: float) -> No
 class Observation:
     """One request of one arm, on its way into the tally."""
 
-    def __init__(
-        self, context: RequestContext, assignment: Assignment, arm: Arm, tally: Tally, ended: float
-    ) -> None:
+    def __init__(self, context: RequestContext, assignment: Assignment, arm: Arm, tally: Tally, ended: float) -> None:
         self._context = context
         self._assignment = assignment
         self._arm = arm
@@ -132,7 +130,9 @@ def _failed_in_arm(context: RequestContext, assignment: Assignment) -> bool:
     if whose is Blame.CONNECTION:
         return True
     tries = [(attempt.candidate.endpoint, attempt.failure) for attempt in context.attempts]
-    return whose is Blame.ANSWER and isinstance(first.failure, PointsmanError) and type(first.failure) is not agreed(tries)
+    return (
+        whose is Blame.ANSWER and isinstance(first.failure, PointsmanError) and type(first.failure) is not agreed(tries)
+    )
 
 
 def _first_inside(context: RequestContext, assignment: Assignment) -> Attempt | None:

@@ -10,9 +10,11 @@ from typing import Any
 
 from gateway import config
 from gateway.experiments.live import LiveExperiment
-from tests.support.harness import MODEL, Engine, Gateway, Script, checked, engine, gateway
+from gateway.experiments.record import Record, read_record
+from tests.support.harness import MODEL, Engine, Gateway, Script, checked, engine, gateway, until
 
 NAME = "old-to-new"
+NO_STORE = config.ExperimentsConfig(file="/nowhere/experiments.sqlite3")  # what is counted waits in memory
 WHOLE_CONTROL, WHOLE_TREATMENT = (1.0, 0.0), (0.0, 1.0)  # weights by which all units are of one arm
 
 
@@ -30,6 +32,18 @@ class Trial:
         live = self.front.services.experiments.of(MODEL)
         assert live is not None
         return live
+
+    async def recorded(self) -> Record:
+        """Tell the record all that has ended; return it."""
+        services = self.front.services
+        await until(self.idle)
+        services.records.flush()
+        await services.keeper.tick()
+        store = services.keeper.store
+        now, notes = await store.notes(NAME)
+        record = read_record(now, notes, await store.sums(NAME))
+        assert record is not None
+        return record
 
     def idle(self) -> bool:
         """Whether nothing is in flight, and no place is held."""
@@ -52,6 +66,7 @@ def settings(
 ) -> config.Config:
     """Return the configuration of an experiment between two engines; `more` are the experiment's, or sections."""
     sections = {name: more.pop(name) for name in tuple(more) if name in config.Config.__struct_fields__}
+    sections.setdefault("experiments", NO_STORE)
     of_model = {name: more.pop(name) for name in tuple(more) if name in ("hedge_after", "policy")}
     rows = [
         config.DeploymentConfig(name=name, engine=kind, url=url, weight=weight)
