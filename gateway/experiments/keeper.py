@@ -15,7 +15,7 @@ from gateway.experiments import notes as noted
 from gateway.experiments.definition import first_stage, stages
 from gateway.experiments.live import LiveExperiment
 from gateway.experiments.notes import Plan, Run, TellerNote
-from gateway.experiments.record import control_p95, epoch_before
+from gateway.experiments.record import control_p95, epochs_before
 from gateway.experiments.running import Experiments
 from gateway.experiments.store.base import Store, StoreUnavailable, Telling
 from gateway.experiments.tally import MAX_EXAMPLES, Deltas
@@ -128,11 +128,9 @@ class Keeper:
     def _telling(self, live: LiveExperiment, ledger: Ledger) -> Telling:
         """Return what to tell now."""
         definition, deltas = live.definition, ledger.waiting
-        run, epoch = definition.run, f"{definition.run}/{live.epoch}"
-        marks = {
-            f"run/{run}": noted.write_mark(Run(definition, 0.0)),
-            f"epoch/{epoch}": noted.write_mark(live.epoch_note),
-        }
+        run, epochs = definition.run, live.epochs_of([*deltas.sums, *(first.field for first in deltas.firsts)])
+        marks = {f"run/{run}": noted.write_mark(Run(definition, 0.0))}
+        marks |= {f"epoch/{run}/{epoch}": noted.write_mark(note) for epoch, note in epochs.items()}
         goes_by = TellerNote(run, stages(live.settings, live.model))
         return Telling(
             name=definition.name,
@@ -143,7 +141,7 @@ class Keeper:
             maps=run,
             notes={} if live in self._experiments.gone else {f"teller/{self.teller}": noted.write(goes_by)},
             marks=marks | _example_marks(run, deltas.examples, self._taken),
-            stamps=(f"seen/{epoch}", f"alive/{self.teller}"),
+            stamps=(f"alive/{self.teller}", *(f"seen/{run}/{epoch}" for epoch in epochs)),
         )
 
     async def _follow(self, live: LiveExperiment) -> None:
@@ -177,8 +175,9 @@ class Keeper:
         known = noted.read(notes, "slo", float).get(f"{run}/{live.epoch}")
         if known is not None:
             return known
-        before = epoch_before(notes, run, live.epoch)
-        found = None if before is None else control_p95(await self.store.sums(name), before)
+        before = epochs_before(notes, run, live.epoch)
+        sums = await self.store.sums(name) if before else {}
+        found = next((p95 for epoch in before if (p95 := control_p95(sums, epoch)) is not None), None)
         if found is None:
             return None
         ledger = self._ledgers[live]

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 SESSION = b"x-pointsman-session"
 NONE: frozenset[Endpoint] = frozenset()
 NOT_HEARD = "?"
+MOST_EPOCHS = 64
 
 
 class LiveExperiment:
@@ -42,6 +43,7 @@ class LiveExperiment:
         self.control = self.treatment = NONE
         self.versions: dict[str, str] = {}
         self.fingerprints: dict[str, str] = {}
+        self.epochs: dict[str, EpochNote] = {}  # the last ones, whose requests may be in flight still
         self._hash = UnitHash(experiment.name)
         self._route: ModelRoute | None = None
         self.stage = first_stage(experiment)
@@ -88,6 +90,16 @@ class LiveExperiment:
     def _mark_epoch(self) -> None:
         said = [f"{name}={fingerprint}" for name, fingerprint in self.fingerprints.items()]
         self.epoch = digest(self.definition.run, str(self.buckets), *said)
+        self.epochs[self.epoch] = self.epoch_note
+        while len(self.epochs) > MOST_EPOCHS:
+            self.epochs.pop(next(iter(self.epochs)))
+
+    def epochs_of(self, fields: Iterable[str]) -> dict[str, EpochNote]:
+        """Return the epochs that fields are of, and the present one, if all of its engines have been heard."""
+        ids = {field.partition("/")[0] for field in fields}
+        if self.fingerprints and not any(NOT_HEARD in one for one in self.fingerprints.values()):
+            ids.add(self.epoch)
+        return {epoch: self.epochs[epoch] for epoch in ids if epoch in self.epochs}
 
     @property
     def epoch_note(self) -> EpochNote:

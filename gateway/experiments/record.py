@@ -129,7 +129,8 @@ def read_record(now: float, notes: Mapping[str, str], sums: Mapping[str, int], r
     runs = noted.read(notes, "run", Run)
     if not runs:
         return None
-    run = run or max(runs, key=lambda one: _last_seen(notes, one))
+    going_by = set(noted.alive(notes, now).values())
+    run = run or max(runs, key=lambda one: (any(note.run == one for note in going_by), runs[one].began))
     trees = _trees(sums)
     seen = noted.read(notes, "seen", float)
     epochs = [
@@ -138,14 +139,9 @@ def read_record(now: float, notes: Mapping[str, str], sums: Mapping[str, int], r
         if name.startswith(f"{run}/")
     ]
     epochs.sort(key=lambda epoch: epoch.note.began)
-    going_by = set(noted.alive(notes, now).values())
     plan = noted.read(notes, "plan", noted.Plan).get(run)
     examples = _examples(notes, run)
     return Record(runs[run], epochs, len(going_by) > 1, now, examples, None if plan is None else plan.stage)
-
-
-def _last_seen(notes: Mapping[str, str], run: str) -> float:
-    return max((at for name, at in noted.read(notes, "seen", float).items() if name.startswith(f"{run}/")), default=0.0)
 
 
 def _examples(notes: Mapping[str, str], run: str) -> dict[str, list[Any]]:
@@ -157,12 +153,12 @@ def _examples(notes: Mapping[str, str], run: str) -> dict[str, list[Any]]:
     return dict(found)
 
 
-def epoch_before(notes: Mapping[str, str], run: str, epoch: str) -> str | None:
-    """Return the epoch that began last before another one, or None."""
+def epochs_before(notes: Mapping[str, str], run: str, epoch: str) -> list[str]:
+    """Return the epochs that began before another one, the last first."""
     epochs = noted.read(notes, "epoch", EpochNote)
     mine = {name.partition("/")[2]: note.began for name, note in epochs.items() if name.startswith(f"{run}/")}
-    before = [other for other, began in mine.items() if other != epoch and began < mine.get(epoch, float("inf"))]
-    return max(before, key=mine.__getitem__, default=None)
+    before = [other for other, began in mine.items() if other != epoch and began <= mine.get(epoch, float("inf"))]
+    return sorted(before, key=mine.__getitem__, reverse=True)
 
 
 def control_p95(sums: Mapping[str, int], epoch: str) -> float | None:

@@ -31,14 +31,15 @@ class VersionReader:
         self._upstream = upstream
         self._clock = clock
         self._asked_at = -INTERVAL
+        self._asked: set[Endpoint] = set()
         self._known: dict[str, str] = {}
 
     async def read(self) -> dict[str, str]:
         """Return the versions by the names of deployments; several addresses of one may have several."""
         now = self._clock()
-        if now - self._asked_at >= INTERVAL:
-            self._asked_at = now
-            engines = [one for one in self._catalog.endpoints if one.engine == "vllm" and one.up]
+        engines = [one for one in self._catalog.endpoints if one.engine == "vllm" and one.up]
+        if now - self._asked_at >= INTERVAL or not self._asked.issuperset(engines):
+            self._asked_at, self._asked = now, set(engines)
             answers = await asyncio.gather(*(self._ask(endpoint) for endpoint in engines))
             found: dict[str, set[str]] = {}
             for endpoint, version in zip(engines, answers, strict=True):

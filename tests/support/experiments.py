@@ -86,4 +86,5 @@ async def trial(
         engine(treatment) as two,
         gateway(settings((one.url, two.url), **more), clock=clock) as front,
     ):
+        await front.services.keeper.tick()  # from now on it is known which engines there are
         yield Trial(front, one, two)
