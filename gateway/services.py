@@ -18,6 +18,7 @@ from gateway.cache.policy import Cache
 from gateway.config import Config
 from gateway.experiments.keeper import Keeper
 from gateway.experiments.running import Experiments
+from gateway.experiments.shadow.bounds import ShadowBounds
 from gateway.experiments.store import base as kept
 from gateway.experiments.versions import VersionReader
 from gateway.http.deadlines import DeadlineSweeper
@@ -61,6 +62,7 @@ class Services:
     cache: Cache | None
     experiments: Experiments
     keeper: Keeper
+    shadows: ShadowBounds
     metrics: Metrics
     records: AccessRecorder
     tracer: Tracer
@@ -92,6 +94,7 @@ class Services:
         try:
             yield
         finally:
+            await self.shadows.close()
             await self.prober.close()
             await self.supervisor.stop()
             if self.cache is not None:
@@ -158,6 +161,7 @@ def make(
         keeper=Keeper(
             experiments, kept.make(config.experiments), catalog, VersionReader(catalog, upstream, clock).read
         ),
+        shadows=ShadowBounds(),
         metrics=metrics,
         records=AccessRecorder(metrics, tracer, RequestLog(sys.stderr.buffer), config.logging, experiments),
         tracer=tracer,

@@ -103,7 +103,8 @@ class Generation:
         if not self._call.stream:
             return await open_whole(self._call, attempt, context, self._services)
         mine = self._context
-        only_relays = mine.cache in ("", "bypass") and mine.trace.notes is None
+        alone = mine.assignment is None or not mine.assignment.shadow
+        only_relays = alone and mine.cache in ("", "bypass") and mine.trace.notes is None
         return await open_stream(self._call, attempt, context, self._services, only_relays)
 
     async def send(self, answer: Source) -> None:

@@ -24,7 +24,8 @@ class Assignment(Struct, eq=False):
     """`endpoints` are asked before all others: the arm's.
 
     `epoch` is the experiment's when the arm was drawn. `size` is the request's body in bytes, which is known before.
-    `shadow` says which answers are asked for beside the client's. `down`: none of the arm's deployments could be asked.
+    `shadow` says which answers are asked for beside the client's, as its `conversation` was drawn. `down`: none of the
+    arm's deployments could be asked.
     """
 
     live: "LiveExperiment"
@@ -34,6 +35,7 @@ class Assignment(Struct, eq=False):
     excluded: Exclusion | None = None
     unit: Unit = NOBODY
     size: int = 0
+    conversation: Unit = NOBODY
     shadow: Shadow = ""
     down: bool = False
 

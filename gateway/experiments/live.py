@@ -8,7 +8,7 @@ from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
 from gateway.config import ExperimentConfig, ModelConfig
-from gateway.experiments.assignment import Arm, Assignment, Exclusion, Shadow
+from gateway.experiments.assignment import Arm, Assignment, Exclusion
 from gateway.experiments.definition import define, digest, first_stage, stage_name, treatment_buckets
 from gateway.experiments.notes import EpochNote
 from gateway.experiments.tally import Tally
@@ -128,18 +128,18 @@ class LiveExperiment:
         """Return the place of a request that nothing keeps out."""
         arm: Arm = "treatment" if unit.bucket < self.buckets else "control"
         endpoints = self.treatment if arm == "treatment" else self.control
-        shadow: Shadow = ""
+        place = Assignment(self, endpoints, self.epoch, arm, None, unit, len(context.body))
         if may_shadow and arm == "control" and context.principal.may_shadow and self.settings.shadow:
-            shadow = self._shadow(unit, parts, context)
-        return Assignment(self, endpoints, self.epoch, arm, None, unit, len(context.body), shadow)
+            self._draw_shadow(place, parts, context)
+        return place
 
-    def _shadow(self, unit: Unit, parts: Iterable[bytes], context: "RequestContext") -> Shadow:
-        """Return what is asked for beside; drawn by the conversation, so that it is in the shadow as a whole."""
+    def _draw_shadow(self, place: Assignment, parts: Iterable[bytes], context: "RequestContext") -> None:
+        """Note what is asked for beside; drawn by the conversation, so that it is in the shadow as a whole."""
+        unit = place.unit
         if self.settings.unit != "conversation":
             unit = self._hash.of(context.principal.tenant, parts)
-        if unit.draw >= self.settings.shadow:
-            return ""
-        return "triple" if unit.is_third else "pair"
+        if unit.draw < self.settings.shadow:
+            place.conversation, place.shadow = unit, "triple" if unit.is_third else "pair"
 
     def outside(self, why: Exclusion, free: bool = False) -> Assignment:
         """Return the place of a request that is in no arm: the control answers it, unless it is `free` to go anywhere.

@@ -43,6 +43,7 @@ class Observation:
         self._arm = arm
         self._tally = tally
         self._ended = ended
+        self._bucket = str(assignment.unit.bucket)
         self._z = math.log(max(assignment.size, 1))
 
     def count(self) -> None:
@@ -105,7 +106,7 @@ class Observation:
         took = max(took, 1e-6)
         self._tally.count(epoch, "hist", metric, arm, ending, str(time_bucket(took)))
         if ending == "done":
-            self._tally.mean((epoch, metric, arm, self._assignment.unit.bucket), math.log(took), self._z)
+            self._tally.mean((epoch, "mean", metric, arm, self._bucket), math.log(took), self._z)
 
     def _event(self, name: str) -> None:
         self._tally.count(self._assignment.epoch, "event", name, self._arm)

@@ -26,7 +26,7 @@ from msgspec import Struct, field
 
 from gateway.experiments import notes as noted
 from gateway.experiments.notes import EpochNote, Run
-from gateway.experiments.statistics.arms import Arms, Split, Stratum
+from gateway.experiments.statistics.arms import Split
 from gateway.experiments.statistics.divergence import Divergences
 from gateway.experiments.statistics.means import MeanSums
 from gateway.experiments.statistics.quantiles import Histogram, quantile_interval
@@ -97,19 +97,14 @@ class Record(Struct, frozen=True):
     stage: int | None = None
 
     @property
+    def pooled(self) -> list[Epoch]:
+        """The epochs whose engines are those of the last one: others are of other engines."""
+        return [epoch for epoch in self.epochs if epoch.note.fingerprints == self.epochs[-1].note.fingerprints]
+
+    @property
     def mixed(self) -> list[Epoch]:
-        """The epochs in which both arms had units: others compare nothing."""
-        return [epoch for epoch in self.epochs if 0 < epoch.note.buckets < BUCKETS]
-
-    def strata(self, *path: str) -> list[Stratum]:
-        """Return what fell to each arm in each epoch."""
-        return [Stratum(epoch.split(*path), epoch.share) for epoch in self.mixed]
-
-    def arms_of_buckets(self, metric: str) -> list[Arms[dict[int, MeanSums]]]:
-        """Return the sums of a metric, for each epoch."""
-        return [
-            Arms(one.buckets("mean", metric, "control"), one.buckets("mean", metric, "treatment")) for one in self.mixed
-        ]
+        """Of those, the ones in which both arms had units: others compare nothing."""
+        return [epoch for epoch in self.pooled if 0 < epoch.note.buckets < BUCKETS]
 
     def total(self, *path: str) -> int:
         """Return a number of all epochs together."""

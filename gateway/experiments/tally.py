@@ -16,7 +16,7 @@ from gateway.experiments.unit import PLACES
 
 MEAN_FIELDS = ("n", "y", "yy", "z", "zz", "yz")
 
-MeanKey = tuple[str, str, str, int]  # epoch, metric, arm, bucket
+Path = tuple[str, ...]  # the words of a field
 
 
 class First(Struct, frozen=True, array_like=True):
@@ -50,14 +50,14 @@ class Tally:
     """The counts of one worker."""
 
     def __init__(self) -> None:
-        self._means: dict[MeanKey, list[int]] = {}
-        self._counts: defaultdict[tuple[str, ...], int] = defaultdict(int)
+        self._means: dict[Path, list[int]] = {}
+        self._counts: defaultdict[Path, int] = defaultdict(int)
         self._firsts: list[First] = []
         self._examples: dict[str, tuple[str, ...]] = {}
         self._seen: dict[str, bytearray] = {}
 
-    def mean(self, key: MeanKey, value: float, covariate: float) -> None:
-        """Add one sample to the sums of a metric in a bucket (`statistics.means.MeanSums`)."""
+    def mean(self, key: Path, value: float, covariate: float) -> None:
+        """Add one sample to the sums below a path, which ends in a bucket (`statistics.means.MeanSums`)."""
         sums = self._means.get(key)
         if sums is None:
             sums = self._means[key] = [0] * 6
@@ -91,9 +91,9 @@ class Tally:
 
     def take(self) -> Deltas:
         """Return what was counted since the last call."""
-        sums = {"/".join(field): by for field, by in self._counts.items()}
-        for (epoch, metric, arm, bucket), values in self._means.items():
-            path = f"{epoch}/mean/{metric}/{arm}/{bucket}/"
+        sums = {"/".join(field): by for field, by in self._counts.items() if by}
+        for words, values in self._means.items():
+            path = "/".join(words) + "/"
             sums |= {path + name: by for name, by in zip(MEAN_FIELDS, values, strict=True) if by}
         deltas = Deltas(sums, tuple(self._firsts), self._examples)
         self._means, self._firsts, self._examples = {}, [], {}

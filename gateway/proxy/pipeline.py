@@ -7,7 +7,7 @@ that answers the client. Which of the steps apply to which surface, `surfaces` s
 import asyncio
 from collections.abc import Container, Iterable
 from functools import partial
-from typing import Protocol, TypeVar
+from typing import Protocol, TypeVar, cast
 
 from msgspec import Raw, Struct
 
@@ -17,6 +17,7 @@ from gateway.access.models import find_model
 from gateway.access.principal import Tier
 from gateway.cache.middleware import answer_from_cache, look_up, shared
 from gateway.experiments.live import LiveExperiment
+from gateway.experiments.shadow.runner import begin, listen
 from gateway.experiments.step import assign, note_first
 from gateway.http.client import Client
 from gateway.http.context import Attempt, RequestContext
@@ -98,12 +99,15 @@ async def serve(work: Work[A], context: RequestContext, client: Client, services
     context.timing.mark_stage("route", services.clock())
     ask_engines = partial(_ask_engines, work, candidates, _hedge_after(work, prepared, context), services)
     answer = await shared(lookup, call, context, ask_engines, services)
+    heard = listen(prepared_call, answer, context, services) if work.surface.shadow else None
     try:
-        await work.send(answer)
+        await work.send(answer if heard is None else cast(A, heard))
     finally:
         if work.surface.usage:
             context.usage = answer.worked()  # however far it came
         answer.close()
+    if heard is not None and prepared_call is not None:
+        begin(heard, prepared_call, prepared.route, context, services)
 
 
 async def prepare(work: Work[A], context: RequestContext, services: Services) -> Prepared:
