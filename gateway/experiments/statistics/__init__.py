@@ -9,7 +9,7 @@ rule that stops as soon as it sees what it waits for keeps it. What is asked, an
 
 - `sample_ratio` (M1): was the traffic split as planned?
 - `events` (M2): errors, late first tokens, clients that left: how much more often in the treatment?
-- `means` (M3): times, as the ratio of geometric means: of requests, of sticky buckets, of pairs.
+- `means` (M3): times, as the ratio of geometric means: of requests, of sticky buckets, of pairs; `drift`: in queues.
 - `quantiles` (M4): the same of p50, p95, p99, failures counted as endless.
 - `paired` (M5, P3): a score of one request in both arms: a coin, and its mean.
 - `divergence` (P1, P2), `likelihood` (P4), `tool_calls` (P5): do the engines answer alike?

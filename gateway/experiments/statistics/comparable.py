@@ -60,7 +60,8 @@ def of_units(buckets: Arms[int]) -> list[str]:
 def of_missing(unfinished: Iterable[Stratum], alpha: float) -> list[str]:
     """Return whether the arms' times are of different requests: those without one (failed, left) are more in one.
 
-    `unfinished` are the first such events of units, as for M2.
+    `unfinished` are the first such events of units, as for M2. That comes late, so `means` and `quantiles` count such
+    requests as slow; this says why two arms differ.
     """
     interval = rate_ratio(unfinished, alpha).interval()
     if interval.low <= 0 <= interval.high:

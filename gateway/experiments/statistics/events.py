@@ -12,7 +12,10 @@ M/L is a martingale at the true r, so the interval holds at all looks together (
 event at all. The idea is that of M. Lindon and A. Malek, "Anytime-Valid Inference for Multinomial Count Data", NeurIPS
 2022, with a grid in place of their Gamma mixture.
 
-Conditions: draws are independent, so with sticky units only a unit's first event counts, and of a request its first
+Conditions: an event is one unit's own. Late first tokens are not, where arms have queues of their own: a queue that is
+long for a while makes all late that are sent to it. Then all counts are divided by what drift inflates the variance of
+the difference of the shares by (`drifting_rate_ratio`), a rule of thumb to be shown beside the interval.
+Draws are independent, so with sticky units only a unit's first event counts, and of a request its first
 attempt in the arm it was drawn for, whether or not another rescued it. One r over time is assumed for the interval;
 with a ratio that moves it covers an average. At r = 1, no difference, it is exact in any case.
 """
@@ -25,6 +28,7 @@ from msgspec import Struct
 
 from gateway.experiments.statistics.arms import Split, Stratum
 from gateway.experiments.statistics.interval import UNKNOWN, Interval
+from gateway.experiments.statistics.means import MeanEstimate
 
 LIMIT = 40.0  # of ln r, beyond which an end counts as infinite
 POINTS = 200
@@ -41,6 +45,7 @@ class EventEstimate(Struct, frozen=True):
 
     strata: tuple[Stratum, ...]
     alpha: float
+    inflation: float
     likelihoods: tuple[float, ...]
 
     @property
@@ -51,9 +56,9 @@ class EventEstimate(Struct, frozen=True):
     def interval(self, growth: float = 1.0) -> Interval:
         """Return the interval of ln r; infinite at an end where all, or none, of the events are the treatment's."""
         events, tosses = self.events, [_Tosses.of(stratum) for stratum in self.strata]
-        if not events.total:
+        if not events.total or math.isinf(self.inflation):
             return UNKNOWN
-        floor = (self._log_mixture(growth) + math.log(self.alpha)) / growth
+        floor = (self._log_mixture(growth) + math.log(self.alpha)) / growth * self.inflation
 
         def inside(x: float) -> bool:
             return _log_likelihood(tosses, x) > floor
@@ -65,19 +70,30 @@ class EventEstimate(Struct, frozen=True):
 
     def log_evidence(self) -> float:
         """Return ln E against "as frequent in both arms"; alpha-level proof is ln E >= ln(1/alpha)."""
-        return self._log_mixture(1.0) - _log_likelihood([_Tosses.of(stratum) for stratum in self.strata], 0.0)
+        even = _log_likelihood([_Tosses.of(stratum) for stratum in self.strata], 0.0)
+        return self._log_mixture(1.0) - even / self.inflation
 
     def _log_mixture(self, growth: float) -> float:
-        terms = [weight + growth * here for weight, here in zip(_LOG_WEIGHTS, self.likelihoods, strict=True)]
+        scale = growth / self.inflation
+        terms = [weight + scale * here for weight, here in zip(_LOG_WEIGHTS, self.likelihoods, strict=True)]
         top = max(terms)
         return top + math.log(sum([math.exp(term - top) for term in terms]))
 
 
-def rate_ratio(strata: Iterable[Stratum], alpha: float) -> EventEstimate:
+def rate_ratio(strata: Iterable[Stratum], alpha: float, inflation: float = 1.0) -> EventEstimate:
     """Return the ratio of the rates, from the events that fell to each arm in epochs of known shares."""
     used = tuple(stratum for stratum in strata if stratum.split.total)
     tosses = [_Tosses.of(stratum) for stratum in used]
-    return EventEstimate(used, alpha, tuple([_log_likelihood(tosses, x) for x in GRID]))
+    return EventEstimate(used, alpha, inflation, tuple([_log_likelihood(tosses, x) for x in GRID]))
+
+
+def drifting_rate_ratio(strata: Iterable[Stratum], share: MeanEstimate, alpha: float) -> EventEstimate:
+    """Return the ratio for events that come together, such as late first tokens where arms have queues.
+
+    `share` is the difference of the shares of such requests: `means.of_requests` of 1.0 or 0.0, with blocks of time.
+    Nothing is known before that is ready.
+    """
+    return rate_ratio(strata, alpha, share.inflation if share.ready >= 1 else math.inf)
 
 
 def exposed(events: Split, exposure: Split) -> Stratum:
@@ -102,7 +118,7 @@ class _Tosses(NamedTuple):
 
 
 def _log_likelihood(tosses: Iterable[_Tosses], x: float) -> float:
-    """Return ln L(r) for x = ln r: k ln p + (m-k) ln(1-p) is k odds + m ln(1-p), of logarithmic odds."""
+    """Return ln L(r) for x = ln r: k ln p + (m-k) ln(1-p) = k odds + m ln(1-p)."""
     total = 0.0
     for k, m, even in tosses:
         odds = x + even

@@ -15,8 +15,8 @@ Conditions: both engines' log-probabilities mean the same: raw ones, or temperat
 
 from msgspec import Struct
 
-from gateway.experiments.statistics.means import LEAST, PLANNED, Joint, MeanEstimate
-from gateway.experiments.statistics.scaled import scaled
+from gateway.experiments.statistics.means import LEAST, PLANNED, MeanEstimate
+from gateway.experiments.statistics.scaled import SCALE, scaled
 
 
 class ScoreSums(Struct, frozen=True):
@@ -50,8 +50,9 @@ class ScoreSums(Struct, frozen=True):
 def nats_per_token(sums: ScoreSums, alpha: float, planned: int = PLANNED) -> MeanEstimate:
     """Return the divergence in nats per token."""
     n, t = sums.answers, sums.t
-    if n < 2 or not t:
-        return Joint().estimate(n, n, LEAST, alpha, planned)
-    mean = sums.s / t
-    between = sums.ss - 2 * mean * sums.st + mean * mean * sums.tt
-    return Joint(y=mean, yy=n / (n - 1) * between / (t * t)).estimate(n, n, LEAST, alpha, planned)
+    mean = variance = 0.0
+    if n > 1 and t:
+        mean = sums.s / t
+        between = sums.ss - 2 * mean * sums.st + mean * mean * sums.tt
+        variance = n / (n - 1) * between / (t * t)
+    return MeanEstimate(mean / SCALE, variance / SCALE**2, n, 1.0, n / LEAST, alpha, planned)

@@ -11,9 +11,10 @@ times at the outermost ranks are the ends, at all looks together. S. Howard and 
 quantiles with applications to A/B testing and best-arm identification", Bernoulli 28(3), 2022: their beta-binomial
 variant. For two arms each has alpha/2, and the ends of the ratio are the quotients of the ends.
 
-Condition: independent times in an arm. Under bursts they are not; n is then divided by a variance inflation factor
-(`BlockSums.inflation`), which is a rule of thumb and is to be shown beside the interval. Histograms of epochs with
-different shares must not be added before they are compared (Simpson's paradox).
+Condition: independent times in an arm. Under bursts, and in a queue, they are not; n is then divided by an inflation of
+the variance, of the share of requests below the quantile in blocks of time (`means.inflation`). That is a rule of
+thumb, and is to be shown beside the interval. Histograms of epochs with different shares must not be added before they
+are compared (Simpson's paradox).
 """
 
 import math
@@ -62,7 +63,10 @@ def upper_end(number: int) -> float:
 
 
 class BlockSums(Struct, frozen=True):
-    """Sums over blocks of time (10 s, say) of how many requests each had (n), and how many were below a time (k)."""
+    """Sums over rounds, or other blocks that are independent, of how many requests each had (n), and how many below (k).
+
+    For blocks of time, whose neighbours are alike, there is `means.inflation`.
+    """
 
     blocks: int = 0
     n: int = 0
@@ -73,11 +77,11 @@ class BlockSums(Struct, frozen=True):
 
     @staticmethod
     def of(n: int, k: int) -> "BlockSums":
-        """Return the sums of one block, which all gateways' requests are in."""
+        """Return the sums of one block, with all its requests."""
         return BlockSums(1, n, k, n * n, n * k, k * k)
 
     def __add__(self, other: "BlockSums") -> "BlockSums":
-        """Add other blocks. The same block of two gateways is added before `of`, or its bursts are counted too low."""
+        """Add other blocks, exactly."""
         return BlockSums(
             self.blocks + other.blocks,
             self.n + other.n,
