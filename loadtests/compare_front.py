@@ -19,8 +19,8 @@ from msgspec import Struct
 
 from gateway import config, services
 from gateway.app import create_app
-from gateway.config.load import KEY_VARIABLES
 from gateway.config import Config, DeploymentConfig, ModelConfig
+from gateway.config.load import KEY_VARIABLES
 from gateway.experiments.answers import SaidAnswer, Transcript
 from gateway.upstream.endpoints import Endpoint
 from gateway.upstream.models import system_fingerprint
@@ -35,7 +35,7 @@ NEVER = 10**9
 
 
 class EngineUrl(Struct, frozen=True):
-    """An engine as it was given: its kind (a key of backends.BACKENDS), its URL, and its name for the model, if said."""
+    """An engine as it was given: its kind (a key of backends.BACKENDS), URL, and name for the model, if said."""
 
     kind: str
     url: str
@@ -49,8 +49,10 @@ class EngineUrl(Struct, frozen=True):
 
 
 class Heard(Struct, frozen=True):
-    """What came of one request. Times are seconds from when it was due: to the first and the last that a model wrote,
-    and to the end. `late` is how late it was sent. `trouble` is why there is no whole answer, without the answer's words.
+    """What came of one request.
+
+    Times are seconds from when it was due: to the first and the last that a model wrote, and to the end. `late` is how
+    late it was sent. `trouble` is why there is no whole answer, without the answer's own words.
     """
 
     answer: SaidAnswer
@@ -117,7 +119,9 @@ class Front:
         self._app = app
         self._services = made
         self._endpoints = dict(zip(SIDES, made.catalog.endpoints, strict=True))
-        self._pins = {} if engines[0].kind == engines[1].kind else dict(zip(SIDES, (one.kind for one in engines), strict=True))
+        self._pins = (
+            {} if engines[0].kind == engines[1].kind else dict(zip(SIDES, (one.kind for one in engines), strict=True))
+        )
         self.engines = dict(zip(SIDES, engines, strict=True))
 
     async def ready(self, patience: float) -> None:
@@ -131,7 +135,8 @@ class Front:
 
     def reason(self, side: str) -> str:
         """Return why an engine cannot be asked."""
-        return f"the {side} ({self.engines[side].kind} at {self.engines[side].shown}): {self._endpoints[side].public_reason}"
+        engine = self.engines[side]
+        return f"the {side} ({engine.kind} at {engine.shown}): {self._endpoints[side].public_reason}"
 
     def served(self, side: str) -> list[str]:
         """Return the names of what an engine serves, its own names first."""
@@ -170,7 +175,7 @@ class Front:
         async def receive() -> Any:
             return inbox.pop() if inbox else await asyncio.Event().wait()  # the client stays
 
-        await self._app(self._scope(side, path), receive, reading.send)  # type: ignore[arg-type]
+        await self._app(self._scope(side, path), receive, reading.send)
         return reading.heard(clock() - due, late)
 
     def _scope(self, side: str, path: str) -> Any:

@@ -31,6 +31,7 @@ class Measured:
 
     triples: list[Triple] = field(default_factory=list)
     rounds: int = 0
+    blocks: int = 0
     seconds: float = 0.0
     stopped: str = ""
     changed: list[str] = field(default_factory=list)  # sides whose engine became another meanwhile
@@ -38,8 +39,11 @@ class Measured:
 
 async def measure(
     front: Front, plan: Sequence[Round], logprobs: bool, measured: Measured, tick: Callable[[Measured], object]
-) -> None:
-    """Ask all rounds; what is measured goes into `measured`, and `tick` is called after each block."""
+) -> str:
+    """Ask all rounds; return why that was not done to the end, "" if it was.
+
+    What is measured goes into `measured`, round by round; `tick` is called after each block.
+    """
     clock = asyncio.get_running_loop().time
     began, known = clock(), {side: front.fingerprint(side) for side in SIDES}
     seen: set[str] = set()
@@ -47,14 +51,15 @@ async def measure(
         blocks: dict[str, list[list[Heard]]] = {side: [] for side in SIDES}
         for side in planned.order:
             blocks[side].append(await block(front, side, planned, logprobs))
-            measured.seconds = clock() - began
+            measured.blocks += 1
             tick(measured)
             if any(one.trouble for one in blocks[side][-1]) and await front.gone(side):
-                measured.stopped = f"{front.reason(side)}, after {measured.seconds:.0f} s"
-                return
+                return f"{front.reason(side)}, after {clock() - began:.0f} s"
         measured.triples += triples(planned, number, blocks, seen)
         measured.rounds += 1
+        measured.seconds = clock() - began
         measured.changed = [side for side in SIDES if front.fingerprint(side) != known[side]]
+    return ""
 
 
 async def block(front: Front, side: str, planned: Round, logprobs: bool) -> list[Heard]:

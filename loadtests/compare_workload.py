@@ -19,17 +19,48 @@ from loadtests.open_loop import due_times
 
 PATHS = {CHAT: "/v1/chat/completions", TEXT: "/v1/completions"}
 LIKELIEST = 5  # log probabilities in a token's place: as many as a TGI gives unless it is told otherwise
-SUBJECTS = (
-    "a suspension bridge,the water cycle,a sorting algorithm,the tides,a sourdough starter,a heat pump,photosynthesis,"
-    "compound interest,a bicycle's gears,the printing press,an eclipse,plate tectonics,a hash table,fermentation,"
-    "an airship,the violin,a lighthouse,the stock exchange,glass blowing,a compass,vaccination,a windmill,morse code,"
-    "a beehive,the tea trade,a telescope,paper making,a canal lock,a steam engine,the calendar"
-).split(",")
-TASKS = (
-    "Explain {} to a child.,Write three facts about {}.,What is most often misunderstood about {}?,"
-    "Write a short story in which {} matters.,Compare {} with its predecessor.,Give the history of {} in brief.,"
-    "Which parts does one need to know to understand {}?,Write a dialogue about {}."
-).split(",")
+SUBJECTS = [
+    "a suspension bridge",
+    "the water cycle",
+    "a sorting algorithm",
+    "the tides",
+    "a sourdough starter",
+    "a heat pump",
+    "photosynthesis",
+    "compound interest",
+    "a bicycle's gears",
+    "the printing press",
+    "an eclipse",
+    "plate tectonics",
+    "a hash table",
+    "fermentation",
+    "an airship",
+    "the violin",
+    "a lighthouse",
+    "the stock exchange",
+    "glass blowing",
+    "a compass",
+    "vaccination",
+    "a windmill",
+    "morse code",
+    "a beehive",
+    "the tea trade",
+    "a telescope",
+    "paper making",
+    "a canal lock",
+    "a steam engine",
+    "the calendar",
+]
+TASKS = [
+    "Explain {} to a child.",
+    "Write three facts about {}.",
+    "What is most often misunderstood about {}?",
+    "Write a short story in which {} matters.",
+    "Compare {} with its predecessor.",
+    "Give the history of {} in brief.",
+    "Which parts does one need to know to understand {}?",
+    "Write a dialogue about {}.",
+]
 FILLER = "Take into account what was said before, answer in plain words, and keep to what is known for certain."
 SCHEMA = {
     "type": "object",

@@ -58,6 +58,10 @@ class Job:
         self.state = "new"  # then running, done or broken; one that is left running lost its client
         self.told: Callable[[Any], Reply] | None = None  # how errors are told, where not by a status
 
+    def struck_by(self, kind: str) -> bool:
+        """Whether that is what shall go wrong."""
+        return self.fault is not None and self.fault.kind == kind
+
 
 Handler = Callable[[Job], Awaitable[Reply]]
 

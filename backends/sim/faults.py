@@ -19,6 +19,8 @@ KINDS = {
     "slow-first": "the first token takes N seconds (5 if not said)",
     "html": "502 and an HTML page, as from a proxy in between",
     "wrong-dialect": "the answer comes in the other engine's shapes",
+    "run-on": "the model's end is not noticed: the answer goes on to the most tokens",
+    "template": "the chat template adds a system prompt that nobody sent",
     "empty-tool": "TGI: the model writes `{ }` where a tool call was wanted",
     "unhealthy": "/health says 503",
 }

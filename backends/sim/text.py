@@ -17,6 +17,7 @@ from zlib import crc32
 from msgspec import Struct
 
 START, EOS = "<|im_start|>", "<|im_end|>"
+UNASKED = f"{START}system\nYou are a helpful AI assistant.{EOS}\n"  # what a wrong chat template begins with
 VOCABULARY_SIZE = 2**31
 _PIECE = re.compile(r"<\|\w+\|>| ?\w{1,5}|\W")
 _WORDS = (

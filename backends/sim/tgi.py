@@ -12,7 +12,7 @@ from backends.sim.engine import Engine, Handler, Job, Overloaded
 from backends.sim.faults import Broken
 from backends.sim.http import DONE, Headers, Reply, event, json_reply
 from backends.sim.metrics import Metrics
-from backends.sim.text import Step, answer_tokens, format_duration, pieces, written
+from backends.sim.text import UNASKED, Step, answer_tokens, format_duration, pieces, written
 from backends.sim.tgi_check import Body, Failed, Plan, invalid
 from backends.sim.tgi_serde import Rejected
 
@@ -175,12 +175,13 @@ class Tgi(Engine):
             salt=tgi_check.salt(asked),
             stops=tuple(asked.get("stop") or ()),
             fixed=tgi_check.grammar_text(asked["grammar"]) if asked.get("grammar") else fixed,
+            endless=job.struck_by("run-on"),
         )
 
     def _steps(self, plan: Plan, child: int = 0) -> Iterator[Step]:
         if plan.fixed is not None:
             return tgi_wire.steps(format_duration(plan.fixed), plan.limit, plan.stops)
-        length = answer_tokens(plan.prompt, *self.options.answer_tokens)
+        length = None if plan.endless else answer_tokens(plan.prompt, *self.options.answer_tokens)
         seed = None if plan.seed is None else plan.seed + child
         return tgi_wire.steps(written(plan.prompt, seed=seed, salt=plan.salt, length=length), plan.limit, plan.stops)
 
@@ -271,7 +272,7 @@ class Tgi(Engine):
     async def _chat(self, job: Job) -> Reply:
         body = self._body(job, tgi_serde.CHAT, "messages", "ChatRequest with 19 elements")
         functions = tgi_check.tools(body)
-        prompt = tgi_check.chat_prompt(body, functions)
+        prompt = _prompt(job, body, functions)
         model = self.options.model if body.get("model") in (None, "tgi") else body["model"]
         if body.get("stream"):
             self._promise(job, len(prompt), native=False)
@@ -321,7 +322,7 @@ class Tgi(Engine):
         yield DONE
 
     def _without_tools(self, job: Job, body: Body) -> Plan:
-        return self._plan(job, tgi_check.chat_prompt(body, []), tgi_check.native(body), sequences=0)
+        return self._plan(job, _prompt(job, body, []), tgi_check.native(body), sequences=0)
 
     def _head(self, kind: str, model: str) -> Body:
         head: Body = {"object": kind, "id": "", "created": int(time.time()), "model": model}
@@ -356,6 +357,11 @@ async def _once(chunk: bytes) -> AsyncIterator[bytes]:
 def _events_of(error: Failed, size: int, *, native: bool) -> Reply:
     """An error as the only event of a stream."""
     return Reply(headers=tgi_wire.stream_headers(size), events=_once(_error_event(error, native=native)))
+
+
+def _prompt(job: Job, body: Body, functions: list[Body]) -> str:
+    """The chat in its template, or in a wrong one."""
+    return UNASKED * job.struck_by("template") + tgi_check.chat_prompt(body, functions)
 
 
 def _error_event(error: Failed, *, native: bool) -> bytes:

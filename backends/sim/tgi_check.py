@@ -35,6 +35,7 @@ class Plan(Struct, frozen=True, kw_only=True):
     salt: str
     stops: tuple[str, ...]
     fixed: str | None
+    endless: bool = False  # its end is not noticed
 
 
 def invalid(text: str) -> Failed:

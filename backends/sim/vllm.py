@@ -12,7 +12,17 @@ from backends.sim.engine import Engine, Job, Overloaded
 from backends.sim.faults import Broken
 from backends.sim.http import DONE, Headers, Reply, event, json_reply
 from backends.sim.metrics import Metrics
-from backends.sim.text import Step, Token, answer_tokens, format_duration, pieces, token_id, token_text, written
+from backends.sim.text import (
+    UNASKED,
+    Step,
+    Token,
+    answer_tokens,
+    format_duration,
+    pieces,
+    token_id,
+    token_text,
+    written,
+)
 from backends.sim.vllm_check import Ask, Body, Refused
 from backends.sim.vllm_wire import Json
 
@@ -162,7 +172,7 @@ class Vllm(Engine):
             salt="".join(f"{name}={body[name]};" for name in bent if body.get(name) not in (None, 0, 1, {})),
             stops=stops,
             include_stop=bool(body.get("include_stop_str_in_output")),
-            ignore_eos=bool(body.get("ignore_eos")),
+            ignore_eos=bool(body.get("ignore_eos")) or job.struck_by("run-on"),
             logprobs=None,
             echo=bool(body.get("echo")),
             stream=bool(body.get("stream")),
@@ -197,7 +207,7 @@ class Vllm(Engine):
         body = self._body(job)
         logprobs = vllm_check.chat_logprobs(body)
         choice = vllm_check.tool_choice(body, parser=self.options.tools)
-        text = vllm_check.chat_prompt(body, self.options.model)
+        text = UNASKED * job.struck_by("template") + vllm_check.chat_prompt(body, self.options.model)
         ask = self._ask(job, body, [(text, len(pieces(text)))], logprobs=logprobs, choice=choice)
         if ask.fixed is None and choice != "none":
             ask = replace(ask, fixed=vllm_wire.tool_text(body, choice, eager=self.options.calls))

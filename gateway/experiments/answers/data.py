@@ -37,7 +37,9 @@ def check_data(answer: SaidAnswer, tools: Mapping[str, Schema], json_schema: Sch
     """Hold an answer against the request's tools (parameters by name) and its schema; `True` is any JSON."""
     calls = bool(answer.calls)
     if calls:
-        return DataCheck(True, all(call.name in tools and _valid(call.arguments, tools[call.name]) for call in answer.calls))
+        return DataCheck(
+            True, all(call.name in tools and _valid(call.arguments, tools[call.name]) for call in answer.calls)
+        )
     return DataCheck(False, None if json_schema is None else _valid(answer.text, json_schema))
 
 

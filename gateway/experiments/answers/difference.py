@@ -1,7 +1,7 @@
 """Where two answers to one greedy request first differ, how much was compared, and of which kind the difference is.
 
-The hazard of a divergence is divergences over units compared (P1). Units are token ids where all answers have them, else
-tokens by their texts, else words. The kind of a divergence (P2) tells noise from findings: a tie is noise.
+The hazard of a divergence is divergences over units compared (P1). Units are token ids where all answers have them,
+else tokens by their texts, else words. The kind of a divergence (P2) tells noise from findings: a tie is noise.
 """
 
 import re
@@ -38,16 +38,20 @@ class Kind(StrEnum):
 
 
 class Difference(Struct, frozen=True):
-    """Two answers compared: `at_risk` units, the last of which differs if they `diverged` before either ended.
+    """Two answers compared: `at_risk` units, up to the first that differs, or to the end of the shorter answer.
 
     `offset` is how many characters they have in common from the beginning.
     """
 
     kind: Kind
-    diverged: bool
     at_risk: int
     unit: Unit
     offset: int
+
+    @property
+    def diverged(self) -> bool:
+        """Whether they parted before either ended; data that differ, and other prompts, are told apart from that."""
+        return self.kind in (Kind.TIE, Kind.HARD, Kind.UNKNOWN)
 
 
 def common_unit(*answers: SaidAnswer) -> Unit:
@@ -65,7 +69,7 @@ def first_difference(one: SaidAnswer, other: SaidAnswer, unit: Unit, as_json: bo
     inside = common < min(len(mine), len(its)) and not (text.startswith(its_text) or its_text.startswith(text))
     offset = _common(text, its_text)
     kind = _kind(one, other, common if unit is not Unit.WORDS else -1, inside, as_json)
-    return Difference(kind, inside, common + inside, unit, offset)
+    return Difference(kind, common + inside, unit, offset)
 
 
 def units(answer: SaidAnswer, unit: Unit) -> Sequence[object]:
@@ -124,7 +128,8 @@ def _kind(one: SaidAnswer, other: SaidAnswer, place: int, inside: bool, as_json:
 def _likeness(one: Sequence[SaidToken], other: Sequence[SaidToken], place: int) -> Kind:
     """Say whether the two tokens in a place are a tie: for each engine the other's token was nearly as likely.
 
-    That is vLLM's own rule of comparing engines (`check_logprobs_close`: each among the other's likeliest), with a bound.
+    That is vLLM's own rule for comparing engines (`check_logprobs_close`: each among the other's likeliest), and a
+    bound on how much less likely.
     """
     if not 0 <= place < min(len(one), len(other)):
         return Kind.UNKNOWN

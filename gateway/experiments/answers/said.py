@@ -56,7 +56,7 @@ class Transcript:
         """Add a chunk, or a whole answer; return whether it holds anything that a model wrote, or its end."""
         self._usage = chunk.get("usage") or self._usage
         choices = [choice for choice in chunk.get("choices") or () if choice.get("index", 0) == self._index]
-        return any([self._choice(choice) for choice in choices])
+        return any(self._choice(choice) for choice in choices)
 
     def answer(self) -> SaidAnswer:
         """Return what has been said so far."""
