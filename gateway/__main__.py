@@ -232,6 +232,66 @@ def cache_purge(config_file: str | None, url: str | None, model: str | None) -> 
     commands.purge(config_file, url, model)
 
 
+@main.group()
+def experiment() -> None:
+    """Look at experiments: two sets of a model's deployments, compared on live traffic."""
+
+
+def experiment_options(command: Any) -> Any:
+    """Add the options that say who is asked."""
+    for option in (
+        click.option("--key", metavar="KEY", envvar="POINTSMAN_KEY", help="An administrator's API key, for --url."),
+        click.option("--url", metavar="URL", help="A running gateway, such as http://127.0.0.1:8080."),
+        config_option("A pointsman.toml, whose store is read, instead of a gateway."),
+    ):
+        command = option(command)
+    return command
+
+
+@experiment.command("report")
+@click.argument("name")
+@experiment_options
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON document instead of the tables.")
+def experiment_report(name: str, config_file: str | None, url: str | None, key: str | None, as_json: bool) -> None:
+    """Print what an experiment says: who was in, differences with their bounds, answers that differ, the verdict.
+
+    Exit status: 0 done, 1 there is no such experiment, 2 wrong usage, 3 the gateway or the store could not be asked.
+    """
+    from gateway.cli import experiment as commands
+
+    commands.report(name, commands.place(url, key, config_file), as_json)
+
+
+@experiment.command("status")
+@experiment_options
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON document instead of the table.")
+def experiment_status(config_file: str | None, url: str | None, key: str | None, as_json: bool) -> None:
+    """Print a line for each experiment: its stage and its verdict.
+
+    Exit status: 0 done, 2 wrong usage, 3 the gateway or the store could not be asked.
+    """
+    from gateway.cli import experiment as commands
+
+    commands.status(commands.place(url, key, config_file), as_json)
+
+
+@experiment.command("export")
+@click.argument("name")
+@experiment_options
+@click.option("--format", "kind", type=click.Choice(["jsonl", "parquet"]), default="jsonl", show_default=True)
+@click.option("--out", type=click.Path(), metavar="FILE", help="The file to write. [default: stdout]")
+def experiment_export(
+    name: str, config_file: str | None, url: str | None, key: str | None, kind: str, out: str | None
+) -> None:
+    """Write every number that was counted, for a notebook: a row for each field of each epoch.
+
+    Exit status: 0 done, 1 there is no such experiment, 2 wrong usage, 3 the gateway or the store could not be asked.
+    """
+    from gateway.cli import experiment as commands
+
+    commands.export(name, commands.place(url, key, config_file), kind, out)
+
+
 @main.command()
 @click.argument("engine", type=click.Choice(["vllm", "tgi"]))
 @click.option("--host", default="127.0.0.1", show_default=True, help="The address to listen on.")

@@ -16,6 +16,7 @@ from gateway.access.limits import Limiter
 from gateway.cache import policy as cached
 from gateway.cache.policy import Cache
 from gateway.config import Config
+from gateway.experiments.figures import Figures
 from gateway.experiments.keeper import Keeper
 from gateway.experiments.running import Experiments
 from gateway.experiments.shadow.bounds import ShadowBounds
@@ -63,6 +64,7 @@ class Services:
     experiments: Experiments
     keeper: Keeper
     shadows: ShadowBounds
+    figures: Figures
     metrics: Metrics
     records: AccessRecorder
     tracer: Tracer
@@ -114,6 +116,7 @@ class Services:
         start("limits", self.limiter.run)
         start("metrics", self.metrics.run)
         start("experiments", self.keeper.run)
+        start("figures of experiments", self.figures.run)
         for file in self.files:
             start(f"watch of {file.path}", file.run)
         self.prober.refresh()  # starts a health check for each engine
@@ -141,8 +144,12 @@ def make(
     admission = Admission(config.admission)
     limiter = limits.make(config.limits, config.server.workers, clock)
     cache = cached.make(config.cache, wall, clock)
-    figures = partial(readings, catalog, admission, cache, tracer, redis_health(config, limiter, cache), clock)
-    metrics = Metrics(figures, admission, limiter, wall, shared)
+    versions = VersionReader(catalog, upstream, clock)
+    keeper = Keeper(experiments, kept.make(config.experiments), catalog, versions.read, wall)
+    figures = Figures(experiments, keeper)
+    redis = redis_health(config, limiter, cache)
+    read = partial(readings, catalog, admission, cache, tracer, redis, clock, figures.readings)
+    metrics = Metrics(read, admission, limiter, wall, shared)
     upstream.connected = metrics.connected
     services = Services(
         reload=Reload(config, discovery.expanded),
@@ -158,10 +165,9 @@ def make(
         limiter=limiter,
         cache=cache,
         experiments=experiments,
-        keeper=Keeper(
-            experiments, kept.make(config.experiments), catalog, VersionReader(catalog, upstream, clock).read
-        ),
+        keeper=keeper,
         shadows=ShadowBounds(),
+        figures=figures,
         metrics=metrics,
         records=AccessRecorder(metrics, tracer, RequestLog(sys.stderr.buffer), config.logging, experiments),
         tracer=tracer,

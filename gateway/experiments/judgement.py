@@ -1,11 +1,9 @@
 """What the record of an experiment says: each metric, the guardrails, the answers, and the verdict of all. Pure.
 
 Epochs of other engines than the last ones' are left out. Latencies are judged in the epochs whose arms had the same
-load for each slot, and nowhere else; the two shadows of one request are compared beside, at the shadow's load. Each of m
-primary metrics has alpha/m, each guardrail 0.01 to one side.
+load for each slot, and nowhere else; the two shadows of one request are compared beside, at the shadow's load. Each of
+m primary metrics has alpha/m, each guardrail 0.01 to one side.
 """
-
-from collections.abc import Mapping
 
 from msgspec import Struct
 
@@ -13,11 +11,18 @@ from gateway.config import ExperimentConfig
 from gateway.experiments.record import METRICS, Epoch, Record
 from gateway.experiments.statistics import comparable, verdict
 from gateway.experiments.statistics.arms import Arms, Split, Stratum
-from gateway.experiments.statistics.comparable import Load
+from gateway.experiments.statistics.comparable import Offered
 from gateway.experiments.statistics.divergence import Divergences
-from gateway.experiments.statistics.events import rate_ratio
-from gateway.experiments.statistics.interval import Estimate, Interval
-from gateway.experiments.statistics.means import MeanEstimate, MeanSums, of_buckets, of_paired_buckets, of_requests
+from gateway.experiments.statistics.events import drifting_rate_ratio, rate_ratio
+from gateway.experiments.statistics.interval import Interval, Judgeable
+from gateway.experiments.statistics.means import (
+    Buckets,
+    MeanEstimate,
+    MeanSums,
+    of_buckets,
+    of_paired_buckets,
+    of_requests,
+)
 from gateway.experiments.statistics.parity import Answers, judge_answers
 from gateway.experiments.statistics.tool_calls import ToolSums, agreement_lost
 from gateway.experiments.statistics.verdict import Judged, Judgement, Overall, Pace
@@ -58,7 +63,7 @@ def judge_all(record: Record, settings: ExperimentConfig) -> Judgements:
     if not pairs.treatment.pairs:
         parity = Judged(Judgement.NOT_YET_KNOWN, "no answers have been compared yet")
     judged = {name: finding.judged for name, finding in metrics.items()} | {"parity": parity}
-    primary = {name: judged[name] for name in settings.primary}
+    primary: dict[str, Judged] = {name: judged[name] for name in settings.primary}
     others = {name: judged[name] for name in (*GUARDRAILS, "parity") if name not in primary}
     overall = verdict.overall(primary, others)
     beside = {name: _beside(name, record, settings, share) for name in METRICS}
@@ -80,9 +85,9 @@ def obstacles_of(record: Record) -> tuple[list[str], list[Epoch]]:
     return found, alike
 
 
-def loads(epoch: Epoch) -> Arms[Load]:
+def loads(epoch: Epoch) -> Arms[Offered]:
     """Return what was sent to each arm in an epoch, shadows too."""
-    return Arms(*(Load(_sent(epoch, arm), epoch.note.slots.get(arm)) for arm in ("control", "treatment")))
+    return Arms(*(Offered(_sent(epoch, arm), epoch.note.slots.get(arm)) for arm in ("control", "treatment")))
 
 
 def _sent(epoch: Epoch, arm: str) -> int:
@@ -114,27 +119,36 @@ def _latency(
 
 
 def _estimate(name: str, record: Record, epochs: list[Epoch], alpha: float) -> tuple[MeanEstimate, int]:
-    arms = [Arms(one.buckets("mean", name, "control"), one.buckets("mean", name, "treatment")) for one in epochs]
+    arms, blocks = _sums(name, epochs, "mean"), _sums(name, epochs, "block")
     n = sum(_total(side).n for one in arms for side in (one.control, one.treatment))
     if record.run.definition.unit == "request":
-        return of_requests([Arms(_total(one.control), _total(one.treatment)) for one in arms], alpha), n
-    filled = [one for one in arms if one.control and one.treatment]
-    return (of_buckets(filled, alpha) if filled else of_requests([], alpha)), n
+        totals = [Arms(_total(one.control), _total(one.treatment)) for one in arms]
+        return of_requests(totals, alpha, blocks=blocks), n
+    return of_buckets(arms, alpha, blocks=blocks), n
 
 
-def _total(buckets: Mapping[int, MeanSums]) -> MeanSums:
+def _sums(name: str, epochs: list[Epoch], by: str) -> list[Arms[Buckets]]:
+    """Return the sums of a metric in each epoch with both arms: by buckets of units, or by blocks of time."""
+    found = [Arms[Buckets](one.buckets(by, name, "control"), one.buckets(by, name, "treatment")) for one in epochs]
+    return [one for one in found if one.control and one.treatment]
+
+
+def _total(buckets: Buckets) -> MeanSums:
     return sum(buckets.values(), MeanSums())
 
 
 def _event(name: str, record: Record, settings: ExperimentConfig, alpha: float) -> Finding:
     epochs = record.mixed
-    estimate = rate_ratio(_strata(epochs, "first", EVENT_OF[name]), alpha)
+    strata = _strata(epochs, "first", EVENT_OF[name])
+    estimate = rate_ratio(strata, alpha)
+    if name == "late":  # they come together, where a queue is long for a while
+        estimate = drifting_rate_ratio(strata, _estimate("late", record, epochs, alpha)[0], alpha)
     n = sum(epoch.split("first", EVENT_OF[name]).total for epoch in epochs)
     pace = _pace(n, epochs)
     return Finding(estimate.interval().ratio(), verdict.guard(estimate, settings.margin, pace), n)
 
 
-def _finding(estimate: Estimate, n: int, margin: float, pace: Pace, obstacles: list[str]) -> Finding:
+def _finding(estimate: Judgeable, n: int, margin: float, pace: Pace, obstacles: list[str]) -> Finding:
     return Finding(estimate.interval().ratio(), verdict.judge(estimate, margin, pace, obstacles), n)
 
 

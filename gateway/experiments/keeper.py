@@ -7,6 +7,7 @@ answers again. That is said in the log, once at the beginning and once at the en
 import asyncio
 import logging
 import secrets
+import time
 from collections.abc import Awaitable, Callable, Mapping
 
 import msgspec
@@ -22,6 +23,7 @@ from gateway.experiments.tally import MAX_EXAMPLES, Deltas
 from gateway.upstream.models import Catalog
 
 INTERVAL = 1.0  # seconds
+MINUTE, HOUR, DAY = 60.0, 3600.0, 86400.0
 MAX_WAITING = 200_000  # fields of an experiment that wait for the store: minutes of all that it can count, or hours
 
 Versions = Callable[[], Awaitable[dict[str, str]]]  # of the engines, by the names of deployments
@@ -40,9 +42,16 @@ class Ledger:
 
 
 class Keeper:
-    """The background task. `teller` names this worker; its name is new each time that it starts."""
+    """The background task. `teller` names this worker, anew each time that it starts; `wall` is Unix time."""
 
-    def __init__(self, experiments: Experiments, store: Store, catalog: Catalog, versions: Versions) -> None:
+    def __init__(
+        self,
+        experiments: Experiments,
+        store: Store,
+        catalog: Catalog,
+        versions: Versions,
+        wall: Callable[[], float] = time.time,
+    ) -> None:
         self.teller = secrets.token_hex(8)
         self.up = False
         self.lost = 0  # fields that were dropped, as the store was away for too long
@@ -54,6 +63,8 @@ class Keeper:
         self._opened = False
         self._trouble = ""
         self._taken: set[str] = set()  # the places of examples
+        self._wall = wall
+        self._began: dict[str, float] = {}  # of each epoch, as this worker saw it
 
     async def open(self) -> None:
         """Hear how each experiment stands, if the store answers, so that no request is assigned otherwise."""
@@ -107,7 +118,7 @@ class Keeper:
     async def _tell(self, live: LiveExperiment) -> None:
         """Tell what was counted. Raises StoreUnavailable, upon which it waits."""
         ledger = self._ledgers.setdefault(live, Ledger())
-        ledger.waiting += live.tally.take()
+        ledger.waiting += live.tally.take(self._block(live))
         if len(ledger.waiting.sums) + len(ledger.waiting.firsts) > MAX_WAITING:
             self._drop(live, ledger)
         if ledger.unsure is not None:
@@ -119,6 +130,12 @@ class Keeper:
         ledger.unsure, ledger.waiting = self._telling(live, ledger), Deltas()
         await self.store.tell(ledger.unsure)
         ledger.unsure = None
+
+    def _block(self, live: LiveExperiment) -> int:
+        """Return the present block of time: a minute; an hour once this worker has seen a day of the epoch."""
+        now = self._wall()
+        began = self._began.setdefault(live.epoch, now)
+        return int(now // HOUR * HOUR // MINUTE) if now - began > DAY else int(now // MINUTE)
 
     def _drop(self, live: LiveExperiment, ledger: Ledger) -> None:
         self.lost += len(ledger.waiting.sums)

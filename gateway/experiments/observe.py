@@ -8,6 +8,8 @@ import math
 from typing import Literal
 
 from gateway.experiments.assignment import Arm, Assignment
+from gateway.experiments.statistics.means import UNANSWERED
+from gateway.experiments.statistics.quantiles import SHORTEST
 from gateway.experiments.statistics.quantiles import bucket as time_bucket
 from gateway.experiments.tally import Tally
 from gateway.http.context import Attempt, RequestContext
@@ -86,27 +88,35 @@ class Observation:
             self._time("ttft", "done" if first else ending, took)
             if not first and ending == "left":
                 self._event("left")
-            self._late(took if first or ending == "left" else math.inf, bool(first))
+            if first or ending == "failed":
+                self._late(took if first else math.inf)
             if first and ending == "done" and written > 1:
                 self._time("itl", "done", (timing.received_at - first) / (written - 1))
         if written > 0 or ending != "done":
             self._time("e2e", ending, (timing.received_at if ending == "done" else self._ended) - timing.began)
 
-    def _late(self, took: float, heard: bool) -> None:
-        """Count a first token that came too late; nobody knows of one that a client did not wait for."""
+    def _late(self, took: float) -> None:
+        """Count a first token that came too late, or never; nobody knows of one that a client did not wait for."""
         limit = self._assignment.live.slo_ttft
-        if limit is not None and took > limit and (heard or math.isinf(took)):
+        if limit is None:
+            return
+        late = took > limit
+        self._sample("late", float(late))
+        if late:
             self._event("late")
 
     def _time(self, metric: str, ending: Ending, took: float) -> None:
+        """Count a time; one that nobody knows is a long one in the means."""
         epoch, arm = self._assignment.epoch, self._arm
+        took = max(took, SHORTEST)
+        self._sample(metric, math.log(took if ending == "done" else max(took, UNANSWERED)))
         if ending == "failed":
             self._tally.count(epoch, "hist", metric, arm, "failed")
-            return
-        took = max(took, 1e-6)
-        self._tally.count(epoch, "hist", metric, arm, ending, str(time_bucket(took)))
-        if ending == "done":
-            self._tally.mean((epoch, "mean", metric, arm, self._bucket), math.log(took), self._z)
+        else:
+            self._tally.count(epoch, "hist", metric, arm, ending, str(time_bucket(took)))
+
+    def _sample(self, metric: str, value: float) -> None:
+        self._tally.mean((self._assignment.epoch, "mean", metric, self._arm, self._bucket), value, self._z)
 
     def _event(self, name: str) -> None:
         self._tally.count(self._assignment.epoch, "event", name, self._arm)

@@ -8,12 +8,14 @@ E/first/EVENT/ARM                     units with an event: error (the first atte
 E/event/EVENT/ARM                     requests with one
 E/excluded/WHY                        requests of no arm
 E/served/ARM/DEPLOYMENT, E/crossed/ARM   who answered; requests that the other arm did
-E/mean/METRIC/ARM/BUCKET/FIELD        sums of ln seconds and of ln bytes of the request: ttft, itl, e2e
+E/mean/METRIC/ARM/BUCKET/FIELD        sums of ln seconds, and of ln bytes of the request: ttft, itl, e2e; late is 1 or 0
+E/block/METRIC/ARM/MINUTE/FIELD       the same by the minute (Unix time), after a day by the hour
 E/hist/METRIC/ARM/ENDING[/BUCKET]     times: done, left, failed
 E/shadow/WHAT[/WHY]                   shadows: asked, failed, dropped, compared
 E/pair/METRIC/BUCKET/FIELD            sums of ln(treatment) - ln(control), of the two shadows of one request
 E/answers/ARM/FIELD                   P1, P2: control is the self-pair
-E/tools/ARM/FIELD, E/coin/COIN/ARM    P5; P1's and P3's coins
+E/tools/ARM/FIELD, E/coin/COIN/ARM    P5; coins of triples: left_first (P1), farther (P3), tools (P5)
+E/alike/tools                         triples whose shadows both agree with the client's answer, or both do not
 E/prefix/ARM/FIELD                    tokens of shadows' prompts, and those that the engine had cached
 """
 

@@ -172,9 +172,10 @@ def _arm(record: Record, arm: str) -> ArmReport:
 
 def _quantiles(record: Record, arm: str) -> dict[str, dict[str, QuantileReport]]:
     """Return the quantiles of the last epoch with both arms: those of several stages are not to be added."""
-    epoch = (record.mixed or record.pooled or [None])[-1]
-    if epoch is None:
+    epochs = record.mixed or record.pooled
+    if not epochs:
         return {}
+    epoch = epochs[-1]
     times = {metric: epoch.histogram(metric, arm) for metric in METRICS}
     return {
         metric: {name: _quantile(histogram, p) for name, p in QUANTILES.items()}
@@ -289,3 +290,9 @@ def _notes(record: Record) -> list[str]:
         said.append("the shadow's times are at the shadow's load; the control may have had the prompt in its cache")
     return said
 
+
+def status_of(report: Report) -> dict[str, Any]:
+    """Return what there is to say of an experiment in a line."""
+    names = ("name", "model", "run", "stage", "verdict", "reason", "held")
+    requests = {arm: found.requests for arm, found in report.arms.items()}
+    return {name: getattr(report, name) for name in names} | {"requests": requests}

@@ -89,16 +89,26 @@ class Tally:
         if len(kept) < MAX_EXAMPLES:
             self._examples[kind] = (*kept, text)
 
-    def take(self) -> Deltas:
-        """Return what was counted since the last call."""
+    def take(self, block: int = 0) -> Deltas:
+        """Return what was counted since the last call; `block` numbers the present block of time."""
         sums = {"/".join(field): by for field, by in self._counts.items() if by}
-        for words, values in self._means.items():
+        for words, values in [*self._means.items(), *_of_block(self._means, block).items()]:
             path = "/".join(words) + "/"
             sums |= {path + name: by for name, by in zip(MEAN_FIELDS, values, strict=True) if by}
         deltas = Deltas(sums, tuple(self._firsts), self._examples)
         self._means, self._firsts, self._examples = {}, [], {}
         self._counts.clear()
         return deltas
+
+
+def _of_block(means: Mapping[Path, list[int]], block: int) -> dict[Path, list[int]]:
+    """Return the same sums of all buckets together, by the block of time: `mean` with its bucket becomes `block`."""
+    found: dict[Path, list[int]] = {}
+    for (epoch, kind, *words, _), values in means.items():
+        if kind == "mean":
+            path = (epoch, "block", *words, str(block))
+            found[path] = [one + other for one, other in zip(found.get(path, [0] * 6), values, strict=True)]
+    return found
 
 
 MAX_EXAMPLES = 5  # of each kind
