@@ -51,8 +51,9 @@ class LiveExperiment:
 
     def adopt(self, experiment: ExperimentConfig, model: ModelConfig) -> None:
         """Take over changed settings; the experiment is the same."""
+        if experiment.slo_ttft != self.settings.slo_ttft:
+            self.slo_ttft = experiment.slo_ttft
         self.settings, self.model = experiment, model
-        self.slo_ttft = experiment.slo_ttft
         self.move(self.stage)
 
     def move(self, stage: int) -> None:

@@ -7,7 +7,7 @@ only the first counts, whichever arm it is in, so that those that count are stil
 """
 
 from collections import defaultdict
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping
 
 from msgspec import Struct
 
@@ -46,28 +46,69 @@ class Deltas(Struct, frozen=True):
         return Deltas(sums, self.firsts + other.firsts, examples)
 
 
-class Tally:
-    """The counts of one worker."""
+class Times:
+    """Samples of one metric in one arm of one epoch: the sums of each bucket (`statistics.means.MeanSums`), and times.
+
+    Values and covariates are in ten-thousandths (`statistics.scaled`).
+    """
+
+    __slots__ = ("done", "failed", "left", "sums")
 
     def __init__(self) -> None:
-        self._means: dict[Path, list[int]] = {}
-        self._counts: defaultdict[Path, int] = defaultdict(int)
-        self._firsts: list[First] = []
-        self._examples: dict[str, tuple[str, ...]] = {}
-        self._seen: dict[str, bytearray] = {}
+        self.sums: dict[int, list[int]] = {}
+        self.done: dict[int, int] = {}  # by bucket of time (`statistics.quantiles`)
+        self.left: dict[int, int] = {}
+        self.failed = 0
 
-    def mean(self, key: Path, value: float, covariate: float) -> None:
-        """Add one sample to the sums below a path, which ends in a bucket (`statistics.means.MeanSums`)."""
-        sums = self._means.get(key)
+    def add(self, bucket: int, y: int, z: int) -> None:
+        """Add one sample to the sums of its unit's bucket."""
+        sums = self.sums.get(bucket)
         if sums is None:
-            sums = self._means[key] = [0] * 6
-        y, z = scaled(value), scaled(covariate)
+            self.sums[bucket] = [1, y, y * y, z, z * z, y * z]
+            return
         sums[0] += 1
         sums[1] += y
         sums[2] += y * y
         sums[3] += z
         sums[4] += z * z
         sums[5] += y * z
+
+    def fields(self, path: str, metric_and_arm: str, block: int) -> Iterator[tuple[str, int]]:
+        """Yield all of it by field; the sums of all buckets together by the block of time, too."""
+        for ending, counts in (("done", self.done), ("left", self.left)):
+            for number, count in counts.items():
+                yield f"{path}hist/{metric_and_arm}/{ending}/{number}", count
+        if self.failed:
+            yield f"{path}hist/{metric_and_arm}/failed", self.failed
+        for bucket, sums in self.sums.items():
+            yield from _sums_of(f"{path}mean/{metric_and_arm}/{bucket}/", sums)
+        if self.sums:
+            together = [sum(column) for column in zip(*self.sums.values(), strict=True)]
+            yield from _sums_of(f"{path}block/{metric_and_arm}/{block}/", together)
+
+
+def _sums_of(path: str, sums: Iterable[int]) -> Iterator[tuple[str, int]]:
+    return ((path + name, by) for name, by in zip(MEAN_FIELDS, sums, strict=True) if by)
+
+
+class Tally:
+    """The counts of one worker. `times` are by epoch, metric and arm."""
+
+    def __init__(self) -> None:
+        self.times: defaultdict[tuple[str, str, str], Times] = defaultdict(Times)
+        self._means: dict[Path, list[int]] = {}
+        self._counts: defaultdict[Path, int] = defaultdict(int)
+        self._firsts: list[First] = []
+        self._examples: dict[str, tuple[str, ...]] = {}
+        self._seen: dict[str, bytearray] = {}
+
+    def mean(self, path: Path, value: float) -> None:
+        """Add one sample to the sums below a path."""
+        y = scaled(value)
+        sums = self._means.setdefault(path, [0] * 6)
+        sums[0] += 1
+        sums[1] += y
+        sums[2] += y * y
 
     def count(self, *field: str, by: int = 1) -> None:
         """Add to a field."""
@@ -92,23 +133,15 @@ class Tally:
     def take(self, block: int = 0) -> Deltas:
         """Return what was counted since the last call; `block` numbers the present block of time."""
         sums = {"/".join(field): by for field, by in self._counts.items() if by}
-        for words, values in [*self._means.items(), *_of_block(self._means, block).items()]:
-            path = "/".join(words) + "/"
-            sums |= {path + name: by for name, by in zip(MEAN_FIELDS, values, strict=True) if by}
+        for path, values in self._means.items():
+            sums |= _sums_of("/".join(path) + "/", values)
+        for (epoch, metric, arm), times in self.times.items():
+            sums |= times.fields(f"{epoch}/", f"{metric}/{arm}", block)
         deltas = Deltas(sums, tuple(self._firsts), self._examples)
         self._means, self._firsts, self._examples = {}, [], {}
         self._counts.clear()
+        self.times.clear()
         return deltas
-
-
-def _of_block(means: Mapping[Path, list[int]], block: int) -> dict[Path, list[int]]:
-    """Return the same sums of all buckets together, by the block of time: `mean` with its bucket becomes `block`."""
-    found: dict[Path, list[int]] = {}
-    for (epoch, kind, *words, _), values in means.items():
-        if kind == "mean":
-            path = (epoch, "block", *words, str(block))
-            found[path] = [one + other for one, other in zip(found.get(path, [0] * 6), values, strict=True)]
-    return found
 
 
 MAX_EXAMPLES = 5  # of each kind

@@ -69,7 +69,7 @@ def _count_times(treatment: ShadowAnswer, control: ShadowAnswer, assignment: Ass
         b, a = getattr(treatment, metric), getattr(control, metric)
         if min(a, b) > 0:
             path = (assignment.epoch, "pair", metric, str(assignment.conversation.bucket))
-            assignment.live.tally.mean(path, math.log(b) - math.log(a), 0.0)
+            assignment.live.tally.mean(path, math.log(b) - math.log(a))
 
 
 def _count_greedy(answers: Answers3, call: Call, assignment: Assignment, clear: bool) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import math
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,8 @@ import pytest
 from gateway import config
 from gateway.experiments.record import Record
 from gateway.experiments.statistics.arms import Split
+from gateway.experiments.statistics.means import UNANSWERED
+from gateway.experiments.statistics.scaled import scaled
 from tests.support.clock import Clock
 from tests.support.engine_answers import FAILED, WRONG
 from tests.support.experiments import WHOLE_CONTROL, WHOLE_TREATMENT, trial
@@ -124,13 +127,14 @@ async def test_a_client_that_left_before_its_first_token_waited_at_least_so_long
     assert (sum(histogram.left.values()), sum(histogram.done.values()), histogram.failed) == (1, 0, 0)
 
 
-async def test_a_failure_is_an_endless_time_and_no_mean(kept: Any) -> None:
+async def test_a_failure_is_an_endless_time_and_a_long_one_in_the_mean(kept: Any) -> None:
     async with trial(BAD, BAD, weights=WHOLE_CONTROL, retries=ONCE, **kept) as made:
         await made.front.post(STREAMED)
         record = await made.recorded()
     (epoch,) = record.epochs
     assert [epoch.histogram(metric, "control").failed for metric in ("ttft", "e2e")] == [1, 1]
-    assert epoch.buckets("mean", "ttft", "control") == {}
+    (sums,) = epoch.buckets("mean", "ttft", "control").values()
+    assert sums.y == scaled(math.log(UNANSWERED))
 
 
 async def test_a_first_token_after_the_limit_is_late(kept: Any) -> None:
