@@ -138,15 +138,12 @@ def make(
     random = random or Random()
     discovery, supervisor = Discovery(resolve), TaskSupervisor(clock)
     catalog = Catalog(config, int(wall()))
-    experiments = Experiments(config)
     upstream = Upstream(config.timeouts, clock)
     tracer = tracing.make(config.telemetry, random)
     admission = Admission(config.admission)
     limiter = limits.make(config.limits, config.server.workers, clock)
     cache = cached.make(config.cache, wall, clock)
-    versions = VersionReader(catalog, upstream, clock)
-    keeper = Keeper(experiments, kept.make(config.experiments), catalog, versions.read, wall)
-    figures = Figures(experiments, keeper)
+    experiments, keeper, figures = experimenting(config, catalog, upstream, clock, wall)
     redis = redis_health(config, limiter, cache)
     read = partial(readings, catalog, admission, cache, tracer, redis, clock, figures.readings)
     metrics = Metrics(read, admission, limiter, wall, shared)
@@ -177,6 +174,15 @@ def make(
     )
     subscribe(services)
     return services
+
+
+def experimenting(
+    config: Config, catalog: Catalog, upstream: Upstream, clock: Callable[[], float], wall: Callable[[], float]
+) -> tuple[Experiments, Keeper, Figures]:
+    """Return the experiments, who tells their record, and who works out their figures."""
+    experiments, versions = Experiments(config), VersionReader(catalog, upstream, clock)
+    keeper = Keeper(experiments, kept.make(config.experiments), catalog, versions.read, wall)
+    return experiments, keeper, Figures(experiments, keeper)
 
 
 def redis_health(config: Config, limiter: Limiter, cache: Cache | None) -> dict[str, RedisHealth]:

@@ -36,7 +36,6 @@ from gateway.experiments.statistics.tool_calls import ToolSums
 from gateway.experiments.unit import BUCKETS
 
 METRICS = ("ttft", "itl", "e2e")
-EVENTS = ("error", "seen_error", "late", "left", "refused", "unfinished")
 P95 = 0.95
 
 Tree = Mapping[str, Any]  # of numbers, by the words of their fields
@@ -96,7 +95,6 @@ class Record(Struct, frozen=True):
     held: bool = False
     now: float = 0.0
     examples: dict[str, list[Any]] = field(default_factory=dict)
-    stage: int | None = None
 
     @property
     def pooled(self) -> list[Epoch]:
@@ -136,9 +134,8 @@ def read_record(now: float, notes: Mapping[str, str], sums: Mapping[str, int], r
         if name.startswith(f"{run}/")
     ]
     epochs.sort(key=lambda epoch: epoch.note.began)
-    plan = noted.read(notes, "plan", noted.Plan).get(run)
     examples = _examples(notes, run)
-    return Record(runs[run], epochs, len(going_by) > 1, now, examples, None if plan is None else plan.stage)
+    return Record(runs[run], epochs, len(going_by) > 1, now, examples)
 
 
 def _examples(notes: Mapping[str, str], run: str) -> dict[str, list[Any]]:

@@ -287,6 +287,7 @@ def _notes(record: Record) -> list[str]:
     if any(epoch not in record.pooled for epoch in record.epochs):
         said.append("an engine changed: epochs of other engines than the present ones are not pooled")
     if record.total("shadow", "compared"):
+        said.append("answers are compared word by word, unless the client itself asked for token ids or probabilities")
         said.append("the shadow's times are at the shadow's load; the control may have had the prompt in its cache")
     return said
 

@@ -99,7 +99,8 @@ async def serve(work: Work[A], context: RequestContext, client: Client, services
     context.timing.mark_stage("route", services.clock())
     ask_engines = partial(_ask_engines, work, candidates, _hedge_after(work, prepared, context), services)
     answer = await shared(lookup, call, context, ask_engines, services)
-    heard = listen(prepared_call, answer, context, services) if work.surface.shadow else None
+    may_shadow = live is not None and work.surface.shadow
+    heard = listen(prepared_call, answer, context, services) if may_shadow else None
     try:
         await work.send(answer if heard is None else cast(A, heard))
     finally:

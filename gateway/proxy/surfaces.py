@@ -14,9 +14,9 @@
     spans                         yes       yes           yes       an attempt's
 
 The cache holds what the gateway translates, chats and completions. Other answers carry what is of one request alone:
-ids by which they are found again (Responses), the engine's own times and seed (TGI). A shadow compares the answers that
-the gateway translates. Only what differs is asked of a
-Surface; the rest is the same code for all (`tests/gateway/test_surfaces.py` holds this table to it).
+ids by which they are found again (Responses), the engine's own times and seed (TGI). A shadow compares what the gateway
+translates, too. Only what differs is asked of a Surface; the rest is the same code for all
+(`tests/gateway/test_surfaces.py` holds this table to it).
 """
 
 from msgspec import Struct

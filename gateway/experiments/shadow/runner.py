@@ -91,12 +91,12 @@ class _Shadow:
     async def _ask(self, arm: Arm, with_logprobs: bool) -> ShadowAnswer | None:
         """Return the arm's answer; None, and counted, if there is none."""
         tally, epoch, services = self._assignment.live.tally, self._assignment.epoch, self._services
+        call = beside(self._call, f"{self._context.id}-{arm}", with_logprobs)
         candidate = services.admission.try_acquire(self._ready(arm))
         if candidate is None:
             _drop(self._assignment, f"no room in the {arm}")
             return None
         tally.count(epoch, "shadow", "asked", arm)
-        call = beside(self._call, f"{self._context.id}-{arm}", with_logprobs)
         try:
             return await ask(candidate, call, self._context, services)
         except PointsmanError:

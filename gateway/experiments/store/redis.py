@@ -124,6 +124,7 @@ class RedisStore:
         try:
             return await self.client.ask(question)
         except RedisUnavailable as error:
+            self._known.clear()  # it may come back with nothing in it
             raise StoreUnavailable(str(error)) from error
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import sqlite3
 from collections.abc import AsyncIterator, Iterator
@@ -12,10 +13,12 @@ import pytest
 import redis
 
 from gateway.experiments.store.base import SCHEMA, Store, StoreUnavailable, Telling
-from gateway.experiments.store.redis import shared_store
+from gateway.experiments.store.redis import RedisStore, shared_store
 from gateway.experiments.store.sqlite import SqliteStore
 from gateway.experiments.store.upgrade import FromLater, upgraded
 from gateway.experiments.tally import First
+from gateway.redis.client import RedisClient
+from tests.support.harness import until
 from tests.support.redis_server import RedisServer
 
 KINDS = ("sqlite", "redis")
@@ -154,6 +157,24 @@ async def test_a_record_of_a_later_version_is_left_alone_and_said(
         await store.tell(telling(8, sums={"e/n/control": 1}))
     if kind == "redis":
         assert await store.sums("move") == OLD
+    await store.close()
+
+
+async def test_a_redis_that_is_gone_is_said_and_told_again_once_it_is_back(server: RedisServer) -> None:
+    with redis.Redis(port=server.port) as at_hand:
+        at_hand.flushall()
+    client = RedisClient(server.url, "experiments", "what is counted waits here", 1.0, 0.05)
+    store = RedisStore(client)
+    await store.open()
+    await store.tell(telling(1, sums={"n": 1}))
+    server.kill()
+    with pytest.raises(StoreUnavailable):
+        await store.tell(telling(2, sums={"n": 1}))
+    await until(lambda: not client.up)
+    await asyncio.to_thread(server.start)  # empty, as it keeps nothing
+    await until(lambda: client.up)
+    await store.tell(telling(2, sums={"n": 1}))
+    assert (await store.sums("move"), await store.names()) == ({"n": 1}, ["move"])
     await store.close()
 
 
