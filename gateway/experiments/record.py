@@ -97,9 +97,15 @@ class Record(Struct, frozen=True):
     examples: dict[str, list[Any]] = field(default_factory=dict)
 
     @property
+    def current(self) -> Epoch | None:
+        """The epoch that was told of last, which need not be the one that began last: an engine may come back."""
+        return max(self.epochs, key=lambda epoch: (epoch.seen, epoch.note.began), default=None)
+
+    @property
     def pooled(self) -> list[Epoch]:
-        """The epochs whose engines are those of the last one: others are of other engines."""
-        return [epoch for epoch in self.epochs if epoch.note.fingerprints == self.epochs[-1].note.fingerprints]
+        """The epochs whose engines are those of the current one: others are of other engines."""
+        now = self.current
+        return [] if now is None else [one for one in self.epochs if one.note.fingerprints == now.note.fingerprints]
 
     @property
     def mixed(self) -> list[Epoch]:

@@ -81,7 +81,7 @@ class ParityReport(Struct, frozen=True):
 
 
 class SrmReport(Struct, frozen=True):
-    """The sample ratio: units in each arm, the planned share, and whether they fit."""
+    """The sample ratio: units in each arm, the planned share (over all epochs), and whether they fit."""
 
     control: int
     treatment: int
@@ -137,7 +137,7 @@ def report_of(record: Record, settings: ExperimentConfig) -> Report:
         unit=definition.unit,
         verdict="inconclusive" if record.held else judged.overall.outcome,
         reason="held: gateways have different files" if record.held else judged.overall.why,
-        stage=record.epochs[-1].note.stage if record.epochs else "not begun",
+        stage=record.current.note.stage if record.current is not None else "not begun",
         held=record.held,
         arms={arm: _arm(record, arm) for arm in ("control", "treatment")},
         metrics={name: _metric(finding, judged.beside.get(name)) for name, finding in judged.metrics.items()},
@@ -154,7 +154,7 @@ def report_of(record: Record, settings: ExperimentConfig) -> Report:
 
 def _arm(record: Record, arm: str) -> ArmReport:
     names = getattr(record.run.definition, arm)
-    last = record.epochs[-1] if record.epochs else None
+    last = record.current
     share = (last.share if arm == "treatment" else 1 - last.share) if last else 0.0
     return ArmReport(
         deployments=list(names),
@@ -245,9 +245,10 @@ def _tools(record: Record, arm: str) -> dict[str, Any]:
 
 
 def _srm(record: Record) -> SrmReport:
-    strata = [Stratum(epoch.split("unit"), epoch.share) for epoch in record.mixed]
+    found = [Stratum(epoch.split("unit"), epoch.share) for epoch in record.mixed]
+    strata = [stratum for stratum in found if stratum.split.total]
     both = sum((stratum.split for stratum in strata), Split())
-    share = record.mixed[-1].share if record.mixed else 0.0
+    share = sum(stratum.share * stratum.split.total for stratum in strata) / max(both.total, 1)
     return SrmReport(both.control, both.treatment, share, log_evidence(strata), mismatched(strata))
 
 

@@ -129,6 +129,15 @@ def test_epochs_of_other_engines_are_not_pooled_and_that_is_said() -> None:
     assert any("engine changed" in said for said in report.notes)
 
 
+def test_an_engine_that_comes_back_is_compared_with_its_own_epochs() -> None:
+    there = epoch("a", n=20_000)
+    away = epoch("b", n=2_000, ratio=1.3, began=DAY / 4, fingerprints={"old": "1", "new": "2"})
+    away = Epoch(away.id, away.note, DAY / 2, away.tree)
+    report = told(there, away, margin=0.1)
+    assert [one.pooled for one in report.epochs] == [True, False]
+    assert report.metrics["ttft"].verdict == "not worse"
+
+
 def test_an_arm_without_samples_and_an_experiment_that_has_not_begun_have_a_report() -> None:
     nothing: list[list[Epoch]] = [[], [Epoch("e", note(), 0.0, {})]]
     for epochs in nothing:
