@@ -7,7 +7,8 @@
 4.  A surface of `api/` reads the body (`http.body`), makes a checked Call of it (`proxy.parse`), and hands its `Work`
     to the pipeline. From then on a client that leaves ends the request.
 5.  `proxy.pipeline` leads the work through the steps that follow, the same for every surface; `proxy.surfaces` says
-    which of them apply to which. `access.models` finds the model and sees that the key is good for it.
+    which of them apply to which. `access.models` finds the model and sees that the key is good for it, and
+    `experiments.step` draws the arm, if the model has an experiment.
 6.  `cache.middleware` answers from the cache, or shares the answer to an identical request in flight.
 7.  `routing` says which deployments may answer, and in which order; `upstream.models` knows what they serve.
 8.  `proxy.dispatch` asks one after the other, as `proxy.admission`, `proxy.retry` and each circuit breaker allow; whose
@@ -20,7 +21,8 @@
 
 Beside the path: `http.deadlines` ends what takes too long, `upstream.health` asks the engines how they are,
 `upstream.discovery` looks up their names, `server/` runs all of it and reads changed files, and `services` holds the
-collaborators. What goes on beside a request, on its behalf, is a `proxy.subrequest`.
+collaborators. What goes on beside a request, on its behalf, is a `proxy.subrequest`; an experiment's shadow
+(`experiments.shadow`) begins when the client has its answer, and `experiments.keeper` tells the record.
 
 Laws, each kept by `tests/test_layering.py`: `cli` imports `gateway`, and `gateway` imports `backends`, never the other
 way round; the outside world lives in few named files.

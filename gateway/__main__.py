@@ -151,6 +151,7 @@ def comma_list(_context: click.Context, _option: click.Parameter, value: str | N
     help="Keys of one tenant share cached answers and what is counted; limits are each key's. [default: the key's id]",
 )
 @click.option("--tier", type=click.Choice(["priority", "flex"]), help="The best service tier. [default: priority]")
+@click.option("--no-shadow", is_flag=True, help="Never send its requests to a second engine, to compare the answers.")
 @click.option("--requests-per-minute", type=click.IntRange(0), metavar="N", help="A limit. [default: 0, no limit]")
 @click.option("--tokens-per-minute", type=click.IntRange(0), metavar="N", help="A limit. [default: 0, no limit]")
 @click.option("--max-in-flight", type=click.IntRange(0), metavar="N", help="A limit. [default: 0, no limit]")
@@ -229,6 +230,66 @@ def cache_purge(config_file: str | None, url: str | None, model: str | None) -> 
     from gateway.cli import cache as commands
 
     commands.purge(config_file, url, model)
+
+
+@main.group()
+def experiment() -> None:
+    """Look at experiments: two sets of a model's deployments, compared on live traffic."""
+
+
+def experiment_options(command: Any) -> Any:
+    """Add the options that say who is asked."""
+    for option in (
+        click.option("--key", metavar="KEY", envvar="POINTSMAN_KEY", help="An administrator's API key, for --url."),
+        click.option("--url", metavar="URL", help="A running gateway, such as http://127.0.0.1:8080."),
+        config_option("A pointsman.toml, whose store is read, instead of a gateway."),
+    ):
+        command = option(command)
+    return command
+
+
+@experiment.command("report")
+@click.argument("name")
+@experiment_options
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON document instead of the tables.")
+def experiment_report(name: str, config_file: str | None, url: str | None, key: str | None, as_json: bool) -> None:
+    """Print what an experiment says: who was in, differences with their bounds, answers that differ, the verdict.
+
+    Exit status: 0 done, 1 there is no such experiment, 2 wrong usage, 3 the gateway or the store could not be asked.
+    """
+    from gateway.cli import experiment as commands
+
+    commands.report(name, commands.place(url, key, config_file), as_json)
+
+
+@experiment.command("status")
+@experiment_options
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON document instead of the table.")
+def experiment_status(config_file: str | None, url: str | None, key: str | None, as_json: bool) -> None:
+    """Print a line for each experiment: its stage and its verdict.
+
+    Exit status: 0 done, 2 wrong usage, 3 the gateway or the store could not be asked.
+    """
+    from gateway.cli import experiment as commands
+
+    commands.status(commands.place(url, key, config_file), as_json)
+
+
+@experiment.command("export")
+@click.argument("name")
+@experiment_options
+@click.option("--format", "kind", type=click.Choice(["jsonl", "parquet"]), default="jsonl", show_default=True)
+@click.option("--out", type=click.Path(), metavar="FILE", help="The file to write. [default: stdout]")
+def experiment_export(
+    name: str, config_file: str | None, url: str | None, key: str | None, kind: str, out: str | None
+) -> None:
+    """Write every number that was counted, for a notebook: a row for each field of each epoch.
+
+    Exit status: 0 done, 1 there is no such experiment, 2 wrong usage, 3 the gateway or the store could not be asked.
+    """
+    from gateway.cli import experiment as commands
+
+    commands.export(name, commands.place(url, key, config_file), kind, out)
 
 
 @main.command()

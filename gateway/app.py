@@ -13,7 +13,7 @@ from litestar.handlers.base import BaseRouteHandler
 from litestar.types import ASGIApp
 
 from gateway.access.guard import for_lists, guarded
-from gateway.api import openai, ops
+from gateway.api import admin, openai, ops
 from gateway.api import passthrough as passing
 from gateway.api.tgi import by_body
 from gateway.api.tgi import handlers as tgi
@@ -29,6 +29,7 @@ EXPOSED = [
     "x-pointsman-engine",
     "x-pointsman-deployment",
     "x-pointsman-adapted",
+    "x-pointsman-arm",
     "x-pointsman-cache",
     "age",
     "x-pointsman-overhead-ms",
@@ -79,7 +80,13 @@ class Mounting:
 def routes(services: Services) -> list[BaseRouteHandler]:
     """Return every path with its methods and its handler."""
     mounting = Mounting(services)
-    return [*openai_routes(mounting), *passed_routes(mounting), *tgi_routes(mounting), *ops_routes(mounting)]
+    return [
+        *openai_routes(mounting),
+        *passed_routes(mounting),
+        *tgi_routes(mounting),
+        *ops_routes(mounting),
+        *admin_routes(mounting),
+    ]
 
 
 def openai_routes(mounting: Mounting) -> list[BaseRouteHandler]:
@@ -144,6 +151,26 @@ def ops_routes(mounting: Mounting) -> list[BaseRouteHandler]:
         mounting.open_to_all(ops.ready(services), "/readyz"),
         mounting.open_to_all(ops.metrics(services), "/metrics"),
     ]
+
+
+def admin_routes(mounting: Mounting) -> list[BaseRouteHandler]:
+    """Return the paths for administrators."""
+
+    def admins(handler: Handler) -> ASGI:
+        return with_context(mounting.services, Client, admin.guarded_admin(mounting.services, handler), "GET")
+
+    services = mounting.services
+    report, export = admins(admin.experiment(services)), admins(admin.export(services))
+
+    @HTTPRouteHandler(admin.EXPERIMENTS + "/{name:str}", http_method=[HttpMethod.GET, HttpMethod.HEAD])
+    async def one() -> ASGIApp:
+        return report
+
+    @HTTPRouteHandler(admin.EXPERIMENTS + "/{name:str}" + admin.EXPORT, http_method=[HttpMethod.GET, HttpMethod.HEAD])
+    async def exported() -> ASGIApp:
+        return export
+
+    return [mounting.app(admins(admin.experiments(services)), admin.EXPERIMENTS), one, exported]
 
 
 def root(alive: ASGI, generation: ASGI) -> ASGI:

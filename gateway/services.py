@@ -16,6 +16,12 @@ from gateway.access.limits import Limiter
 from gateway.cache import policy as cached
 from gateway.cache.policy import Cache
 from gateway.config import Config
+from gateway.experiments.figures import Figures
+from gateway.experiments.keeper import Keeper
+from gateway.experiments.running import Experiments
+from gateway.experiments.shadow.bounds import ShadowBounds
+from gateway.experiments.store import base as kept
+from gateway.experiments.versions import VersionReader
 from gateway.http.deadlines import DeadlineSweeper
 from gateway.http.errors import RETRY_AFTER, ShuttingDown
 from gateway.observe import tracing
@@ -55,6 +61,10 @@ class Services:
     catalog_refresh: CatalogRefresh
     limiter: Limiter
     cache: Cache | None
+    experiments: Experiments
+    keeper: Keeper
+    shadows: ShadowBounds
+    figures: Figures
     metrics: Metrics
     records: AccessRecorder
     tracer: Tracer
@@ -82,9 +92,11 @@ class Services:
         if self.cache is not None:
             await self.cache.open()
         self._start_background_tasks()
+        await self.keeper.open()
         try:
             yield
         finally:
+            await self.shadows.close()
             await self.prober.close()
             await self.supervisor.stop()
             if self.cache is not None:
@@ -92,6 +104,7 @@ class Services:
             await self.limiter.close()
             await self.upstream.close()
             self.records.flush()
+            await self.keeper.close()
             await self.tracer.close()
         if self.supervisor.failed:
             raise WorkerFailed(f"background tasks kept dying: {', '.join(self.supervisor.failed)}")
@@ -102,6 +115,8 @@ class Services:
         start("discovery", lambda: self.discovery.run(lambda: self.reload.written.models, self.reload.renew))
         start("limits", self.limiter.run)
         start("metrics", self.metrics.run)
+        start("experiments", self.keeper.run)
+        start("figures of experiments", self.figures.run)
         for file in self.files:
             start(f"watch of {file.path}", file.run)
         self.prober.refresh()  # starts a health check for each engine
@@ -128,8 +143,10 @@ def make(
     admission = Admission(config.admission)
     limiter = limits.make(config.limits, config.server.workers, clock)
     cache = cached.make(config.cache, wall, clock)
-    figures = partial(readings, catalog, admission, cache, tracer, redis_health(config, limiter, cache), clock)
-    metrics = Metrics(figures, admission, limiter, wall, shared)
+    experiments, keeper, figures = experimenting(config, catalog, upstream, clock, wall)
+    redis = redis_health(config, limiter, cache)
+    read = partial(readings, catalog, admission, cache, tracer, redis, clock, figures.readings)
+    metrics = Metrics(read, admission, limiter, wall, shared)
     upstream.connected = metrics.connected
     services = Services(
         reload=Reload(config, discovery.expanded),
@@ -144,8 +161,12 @@ def make(
         catalog_refresh=CatalogRefresh(catalog, upstream, clock),
         limiter=limiter,
         cache=cache,
+        experiments=experiments,
+        keeper=keeper,
+        shadows=ShadowBounds(),
+        figures=figures,
         metrics=metrics,
-        records=AccessRecorder(metrics, tracer, RequestLog(sys.stderr.buffer), config.logging),
+        records=AccessRecorder(metrics, tracer, RequestLog(sys.stderr.buffer), config.logging, experiments),
         tracer=tracer,
         random=random,
         clock=clock,
@@ -153,6 +174,15 @@ def make(
     )
     subscribe(services)
     return services
+
+
+def experimenting(
+    config: Config, catalog: Catalog, upstream: Upstream, clock: Callable[[], float], wall: Callable[[], float]
+) -> tuple[Experiments, Keeper, Figures]:
+    """Return the experiments, who tells their record, and who works out their figures."""
+    experiments, versions = Experiments(config), VersionReader(catalog, upstream, clock)
+    keeper = Keeper(experiments, kept.make(config.experiments), catalog, versions.read, wall)
+    return experiments, keeper, Figures(experiments, keeper)
 
 
 def redis_health(config: Config, limiter: Limiter, cache: Cache | None) -> dict[str, RedisHealth]:
@@ -181,4 +211,5 @@ def subscribe(services: Services) -> None:
     on_change(lambda config: config.admission, services.admission.follow)
     on_change(lambda config: config.logging, services.records.follow)
     on_change(lambda config: config.health, services.prober.follow)
+    on_change(lambda config: config, services.experiments.follow)
     on_change(lambda config: (config.models, config.breaker, config.health.slow_start), follow_engines)

@@ -37,7 +37,8 @@ OUTSIDE = {
     "uvicorn": {"gateway/server/run.py", "gateway/server/uvicorn_internals.py", "gateway/cli/sim.py"},
     "os": {"gateway/cli/settings.py", "gateway/cli/serve.py"},
     "subprocess": {"gateway/cli/demo.py"},
-    "httpx": {"gateway/cli/demo.py", "gateway/cli/doctor/ask.py"},
+    "httpx": {"gateway/cli/demo.py", "gateway/cli/doctor/ask.py", "gateway/cli/experiment/ask.py"},
+    "sqlite3": {"gateway/experiments/store/sqlite.py"},
 }
 
 

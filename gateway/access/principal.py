@@ -13,7 +13,8 @@ class Principal(Struct, frozen=True, kw_only=True):
 
     What is used is counted for the tenant: its keys share the counters, and each has its own limits. `tenant_limited`:
     the key has none, but another one of the tenant's has, so that what this one uses has to be counted. `models` are
-    patterns of model names (`llama-*`), none meaning all. `tier` is the best that the key may ask for.
+    patterns of model names (`llama-*`), none meaning all. `tier` is the best that the key may ask for. `may_shadow`:
+    what it asks may be asked of other engines beside, too (`gateway.experiments.shadow`).
     """
 
     id: str = ""
@@ -21,6 +22,7 @@ class Principal(Struct, frozen=True, kw_only=True):
     models: tuple[str, ...] = ()
     admin: bool = False
     tier: Tier = "priority"
+    may_shadow: bool = True
     requests_per_minute: int = 0
     tokens_per_minute: int = 0
     max_in_flight: int = 0

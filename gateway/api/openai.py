@@ -8,7 +8,9 @@ import msgspec
 
 from backends import estimate
 from backends.base import Call
+from backends.schema import ChatRequest
 from gateway.access.models import find_model
+from gateway.experiments.unit import of_chat
 from gateway.http.body import Receive, cancel_on_disconnect, read_json
 from gateway.http.client import Client
 from gateway.http.context import Attempt, RequestContext
@@ -21,7 +23,7 @@ from gateway.proxy.generation import open_stream, open_whole
 from gateway.proxy.pipeline import Prepared, serve
 from gateway.proxy.sources import Source
 from gateway.proxy.surfaces import OPENAI
-from gateway.routing import plan
+from gateway.routing import able, head, order_candidates
 from gateway.services import Services
 from gateway.upstream.models import Candidate, Catalog, ModelRoute
 
@@ -53,6 +55,7 @@ class Generation:
         self._client = client
         self._services = services
         self._stream: ChunkStream | None = None
+        self._able: list[Candidate] | None = None
 
     def prepare(self, prepared: Prepared) -> Call:
         """Complete the call by what its model is; return it."""
@@ -71,12 +74,26 @@ class Generation:
         self._call = call
         return call
 
+    def conversation(self) -> list[bytes]:
+        """Return the chat's beginning, or the whole prompt."""
+        call = self._call
+        return (
+            of_chat(call.view, call.body["messages"]) if isinstance(call.view, ChatRequest) else [call.body["prompt"]]
+        )
+
+    def able(self, route: ModelRoute, pin: str | None) -> list[Candidate]:
+        """Return the deployments whose engines honour every field."""
+        if self._able is None:
+            self._able = able(self._call, route, pin)
+        return self._able
+
     async def plan(self, prepared: Prepared) -> list[Candidate]:
         """Return the deployments that can do what is asked, in the order of the model's policy."""
-        services = self._services
+        services, route = self._services, prepared.route
         if prepared.pin == "tgi":
-            self._call = await as_text(self._call, prepared.route, self._context, services)
-        candidates = plan(self._call, prepared.route, prepared.pin, services.clock(), services.random)
+            self._call = await as_text(self._call, route, self._context, services)
+        found, beginning = self.able(route, prepared.pin), head(self._call, route)
+        candidates = order_candidates(found, route, beginning, services.clock(), services.random, prepared.first)
         if self._call.stream:
             self._stream = self._client.chunk_stream()
         return candidates
@@ -86,7 +103,8 @@ class Generation:
         if not self._call.stream:
             return await open_whole(self._call, attempt, context, self._services)
         mine = self._context
-        only_relays = mine.cache in ("", "bypass") and mine.trace.notes is None
+        alone = mine.assignment is None or not mine.assignment.shadow
+        only_relays = alone and mine.cache in ("", "bypass") and mine.trace.notes is None
         return await open_stream(self._call, attempt, context, self._services, only_relays)
 
     async def send(self, answer: Source) -> None:

@@ -26,7 +26,8 @@ def look_up(
     cache = services.cache
     if cache is None or call is None:
         return None
-    lookup = cache.asked(call, context.headers, context.principal.tenant, route, pin or "")
+    arm = context.assignment.cache_arm if context.assignment is not None else ""
+    lookup = cache.asked(call, context.headers, context.principal.tenant, route, pin or "", arm)
     context.cache = "miss" if lookup is not None and lookup.control.lookup else "bypass"
     return lookup
 

@@ -1,8 +1,8 @@
 """The list of keys, as a table for people and as JSON for scripts; never a hash. Pure.
 
 The JSON document: {"keys": [{"id", "name", "state": "in force" | "expired" | "revoked", "tenant", "models", "admin",
-"tier", "requests_per_minute", "tokens_per_minute", "max_in_flight", "created", "expires", "revoked"}]}. Times are of
-RFC 3339, or null. Fields may be added; none goes away or changes its meaning.
+"tier", "no_shadow", "requests_per_minute", "tokens_per_minute", "max_in_flight", "created", "expires", "revoked"}]}.
+Times are of RFC 3339, or null. Fields may be added; none goes away or changes its meaning.
 """
 
 from datetime import datetime
@@ -45,7 +45,7 @@ def table(keys: list[Key], now: float) -> Table:
 
 
 def _may(key: Key) -> str:
-    return f"{key.tier}, admin" if key.admin else key.tier
+    return ", ".join([key.tier, *(["admin"] if key.admin else []), *(["no shadow"] if key.no_shadow else [])])
 
 
 def _limits(key: Key) -> str:

@@ -10,6 +10,7 @@ import msgspec
 
 from backends import BACKENDS
 from gateway.config.base_url import SOCKET, base_url
+from gateway.config.experiment_checks import check_experiments
 from gateway.config.tables import CacheConfig, Config, DeploymentConfig, ModelConfig, TelemetryConfig, duration, size
 from gateway.redis.url import parse_redis_url
 
@@ -27,9 +28,13 @@ def check(config: Config, environ: Mapping[str, str], faults: list[str]) -> Conf
         )
     _check_cache(config.cache, faults)
     _redis_url(config.limits.url, "limits.url", faults)
+    _redis_url(config.experiments.url, "experiments.url", faults)
+    if not config.experiments.file:
+        faults.append('experiments.file: expected a file, such as "experiments.sqlite3"')
     _check_telemetry(config.telemetry, faults)
     taken: dict[str, str] = {}
     models = [_check_model(model, f"models[{i}]", taken, environ, faults) for i, model in enumerate(config.models)]
+    check_experiments(config, faults)
     if not models:
         faults.append("models: expected at least one engine: --vllm URL, --tgi URL, or [[models]] in the file")
     return msgspec.structs.replace(config, models=models)

@@ -2,6 +2,7 @@
 
 import difflib
 import typing
+from types import UnionType
 from typing import Any
 
 import msgspec
@@ -12,7 +13,7 @@ NOT_WRITTEN = {"api_key", "address"}  # found out at the start, or later
 
 def read_value(value: Any, field: msgspec.structs.FieldInfo, path: str, faults: list[str]) -> Any:
     """Read a TOML value, noting each fault with its path; for what is faulty its default, or nothing, stands in."""
-    kind = field.type
+    kind = _table_of(field.type)
     if isinstance(kind, type) and issubclass(kind, Struct):
         return read_table(value, kind, path, faults)
     (item,) = typing.get_args(kind) if typing.get_origin(kind) is list else (None,)
@@ -46,6 +47,12 @@ def read_table(value: Any, kind: type[Struct], path: str, faults: list[str]) -> 
             faults.append(f"{dot}{name}: required")
             read[name] = _nothing(field)
     return kind(**read)
+
+
+def _table_of(kind: Any) -> Any:
+    """Return the table of a type that is one or nothing; any other type as it is."""
+    tables = [one for one in typing.get_args(kind) if isinstance(one, type) and issubclass(one, Struct)]
+    return tables[0] if len(tables) == 1 and typing.get_origin(kind) is UnionType else kind
 
 
 def _nothing(field: msgspec.structs.FieldInfo) -> Any:

@@ -30,7 +30,8 @@ class ConfigSource(Struct, frozen=True, kw_only=True):
         written = read(text, faults) if self.path else Config()
         server = with_flags(written.server, self.flags, faults)
         models = from_urls(self.urls, self.model, self.environ) or [self._model(model) for model in written.models]
-        config = replace(written, server=server, models=models, auth=self._auth(written.auth))
+        experiments = replace(written.experiments, file=self._beside(written.experiments.file))
+        config = replace(written, server=server, models=models, auth=self._auth(written.auth), experiments=experiments)
         config = check(config, self.environ, faults)
         if faults:
             raise ConfigError(faults)

@@ -19,6 +19,8 @@ Positive = Annotated[int, Meta(ge=1)]
 Seconds = Annotated[float, Meta(gt=0)]
 Share = Annotated[float, Meta(ge=0, le=1)]
 Policy = Literal["weighted", "round_robin", "least_busy", "prefix"]
+Unit = Literal["conversation", "session", "key", "request"]
+PrimaryMetric = Literal["ttft", "itl", "e2e", "errors", "parity"]
 
 
 class Frozen(Struct, frozen=True, kw_only=True):
@@ -136,6 +138,14 @@ class LoggingConfig(Frozen, frozen=True, kw_only=True):
     requests: bool = True  # a JSON line a request on stderr; for people on a terminal
 
 
+class ExperimentsConfig(Frozen, frozen=True, kw_only=True):
+    """`[experiments]`: where what is counted of experiments is kept: a file for one host, Redis for several."""
+
+    store: Literal["sqlite", "redis"] = "sqlite"
+    file: str = "experiments.sqlite3"  # relative to the configuration's own directory
+    url: str = "redis://127.0.0.1:6379/0"
+
+
 class DeploymentConfig(Frozen, frozen=True, kw_only=True):
     """`[[models.deployments]]`: one engine at one URL, or one at each address of a name.
 
@@ -149,6 +159,9 @@ class DeploymentConfig(Frozen, frozen=True, kw_only=True):
     model: str = ""
     weight: Annotated[float, Meta(ge=0)] = 1.0
     max_in_flight: Whole = 0  # 0: no bound
+    slots: Whole = (
+        0  # requests that it works on at once: makes the loads of an experiment's arms comparable; 0: unknown
+    )
     discover: Literal["static", "dns"] = "static"  # dns: each address of the URL's host is an engine of its own
     vision: bool = False  # for a TGI that takes images and does not say so in /info
     ca_file: str = ""  # certificates to trust instead of the system's; relative to the configuration's own directory
@@ -156,6 +169,31 @@ class DeploymentConfig(Frozen, frozen=True, kw_only=True):
     api_key_env: str = ""
     api_key: str = ""
     address: str = ""  # of one of the engines behind the URL's host
+
+
+class ExperimentConfig(Frozen, frozen=True, kw_only=True):
+    """`[models.experiment]`: two sets of the model's deployments, compared.
+
+    An arm is an engine, which stands for all of the model's deployments of it, or a list of deployments' names.
+    Without a ramp the treatment has the share that the weights of the deployments say.
+    """
+
+    name: str
+    control: str | list[str]
+    treatment: str | list[str]
+    unit: Unit = "conversation"  # what stays in one arm
+    shadow: Share = 0.05  # of the conversations: their requests are also sent to the treatment
+    ramp: tuple[float, ...] = (5.0, 25.0, 50.0)  # per cent of the units that are the treatment's, stage by stage
+    promote: bool = False  # after the last stage, where the verdict is success; else a person has to
+    alpha: Annotated[float, Meta(gt=0, lt=0.5)] = 0.05
+    margin: Annotated[float, Meta(ge=0, lt=1)] = 0.05
+    primary: tuple[PrimaryMetric, ...] = ("ttft", "itl", "parity")
+    slo_ttft: Seconds | None = None  # absent: the control's 95th percentile in the epoch before
+    stage_time: str = "30m"  # at least
+    stage_samples: Positive = 500  # at least, in the treatment
+    shadow_in_flight: Positive = 4
+    shadow_tools: bool = False  # requests with tools are shadowed, too
+    examples: Literal["redacted", "clear"] = "redacted"  # of answers that differ
 
 
 class ModelConfig(Frozen, frozen=True, kw_only=True):
@@ -174,6 +212,7 @@ class ModelConfig(Frozen, frozen=True, kw_only=True):
     hedge_after: Annotated[float, Meta(ge=0)] = 0.0  # a stream without a first event by then is asked twice; 0: never
     cache_ttl: str = ""  # instead of cache.ttl
     deployments: list[DeploymentConfig] = []
+    experiment: ExperimentConfig | None = None
 
 
 class Config(Frozen, frozen=True, kw_only=True):
@@ -190,6 +229,7 @@ class Config(Frozen, frozen=True, kw_only=True):
     cache: CacheConfig = CacheConfig()
     telemetry: TelemetryConfig = TelemetryConfig()
     logging: LoggingConfig = LoggingConfig()
+    experiments: ExperimentsConfig = ExperimentsConfig()
     models: list[ModelConfig] = []
 
 

@@ -12,6 +12,7 @@ from msgspec import Struct, field
 from backends.schema import Usage
 from gateway.access.limits.lease import RateLimitLease
 from gateway.access.principal import ANYBODY, Principal, Tier
+from gateway.experiments.assignment import Assignment
 from gateway.http.cancel import CancelScope
 from gateway.http.deadlines import IdleTimer
 from gateway.observe.trace_context import UNTRACED, Trace
@@ -131,6 +132,7 @@ class RequestContext(Struct, eq=False):
     body: bytes = b""
     principal: Principal = ANYBODY
     trace: Trace = UNTRACED
+    assignment: Assignment | None = None  # its place in the experiment of its model, if that has one
     rate_limit: RateLimitLease | None = None
     tier: Tier = "priority"
     model: str = ""
@@ -192,6 +194,7 @@ class RequestContext(Struct, eq=False):
             body=self.body,
             principal=self.principal,
             trace=self.trace,
+            assignment=self.assignment,
             tier=self.tier,
             model=self.model,
             streamed=self.streamed,

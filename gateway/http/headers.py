@@ -1,5 +1,6 @@
 """The answer's headers that say who answered, from where, and what the gateway itself took."""
 
+from gateway.experiments.assignment import ARM_HEADER
 from gateway.http.context import RequestContext
 
 Headers = list[tuple[bytes, bytes]]
@@ -19,6 +20,9 @@ def early_headers(context: RequestContext, now: float) -> Headers:
         headers += context.rate_limit.headers(now)
     if context.cache:
         headers.append((b"x-pointsman-cache", context.cache.encode()))
+    assignment = context.assignment
+    if assignment is not None and assignment.arm is not None:
+        headers.append((ARM_HEADER, assignment.arm.encode()))
     return headers
 
 

@@ -7,6 +7,7 @@ another, for a moment.
 import asyncio
 
 from gateway.config import LoggingConfig
+from gateway.experiments.running import Experiments
 from gateway.http.context import RequestContext
 from gateway.observe.logs import RequestLog
 from gateway.observe.metrics import Metrics
@@ -17,13 +18,16 @@ MAX_SIZE = 32  # requests
 
 
 class AccessRecorder:
-    """Counts, traces and logs requests. `logging` says whether each has its line."""
+    """Counts, traces and logs requests, and tells experiments of theirs. `logging` says whether each has its line."""
 
-    def __init__(self, metrics: Metrics, tracer: Tracer, log: RequestLog, logging: LoggingConfig) -> None:
+    def __init__(
+        self, metrics: Metrics, tracer: Tracer, log: RequestLog, logging: LoggingConfig, experiments: Experiments
+    ) -> None:
         self.log = log
         self.logging = logging
         self._metrics = metrics
         self._tracer = tracer
+        self._experiments = experiments
         self._waiting: list[tuple[RequestContext, float, float]] = []
 
     def follow(self, logging: LoggingConfig) -> None:
@@ -44,6 +48,7 @@ class AccessRecorder:
         for context, now, wall in ended:
             self._metrics.record(context, now)
             self._tracer.record(context, context.trace, now, wall)
+            self._experiments.record(context, now)
         self._metrics.count()
         if self.logging.requests:
             self.log.write(ended)

@@ -58,6 +58,19 @@ KINDS: dict[str, Kind] = {
     "pointsman_cache_bytes": Kind("Bytes in the memory cache.", (), sum),
     "pointsman_cache_evicted_total": Kind("Answers evicted from the memory cache, or not admitted to it.", (), sum),
     "pointsman_cache_faults_total": Kind("Cached answers that could not be used, by what was wrong.", ("kind",), sum),
+    "pointsman_experiment_ratio": Kind(
+        "Ratio of a metric, treatment over control, with its bounds (low, estimate, high).",
+        ("experiment", "metric", "bound"),
+        max,
+    ),
+    "pointsman_experiment_verdict": Kind(
+        "1 for the verdict of an experiment: success, failure, inconclusive.", ("experiment", "verdict"), max
+    ),
+    "pointsman_experiment_judgement": Kind(
+        "1 for the verdict of one of its metrics, such as better or worse.", ("experiment", "metric", "verdict"), max
+    ),
+    "pointsman_experiment_held": Kind("1 if gateways have different files for an experiment.", ("experiment",), max),
+    "pointsman_experiment_record_up": Kind("1 if what is counted of experiments can be kept.", (), min),
     "pointsman_redis_up": Kind("1 if Redis answers, by what it is used for.", ("use",), min),
     "pointsman_engine_running": Kind("Requests running, as the engine reports.", DEPLOYMENT, max),
     "pointsman_engine_waiting": Kind("Requests waiting, as the engine reports.", DEPLOYMENT, max),
@@ -74,6 +87,7 @@ def readings(
     spans: SpanCounts,
     redis: Mapping[str, RedisHealth],
     clock: Callable[[], float],
+    experiments: Callable[[], Iterable[GaugeReading]],
 ) -> Iterator[GaugeReading]:
     """Return this worker's figures; `redis` is who uses it, by what for, and `clock` monotonic."""
     now = clock()
@@ -81,6 +95,7 @@ def readings(
     yield GaugeReading("pointsman_waiting", (), admission.waiting)
     yield GaugeReading("pointsman_spans_sent_total", (), spans.sent)
     yield GaugeReading("pointsman_spans_dropped_total", (), spans.lost)
+    yield from experiments()
     if cache is not None:
         yield from _of_cache(cache)
     for name, entry in catalog.routes.items():

@@ -43,6 +43,8 @@ def _begin_other(candidates: Sequence[Candidate], context: RequestContext, servi
     now = services.clock()
     untried = attempts.untried(candidates, context)
     ready = [candidate for candidate in untried if candidate.endpoint.up and candidate.may_be_asked(now)]
+    if context.assignment is not None:  # two arms that race would have one time
+        ready = [candidate for candidate in ready if candidate.endpoint in context.assignment.endpoints]
     candidate = services.admission.try_acquire(ready)
     if candidate is None:
         return None

@@ -5,8 +5,9 @@ that answers the client. Which of the steps apply to which surface, `surfaces` s
 """
 
 import asyncio
+from collections.abc import Container, Iterable
 from functools import partial
-from typing import Protocol, TypeVar
+from typing import Protocol, TypeVar, cast
 
 from msgspec import Raw, Struct
 
@@ -15,6 +16,9 @@ from backends.estimate import Estimate
 from gateway.access.models import find_model
 from gateway.access.principal import Tier
 from gateway.cache.middleware import answer_from_cache, look_up, shared
+from gateway.experiments.live import LiveExperiment
+from gateway.experiments.shadow.runner import begin, listen
+from gateway.experiments.step import assign, note_first
 from gateway.http.client import Client
 from gateway.http.context import Attempt, RequestContext
 from gateway.http.errors import ClientDisconnected
@@ -22,6 +26,7 @@ from gateway.proxy.dispatch import dispatch
 from gateway.proxy.sources import OpenAnswer
 from gateway.proxy.surfaces import Surface
 from gateway.services import Services
+from gateway.upstream.endpoints import Endpoint
 from gateway.upstream.models import Candidate, ModelRoute
 
 PIN = b"x-pointsman-engine"
@@ -32,10 +37,14 @@ A = TypeVar("A", bound=OpenAnswer)
 
 
 class Prepared(Struct, frozen=True):
-    """What is known of a request before an engine is chosen: its model, and the engine that the client pinned."""
+    """What is known of a request before an engine is chosen: its model, and the engine that the client pinned.
+
+    `first` are asked before all others: the arm's of an experiment.
+    """
 
     route: ModelRoute
     pin: str | None
+    first: Container[Endpoint] = ()
 
 
 class Work(Protocol[A]):
@@ -47,6 +56,14 @@ class Work(Protocol[A]):
 
     def prepare(self, prepared: Prepared) -> Call | None:
         """Take in what is known now; return the call, if the surface has such: the cache's key is made of it."""
+        ...
+
+    def conversation(self) -> Iterable[bytes] | None:
+        """Return what tells its conversation from others, in parts; None if it asks for no answer of a model's."""
+        ...
+
+    def able(self, route: ModelRoute, pin: str | None) -> list[Candidate]:
+        """Return the deployments that can do what is asked, up or not. Raises PointsmanError if there are none."""
         ...
 
     async def plan(self, prepared: Prepared) -> list[Candidate]:
@@ -70,19 +87,28 @@ async def serve(work: Work[A], context: RequestContext, client: Client, services
     prepared = await prepare(work, context, services)
     prepared_call = work.prepare(prepared)
     call = prepared_call if work.surface.cache else None
+    live = services.experiments.of(prepared.route.name)
+    if live is not None:
+        prepared = _assigned(work, prepared, live, context)
     lookup = look_up(call, prepared.route, prepared.pin, context, services)
     if await answer_from_cache(lookup, call, context, client, services):
         return
     candidates = await work.plan(prepared)
+    if live is not None:
+        note_first(candidates[0], context)
     context.timing.mark_stage("route", services.clock())
     ask_engines = partial(_ask_engines, work, candidates, _hedge_after(work, prepared, context), services)
     answer = await shared(lookup, call, context, ask_engines, services)
+    may_shadow = live is not None and work.surface.shadow
+    heard = listen(prepared_call, answer, context, services) if may_shadow else None
     try:
-        await work.send(answer)
+        await work.send(answer if heard is None else cast(A, heard))
     finally:
         if work.surface.usage:
             context.usage = answer.worked()  # however far it came
         answer.close()
+    if heard is not None and prepared_call is not None:
+        begin(heard, prepared_call, prepared.route, context, services)
 
 
 async def prepare(work: Work[A], context: RequestContext, services: Services) -> Prepared:
@@ -90,6 +116,13 @@ async def prepare(work: Work[A], context: RequestContext, services: Services) ->
     route = await find_model(work.model, context, services)
     context.tier = tier(work.service_tier, context.principal.tier)
     return Prepared(route, pin(context))
+
+
+def _assigned(work: Work[A], prepared: Prepared, live: LiveExperiment, context: RequestContext) -> Prepared:
+    """Give the request its place in the experiment; return what is known with whom to ask first."""
+    route, pin = prepared.route, prepared.pin
+    context.assignment = assignment = assign(work, live, route, pin, work.surface.shadow, context)
+    return Prepared(route, pin, assignment.endpoints)
 
 
 def pin(context: RequestContext) -> str | None:

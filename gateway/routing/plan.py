@@ -5,7 +5,7 @@ whether or not they are up, so that an answer never depends on which replica was
 ready go before those that are down; one whose circuit is open, or whose Retry-After is not over, is not asked at all.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Container, Sequence
 from random import Random
 
 from backends import BACKENDS
@@ -28,18 +28,23 @@ POLICIES: dict[str, Policy] = {
 
 def plan(call: Call, route: ModelRoute, pin: str | None, now: float, random: Random) -> list[Candidate]:
     """Return the candidates to try, in order. Raises InvalidRequest if no engine can do what is asked, Unavailable."""
+    return order_candidates(able(call, route, pin), route, head(call, route), now, random)
+
+
+def able(call: Call, route: ModelRoute, pin: str | None) -> list[Candidate]:
+    """Return the candidates that can do what is asked, up or not. Raises InvalidRequest if none can, Unavailable."""
     candidates = pinned(route, pin)
-    able = [
+    capable = [
         candidate
         for candidate in candidates
         if candidate.endpoint.backend.unsupported(call, candidate.supports_vision) is None
     ]
-    if not able or (not route.by_capability and len(able) < len(candidates)):
-        lacking = next(candidate for candidate in candidates if candidate not in able)
+    if not capable or (not route.by_capability and len(capable) < len(candidates)):
+        lacking = next(candidate for candidate in candidates if candidate not in capable)
         backend = lacking.endpoint.backend
         field = backend.unsupported(call, lacking.supports_vision)
         raise InvalidRequest(f"'{field}' is not supported by {backend.label}, which serves this model.", field)
-    return order_candidates(_with_room(call, able), route, _head(call, route), now, random)
+    return _with_room(call, capable)
 
 
 def plan_path(
@@ -50,19 +55,25 @@ def plan_path(
     now: float,
     random: Random,
     only: Endpoint | None = None,
+    first: Container[Endpoint] = (),
 ) -> list[Candidate]:
     """Return the candidates whose engines take a path as it is; of those the one at `only`, if it is given, or none.
 
     Raises InvalidRequest if no engine takes the path, Unavailable.
     """
+    candidates = able_path(path, route, pin, only)
+    beginning = body[: route.settings.prefix_bytes]
+    return order_candidates(candidates, route, beginning, now, random, first) if candidates else []
+
+
+def able_path(path: str, route: ModelRoute, pin: str | None, only: Endpoint | None = None) -> list[Candidate]:
+    """Return the candidates of `plan_path`, up or not. Raises InvalidRequest if no engine has it, Unavailable."""
     candidates = pinned(route, pin)
-    able = [candidate for candidate in candidates if path in candidate.endpoint.backend.passthrough_paths]
-    if not able:
+    capable = [candidate for candidate in candidates if path in candidate.endpoint.backend.passthrough_paths]
+    if not capable:
         label = candidates[0].endpoint.backend.label
         raise InvalidRequest(f"{path} is not supported by {label}, which serves this model.", "model")
-    if only is not None:
-        able = [candidate for candidate in able if candidate.endpoint is only]
-    return order_candidates(able, route, body[: route.settings.prefix_bytes], now, random) if able else []
+    return capable if only is None else [candidate for candidate in capable if candidate.endpoint is only]
 
 
 def pinned(route: ModelRoute, pin: str | None) -> list[Candidate]:
@@ -80,9 +91,14 @@ def pinned(route: ModelRoute, pin: str | None) -> list[Candidate]:
 
 
 def order_candidates(
-    candidates: list[Candidate], route: ModelRoute, head: bytes, now: float, random: Random
+    candidates: list[Candidate],
+    route: ModelRoute,
+    head: bytes,
+    now: float,
+    random: Random,
+    first: Container[Endpoint] = (),
 ) -> list[Candidate]:
-    """Return the candidates in the order of the model's policy.
+    """Return the candidates in the order of the model's policy: of those at `first`, and then of the others.
 
     Raises Unavailable if all circuits are open; where an engine has asked to be left in peace, what it said.
     """
@@ -92,9 +108,11 @@ def order_candidates(
     ready = [candidate for candidate in able if candidate.endpoint.up] or able  # who is down may be back since
     if not ready:
         raise nobody_left(candidates, route.name, now)
-    if len(ready) > 1:
-        ready = POLICIES[route.settings.policy](ready, head, now, random)
-    return ready
+    order = POLICIES[route.settings.policy]
+    if not first:
+        return order(ready, head, now, random) if len(ready) > 1 else ready
+    parts = [one for one in ready if one.endpoint in first], [one for one in ready if one.endpoint not in first]
+    return [one for part in parts for one in (order(part, head, now, random) if len(part) > 1 else part)]
 
 
 def nobody_left(candidates: Sequence[Candidate], name: str, now: float) -> PointsmanError:
@@ -120,7 +138,7 @@ def _with_room(call: Call, candidates: list[Candidate]) -> list[Candidate]:
     return room
 
 
-def _head(call: Call, route: ModelRoute) -> bytes:
+def head(call: Call, route: ModelRoute) -> bytes:
     """Return the head of the prompt, as it was written."""
     prompt = call.body.get("messages") or call.body.get("prompt")
     return b"" if prompt is None else bytes(memoryview(prompt)[: route.settings.prefix_bytes])

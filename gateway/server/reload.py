@@ -30,6 +30,7 @@ READ_AT_START = (
     "limits",
     "cache",
     "telemetry",
+    "experiments",
 )
 
 log = logging.getLogger("pointsman")

@@ -197,8 +197,8 @@ def test_the_example_is_in_order_and_has_every_key_with_its_default() -> None:
     for name in set(defaults) - {"models"}:
         assert written[name] == defaults[name]
     (model,) = written["models"]
-    assert set(model) == set(ModelConfig.__struct_fields__)
-    assert model == msgspec.to_builtins(ModelConfig()) | {
+    assert set(model) | {"experiment"} == set(ModelConfig.__struct_fields__)
+    assert model | {"experiment": None} == msgspec.to_builtins(ModelConfig()) | {
         name: model[name] for name in ("name", "aliases", "deployments")
     }
     shown = {key: value for deployment in model["deployments"] for key, value in deployment.items()}
@@ -220,7 +220,8 @@ def test_flags_win_over_the_file_and_engines_by_url_over_its_models(tmp_path: Pa
     assert [model.deployments[0].url for model in config.models] == ["http://t"]
     assert config.timeouts.connect == 1
     asked = msgspec.structs.replace(given, urls={}, flags={})
-    assert asked.config(GOOD) == load(GOOD, {"VLLM_API_KEY": "k"})
+    beside = config.experiments  # a file whose name depends on where the configuration is
+    assert asked.config(GOOD) == msgspec.structs.replace(load(GOOD, {"VLLM_API_KEY": "k"}), experiments=beside)
 
 
 def test_the_same_command_line_reads_the_file_again_and_says_every_fault_of_flags_and_file() -> None:

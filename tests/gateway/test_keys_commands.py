@@ -233,6 +233,7 @@ def test_the_list_is_to_be_had_as_json(path: Path) -> None:
         "created": None,
         "expires": None,
         "revoked": None,
+        "no_shadow": False,
     }
 
 

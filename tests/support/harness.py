@@ -35,6 +35,7 @@ FACTS = {
     "/v1/models": {"object": "list", "data": [{"id": MODEL, "object": "model", "max_model_len": 1024}]},
     "/info": {"model_id": MODEL, "max_total_tokens": 1024},
     "/health": b"",
+    "/version": {"version": "0.32.0"},
     "/metrics": b"",
 }
 

@@ -36,6 +36,7 @@ class Key(Struct, frozen=True, kw_only=True, omit_defaults=True):
     models: list[Text] = []
     admin: bool = False
     tier: Tier = "priority"
+    no_shadow: bool = False  # nothing of what it asks is sent to another engine beside
     requests_per_minute: Whole = 0
     tokens_per_minute: Whole = 0
     max_in_flight: Whole = 0
@@ -51,6 +52,7 @@ class Key(Struct, frozen=True, kw_only=True, omit_defaults=True):
             models=tuple(self.models),
             admin=self.admin,
             tier=self.tier,
+            may_shadow=not self.no_shadow,
             requests_per_minute=self.requests_per_minute,
             tokens_per_minute=self.tokens_per_minute,
             max_in_flight=self.max_in_flight,

@@ -75,11 +75,18 @@ class StoredResponse:
     def prepare(self, prepared: Prepared) -> None:
         """Have nothing to complete."""
 
+    def conversation(self) -> None:
+        """Have none: what an engine has made is asked of it."""
+
+    def able(self, route: ModelRoute, pin: str | None) -> list[Candidate]:
+        """Return the engine that has the response, or all that may."""
+        return [candidate for _, candidate in self._candidates]
+
     async def plan(self, prepared: Prepared) -> list[Candidate]:
         """Return the engine that has the response, or all that may. Raises InvalidRequest, Unavailable."""
         services = self._services
         pinned(prepared.route, prepared.pin)  # an engine that is none is refused here, too
-        candidates = [candidate for _, candidate in self._candidates]
+        candidates = self.able(prepared.route, prepared.pin)
         if self._context.streamed:
             self._stream = self._client.raw_stream(EVENTS)
         return order_candidates(candidates, prepared.route, b"", services.clock(), services.random)

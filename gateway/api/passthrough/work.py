@@ -9,6 +9,7 @@ from gateway.api.passthrough.bodies import Body
 from gateway.api.passthrough.failures import refusal, unknown_previous_response
 from gateway.api.passthrough.names import Names
 from gateway.api.passthrough.paths import COUNTING, FORM_PATHS, RESPONSES
+from gateway.experiments.unit import of_body
 from gateway.http import sse
 from gateway.http.client import Client
 from gateway.http.context import Attempt, RequestContext
@@ -16,11 +17,11 @@ from gateway.http.sse import RawEventStream
 from gateway.proxy.engine_client import EngineClient
 from gateway.proxy.pipeline import Prepared
 from gateway.proxy.surfaces import PASSTHROUGH
-from gateway.routing import plan_path
+from gateway.routing import able_path, plan_path
 from gateway.services import Services
 from gateway.upstream.client import Reply
 from gateway.upstream.endpoints import Endpoint
-from gateway.upstream.models import Candidate
+from gateway.upstream.models import Candidate, ModelRoute
 
 PASSED_HEADERS = (b"anthropic-", b"openai-")
 
@@ -46,11 +47,20 @@ class Passthrough:
         if self._counted() and self._context.path not in FORM_PATHS:  # of a sound nothing can be said
             self._context.estimate_prompt = partial(estimate.of_body, self._body.head)
 
+    def conversation(self) -> list[bytes] | None:
+        """Return the beginning of what is said, or all of it; nothing of what only counts tokens."""
+        return of_body(self._context.body) if self._counted() else None
+
+    def able(self, route: ModelRoute, pin: str | None) -> list[Candidate]:
+        """Return the deployments whose engines have the path."""
+        return able_path(self._context.path, route, pin, self._maker())
+
     async def plan(self, prepared: Prepared) -> list[Candidate]:
         """Return the deployments whose engines have the path; of what goes on from a response, the one that made it."""
         context, services, head = self._context, self._services, self._body.head
         now, random = services.clock(), services.random
-        candidates = plan_path(context.path, head, prepared.route, prepared.pin, now, random, self._maker())
+        maker, first = self._maker(), prepared.first
+        candidates = plan_path(context.path, head, prepared.route, prepared.pin, now, random, maker, first)
         if not candidates:
             raise unknown_previous_response(self._body.previous)
         if context.streamed:

@@ -89,18 +89,26 @@ class TgiGeneration:
     def prepare(self, prepared: Prepared) -> None:
         """Have nothing to complete: these requests name no model."""
 
-    async def plan(self, prepared: Prepared) -> list[Candidate]:
+    def conversation(self) -> list[bytes]:
+        """Return the whole prompt; of a request that could not be read, all of it."""
+        return [self._body] if self._request is None else [self._request.inputs.encode(errors="surrogatepass")]
+
+    def able(self, route: ModelRoute, pin: str | None) -> list[Candidate]:
         """Return the deployments to try. Raises InvalidRequest if none can do what is asked."""
-        candidates, route, refusal = pinned(prepared.route, prepared.pin), prepared.route, self._refusal
+        candidates, refusal = pinned(route, pin), self._refusal
         passing = [candidate for candidate in candidates if candidate.endpoint.engine == "tgi"]
         translated = [candidate for candidate in candidates if candidate.endpoint.engine == "vllm"]
         if not passing and not translated:
             refusal = InvalidRequest(f"{candidates[0].endpoint.backend.label} has no way to answer here")
         if refusal is not None and (not passing or (translated and not route.by_capability)):
             raise refusal
-        candidates = passing if refusal else [*passing, *translated]
-        head = self._body[: route.settings.prefix_bytes]
-        return order_candidates(candidates, route, head, self._services.clock(), self._services.random)
+        return passing if refusal else [*passing, *translated]
+
+    async def plan(self, prepared: Prepared) -> list[Candidate]:
+        """Return the deployments to try, in the order of the model's policy."""
+        route, services = prepared.route, self._services
+        found, head = self.able(route, prepared.pin), self._body[: route.settings.prefix_bytes]
+        return order_candidates(found, route, head, services.clock(), services.random, prepared.first)
 
     async def open(self, attempt: Attempt, context: RequestContext) -> TgiAnswer:
         """Ask the engine of an attempt; return its answer, begun well. Raises PointsmanError."""

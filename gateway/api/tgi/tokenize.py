@@ -25,7 +25,7 @@ from gateway.proxy.pipeline import Prepared
 from gateway.proxy.surfaces import TGI
 from gateway.routing import order_candidates, pinned
 from gateway.services import Services
-from gateway.upstream.models import Candidate
+from gateway.upstream.models import Candidate, ModelRoute
 
 NOTHING_WORKED = usage(0, 0)
 
@@ -81,9 +81,12 @@ class TgiTokenization:
     def prepare(self, prepared: Prepared) -> None:
         """Have nothing to complete."""
 
-    async def plan(self, prepared: Prepared) -> list[Candidate]:
+    def conversation(self) -> None:
+        """Have none: nothing is generated."""
+
+    def able(self, route: ModelRoute, pin: str | None) -> list[Candidate]:
         """Return the deployments to try. Raises InvalidRequest if none can do what is asked."""
-        candidates = pinned(prepared.route, prepared.pin)
+        candidates = pinned(route, pin)
         tgis = [candidate for candidate in candidates if candidate.endpoint.engine == "tgi"]
         others = [one for one in candidates if tokenize.TOKENIZE in one.endpoint.backend.passthrough_paths]
         if self._refusal is not None and not tgis:
@@ -91,7 +94,12 @@ class TgiTokenization:
         able = tgis if self._refusal is not None else [*tgis, *others]
         if not able:
             raise InvalidRequest(f"{candidates[0].endpoint.backend.label} has no way to answer here")
-        return order_candidates(able, prepared.route, b"", self._services.clock(), self._services.random)
+        return able
+
+    async def plan(self, prepared: Prepared) -> list[Candidate]:
+        """Return the deployments to try, in the order of the model's policy."""
+        found, services = self.able(prepared.route, prepared.pin), self._services
+        return order_candidates(found, prepared.route, b"", services.clock(), services.random, prepared.first)
 
     async def open(
         self, attempt: Attempt, context: RequestContext
