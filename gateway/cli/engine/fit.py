@@ -113,6 +113,6 @@ def refusal(needed: Need, memory: int, chosen: Sequence[Option]) -> str:
     )
     left = room - RUNTIME - needed.weights
     fitting = int(left / needed.cache * needed.tokens) if needed.cache else 0
-    if fitting >= 1024:  # noqa: PLR2004 (a context that somebody could want)
+    if fitting >= 1024:  # a context that somebody could want
         return f"does not fit: {sums}; with at most {fitting // 256 * 256:,} tokens a request it would"
     return f"does not fit: {sums}; try more cards (--profile tensor-parallel), or fewer bits (fp8, int8, awq, gptq)"

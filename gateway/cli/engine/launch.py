@@ -1,4 +1,4 @@
-"""How an engine is started: the command line and its environment, as a line to paste or as what this process becomes."""
+"""How an engine is started: a command line and its environment, as a line to paste or as what this process becomes."""
 
 import os
 import shlex
