@@ -22,7 +22,7 @@ import click
 from backends.tgi.launcher_flags import LAUNCHER_FLAGS
 from backends.vllm_options import NAMES, SHORT, VERSION
 from gateway.cli.engine import checkpoint, environment, fit, launch, options, profiles, small_model
-from gateway.cli.engine.launch import Launch
+from gateway.cli.engine.launch import LaunchCommand
 from gateway.cli.engine.options import Option
 from gateway.cli.engine.profiles import EngineSettings
 from gateway.cli.engine.refusals import refusals
@@ -64,7 +64,7 @@ def run(asked: Asked, dry_run: bool) -> None:
     start.become()
 
 
-def cpu_launch(cache: Path, words: Sequence[str], model: str = "") -> Launch:
+def cpu_launch(cache: Path, words: Sequence[str], model: str = "") -> LaunchCommand:
     """Return how vLLM's CPU build is started, with further options; without a model with the small one."""
     asked = Asked("vllm", model, CPU, words=tuple(words))
     settings = _settings(asked)
@@ -126,9 +126,7 @@ def _check_model(asked: Asked, settings: EngineSettings, chosen: Sequence[Option
         _say(f"{asked.model}: not on this machine yet, so it is not checked whether it fits the card and the profile")
         return
     if not memory or fit.need(found, chosen) is None:
-        why = (
-            "its config.json says no shapes that are known here" if memory else "no nvidia-smi; say --gpu-memory 80GiB"
-        )
+        why = "no shapes known here in its config.json" if memory else "no nvidia-smi; say --gpu-memory 80GiB"
         _say(f"{asked.model}: not checked whether it fits the card: {why}")
     if found_faults := refusals(found, settings, chosen, memory):
         raise CommandFailed(ExitStatus.USAGE, *(f"{asked.model}: {fault}" for fault in found_faults))
@@ -144,13 +142,13 @@ def _memory(said: str) -> int:
     return memory
 
 
-def _launch(asked: Asked, settings: EngineSettings, chosen: Sequence[Option], cache: Path) -> Launch:
+def _launch(asked: Asked, settings: EngineSettings, chosen: Sequence[Option], cache: Path) -> LaunchCommand:
     """Return the command line of an engine. (The command `vllm` of the CPU build does not start: its module does.)"""
     model, python = _model(asked, cache), str(environment.python(cache))
     starts = {"vllm": ("vllm", "serve", model), "tgi": ("text-generation-launcher", "--model-id", model)}
     cpu = (python, "-m", "vllm.entrypoints.openai.api_server", "--model", model)
     first = cpu if asked.profile == CPU else starts[asked.engine]
-    return Launch((*first, *options.words(chosen)), launch.unset(settings.environment))
+    return LaunchCommand((*first, *options.words(chosen)), launch.unset(settings.environment))
 
 
 def _model(asked: Asked, cache: Path) -> str:

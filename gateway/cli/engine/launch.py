@@ -28,7 +28,7 @@ MISSING = {
 }
 
 
-class Launch(Struct, frozen=True):
+class LaunchCommand(Struct, frozen=True):
     """A command line, and the variables that it needs beside those that are there."""
 
     words: tuple[str, ...]

@@ -15,7 +15,8 @@ def refusals(checkpoint: Checkpoint, settings: EngineSettings, chosen: Sequence[
 
     `chosen` are all options, the user's among them; `memory` is that of a card in bytes, 0 if it is not known.
     """
-    return [*_quantized(checkpoint, settings), *_split(checkpoint, chosen), *_too_large(checkpoint, chosen, memory)]
+    split = _split(checkpoint, chosen) if checkpoint.heads else ()
+    return [*_quantized(checkpoint, settings), *split, *_too_large(checkpoint, chosen, memory)]
 
 
 def _quantized(checkpoint: Checkpoint, settings: EngineSettings) -> Iterator[str]:
