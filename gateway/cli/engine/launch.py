@@ -19,7 +19,8 @@ try:
 except ImportError:  # before 0.32
     from vllm.entrypoints.openai.cli_args import make_arg_parser
 from vllm.utils.argparse_utils import FlexibleArgumentParser
-print(*(name for action in make_arg_parser(FlexibleArgumentParser())._actions for name in action.option_strings))
+parser = make_arg_parser(FlexibleArgumentParser())
+print(*(name for action in parser._actions for name in action.option_strings))
 """
 MISSING = {
     "vllm": "vllm is not on PATH: install it (pip install vllm), use --profile cpu, or print the line with --dry-run",
