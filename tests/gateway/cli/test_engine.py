@@ -3,6 +3,7 @@
 import shlex
 import subprocess
 import sys
+import tomllib
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ from gateway.cli.engine import launch, profiles
 from gateway.cli.engine.options import faults
 from tests.support.checkpoints import AWQ, LLAMA_8B, QUANTIZED, SMALL, save
 
+ROOT = Path(__file__).parents[3]
 FLAGS = {flag.name: flag for flag in LAUNCHER_FLAGS}
 EACH = [(name, engine) for name in profiles.names() for engine in ("vllm", "tgi") if (name, engine) != ("cpu", "tgi")]
 KINDS = {"awq": AWQ, "gptq": AWQ | {"quant_method": "gptq"}, "compressed-tensors int8": QUANTIZED}
@@ -219,9 +221,8 @@ def test_the_command_becomes_the_engine(tmp_path: Path) -> None:
     program.chmod(0o755)
     command = [sys.executable, "-m", "gateway", "engine", "tgi", "--model", "m/m", "--profile", "prefix-cache"]
     path = f"{tmp_path}:/usr/bin:/bin"
-    root = Path(__file__).parents[3]
     done = subprocess.run(
-        command, env={"PATH": path, "PYTHONPATH": str(root)}, cwd=root, capture_output=True, text=True, check=False
+        command, env={"PATH": path, "PYTHONPATH": str(ROOT)}, cwd=ROOT, capture_output=True, text=True, check=False
     )
     assert (done.returncode, done.stdout) == (7, "1 --model-id m/m --cuda-memory-fraction 0.9\n")
 
@@ -235,3 +236,9 @@ def test_an_installed_vllm_is_asked_for_options_that_are_not_known_here(monkeypa
 def test_the_help_names_each_profile() -> None:
     said = "".join(CliRunner().invoke(main, ["engine", "--help"]).stdout.split())
     assert f"{','.join(profiles.names()[:-1])}or{profiles.names()[-1]}." in said
+
+
+def test_a_wheel_has_the_profiles_where_they_are_looked_for() -> None:
+    built = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["hatch"]["build"]["targets"]["wheel"]
+    ((source, target),) = built["force-include"].items()
+    assert [ROOT / target, ROOT / source] == list(profiles.FOLDERS)
