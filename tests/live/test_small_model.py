@@ -8,7 +8,6 @@ import json
 import subprocess
 import sys
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import openai
@@ -124,10 +123,13 @@ def test_a_tool_is_called_for_what_was_asked(client: openai.OpenAI) -> None:
     assert choice.finish_reason == "tool_calls"
 
 
-def test_doctor_names_what_breaks_a_client(small: Engine, tmp_path: Path) -> None:
-    """Of a model whose template knows no tools, that they do not reach it; and the context that the profile sets."""
+def test_doctor_says_that_tools_do_not_reach_the_model(small: Engine) -> None:
+    """Its chat template knows none, so they would be left out in silence; the context is the profile's."""
     command = [sys.executable, "-m", "gateway", "doctor", "--vllm", small.url, "--json"]
     done = subprocess.run(command, cwd=vllm_engine.ROOT, capture_output=True, text=True, check=False)
-    assert done.returncode in {0, 1}, done.stderr
-    assert "2048" in done.stdout
-    (tmp_path / "doctor.json").write_text(done.stdout)
+    assert done.returncode == 1, done.stderr
+    (model,) = json.loads(done.stdout)["models"]
+    (engine,) = model["engines"]
+    assert (engine["context"], engine["serves"]) == (2048, [NAME])
+    broken = {finding["check"] for finding in model["findings"] if finding["severity"] == "broken"}
+    assert "chat template" in broken

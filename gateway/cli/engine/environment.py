@@ -50,9 +50,9 @@ def obstacle(cache: Path) -> str:
     if not cpu_flags() & {"avx2", "avx512f"}:
         return "vLLM's CPU build needs AVX2 or AVX-512, and this processor has neither"
     if (free := free_memory()) < MEMORY:
-        return f"it needs {MEMORY // GIGABYTE} GB of free memory, and {free / GIGABYTE:.1f} GB are free"
+        return f"vLLM needs {MEMORY // GIGABYTE} GB of free memory, and {free / GIGABYTE:.1f} GB are free"
     if not is_complete(cache) and (space := shutil.disk_usage(_existing(cache)).free) < DISK:
-        return f"it needs {DISK // GIGABYTE} GB of disk in {cache}, and {space / GIGABYTE:.1f} GB are free"
+        return f"vLLM needs {DISK // GIGABYTE} GB of disk in {cache}, and {space / GIGABYTE:.1f} GB are free"
     return ""
 
 
