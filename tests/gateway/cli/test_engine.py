@@ -15,12 +15,11 @@ from backends.vllm_options import NAMES
 from gateway.__main__ import main
 from gateway.cli.engine import launch, profiles
 from gateway.cli.engine.options import faults
-from tests.support.checkpoints import AWQ, LLAMA_8B, QUANTIZED, SMALL, save
+from tests.support.checkpoints import AWQ, KINDS, LLAMA_8B, SMALL, save
 
 ROOT = Path(__file__).parents[3]
 FLAGS = {flag.name: flag for flag in LAUNCHER_FLAGS}
 EACH = [(name, engine) for name in profiles.names() for engine in ("vllm", "tgi") if (name, engine) != ("cpu", "tgi")]
-KINDS = {"awq": AWQ, "gptq": AWQ | {"quant_method": "gptq"}, "compressed-tensors int8": QUANTIZED}
 
 
 @pytest.fixture(autouse=True)
