@@ -21,7 +21,7 @@ from rich.console import Console
 from gateway.cli import engine
 from gateway.cli.demo import questions
 from gateway.cli.demo.ask import DemoAnswer, ask
-from gateway.cli.demo.processes import free_port, ours, running, wait_ready
+from gateway.cli.demo.processes import ended_by_signals, free_port, ours, running, wait_ready
 from gateway.cli.demo.questions import DemoQuestion
 from gateway.cli.demo.show import DemoTally, line, summary, text
 from gateway.cli.exit_status import CommandFailed, ExitStatus
@@ -40,6 +40,7 @@ def run(port: int, once: bool) -> None:
     console = Console()
     console.print("[bold]Pointsman demo.[/] The two engines behind the gateway are [bold]SIMULATED[/]: no model runs.")
     with ExitStack() as stack:
+        stack.enter_context(ended_by_signals())
         vllm, tgi, front = free_port(), free_port(), free_port(port)
         named = ("--model", questions.SIMULATED)
         stack.enter_context(ours("sim", "vllm", "--port", str(vllm), "--itl-ms", "4", *named))
@@ -66,6 +67,7 @@ def run_real(port: int, once: bool) -> None:
     cache = engine.launch.cache_folder()
     engine.prepare_cpu("", cache)
     with ExitStack() as stack:
+        stack.enter_context(ended_by_signals())
         vllm, front, log = free_port(), free_port(port), cache / "demo-vllm.log"
         start = engine.cpu_launch(cache, ["--port", str(vllm)])
         written = stack.enter_context(log.open("wb"))

@@ -1,12 +1,13 @@
 """The processes of the demo: this same command with other words, an engine, and the wait until they answer."""
 
 import os
+import signal
 import socket
 import subprocess
 import sys
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO
 
@@ -15,6 +16,7 @@ import httpx
 from gateway.cli.exit_status import CommandFailed, ExitStatus
 
 Process = subprocess.Popen[bytes]
+PATIENCE = 20.0  # seconds, to end by itself
 
 
 @contextmanager
@@ -26,16 +28,37 @@ def ours(*words: str) -> Iterator[Process]:
 
 @contextmanager
 def running(command: Sequence[str], environment: Mapping[str, str], log: IO[bytes] | int) -> Iterator[Process]:
-    """Run a command, with further variables, for as long as the context lasts. It writes to a file, or nowhere."""
-    child = subprocess.Popen(command, env={**os.environ, **environment}, stdout=log, stderr=subprocess.STDOUT)
+    """Run a command, with further variables, for as long as the context lasts. It writes to a file, or nowhere.
+
+    It is a session of its own, so that all that it has started is ended with it: an engine has processes that live on.
+    """
+    variables = {**os.environ, **environment}
+    child = subprocess.Popen(command, env=variables, stdout=log, stderr=subprocess.STDOUT, start_new_session=True)
     try:
         yield child
     finally:
-        child.terminate()
-        try:
-            child.wait(10)
-        except subprocess.TimeoutExpired:
-            child.kill()
+        _end(child)
+
+
+@contextmanager
+def ended_by_signals() -> Iterator[None]:
+    """Make of SIGTERM, and of a terminal that is closed, what Ctrl-C is: nothing that was started is left running."""
+    before = {number: signal.signal(number, signal.default_int_handler) for number in (signal.SIGTERM, signal.SIGHUP)}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def _end(child: Process) -> None:
+    """End a process and all of its session: first asked, then killed."""
+    child.terminate()
+    with suppress(subprocess.TimeoutExpired):
+        child.wait(PATIENCE)
+    with suppress(ProcessLookupError):
+        os.killpg(child.pid, signal.SIGKILL)
+    child.wait()
 
 
 def wait_ready(client: httpx.Client, seconds: float, engine: Process | None = None, log: Path | None = None) -> None:
