@@ -318,18 +318,54 @@ def sim(engine: str, host: str, port: int, faults: tuple[str, ...], **options: A
 
 
 @main.command()
+@click.argument("engine", type=click.Choice(["vllm", "tgi"]))
+@click.option("--model", metavar="M", default="", help="A folder, or a name on HuggingFace's hub.")
+@click.option(
+    "--profile",
+    metavar="NAME",
+    default="base",
+    show_default=True,
+    help="awq, base, cpu, fp8, gptq, int8, prefix-cache or tensor-parallel.",
+)
+@click.option("--gpu-memory", metavar="SIZE", default="", help="Of one card. [default: what nvidia-smi says]")
+@click.option("--dry-run", is_flag=True, help="Print the line that would start the engine, and start nothing.")
+@click.argument("options", nargs=-1, type=click.UNPROCESSED, metavar="[-- OPTION...]")
+def engine(engine: str, model: str, profile: str, gpu_memory: str, dry_run: bool, options: tuple[str, ...]) -> None:
+    """Start vLLM or TGI with a profile: a set of options that belong together.
+
+    Before anything is loaded it is checked that the engine has the options, that the model is quantized as the profile
+    wants it, that its heads can be split over the cards, and that it fits them. What follows `--` are the engine's own
+    options; they win over the profile's. The engine gets this command's signals, and its exit status is the command's.
+
+    \b
+    pointsman engine vllm --profile cpu
+        vLLM's CPU build with a real small model, both set up once: no GPU
+    pointsman engine vllm --model Qwen/Qwen3-8B --profile fp8 -- --port 8001
+    pointsman engine tgi --model ./Llama-3.1-8B-AWQ --profile awq --dry-run
+    pointsman engine vllm --model ./Llama-3.1-70B --profile tensor-parallel
+        --gpu-memory 80GiB --dry-run -- --tensor-parallel-size 4
+
+    Exit status: the engine's; 1 it cannot be started or set up, 2 wrong usage, or the model cannot be run so.
+    """
+    from gateway.cli import engine as command
+
+    command.run(command.Asked(engine, model, profile, gpu_memory, options), dry_run)
+
+
+@main.command()
 @click.option(
     "--port", type=PORT, default=8080, show_default=True, metavar="N", help="The gateway's port; if taken, another."
 )
 @click.option("--once", is_flag=True, help="Send one round of requests, print a summary, and stop.")
-def demo(port: int, once: bool) -> None:
-    """Run the gateway in front of two SIMULATED engines, and send it requests until Ctrl-C.
+@click.option("--real", is_flag=True, help="A real vLLM on the CPU with a small model, set up once (3 GB to download).")
+def demo(port: int, once: bool, real: bool) -> None:
+    """Run the gateway in front of two SIMULATED engines, or a real one, and send it requests until Ctrl-C.
 
-    Exit status: 0 done, 1 the gateway did not start or stopped answering, 2 wrong usage.
+    Exit status: 0 done, 1 the gateway or the engine did not start or stopped answering, 2 wrong usage.
     """
     from gateway.cli import demo as command
 
-    command.run(port, once)
+    (command.run_real if real else command.run)(port, once)
 
 
 if __name__ == "__main__":

@@ -35,9 +35,25 @@ OUTSIDE = {
         "gateway/observe/trace_wire.py",
     },
     "uvicorn": {"gateway/server/run.py", "gateway/server/uvicorn_internals.py", "gateway/cli/sim.py"},
-    "os": {"gateway/cli/settings.py", "gateway/cli/serve.py"},
-    "subprocess": {"gateway/cli/demo.py"},
-    "httpx": {"gateway/cli/demo.py", "gateway/cli/doctor/ask.py", "gateway/cli/experiment/ask.py"},
+    "os": {
+        "gateway/cli/settings.py",
+        "gateway/cli/serve.py",
+        "gateway/cli/demo/processes.py",
+        "gateway/cli/engine/convert_gguf.py",
+        "gateway/cli/engine/launch.py",
+    },
+    "subprocess": {
+        "gateway/cli/demo/processes.py",
+        "gateway/cli/engine/environment.py",
+        "gateway/cli/engine/launch.py",
+    },
+    "httpx": {
+        "gateway/cli/demo/__init__.py",
+        "gateway/cli/demo/ask.py",
+        "gateway/cli/demo/processes.py",
+        "gateway/cli/doctor/ask.py",
+        "gateway/cli/experiment/ask.py",
+    },
     "sqlite3": {"gateway/experiments/store/sqlite.py"},
 }
 

@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from gateway.cli.engine.environment import uv
 from tests.clients.asked import ASKED
 from tests.live import vllm_engine
 
@@ -100,7 +101,7 @@ def is_java(client: Client) -> bool:
 def install_python(client: Client, pins: Path) -> None:
     """Install by uv, which is fast, and by pip where uv is missing or fails: pip may know a mirror that uv does not."""
     python = python_of(client)
-    if tool := vllm_engine.uv():
+    if tool := uv():
         run(tool, "venv", "--quiet", "--python", sys.executable, str(client.environment))
         if not run(tool, "pip", "install", "--quiet", "--python", python, "-r", str(pins), check=False):
             return

@@ -136,7 +136,8 @@ def test_the_image_holds_what_the_package_is_built_from_and_nothing_else() -> No
     taken = {line.removeprefix("!") for line in ignored if line.startswith("!")}
     copied = {word for line in re.findall(r"^COPY (?!--)(.*) \S+$", DOCKERFILE, re.M) for word in line.split()}
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())
-    built = {*project["tool"]["hatch"]["build"]["targets"]["wheel"]["packages"], *project["project"]["license-files"]}
+    wheel = project["tool"]["hatch"]["build"]["targets"]["wheel"]
+    built = {*wheel["packages"], *wheel["force-include"], *project["project"]["license-files"]}
     assert "*" in ignored
     assert taken == copied == built | {"pyproject.toml", "requirements.lock", project["project"]["readme"]}
     assert all((ROOT / name).exists() for name in taken)

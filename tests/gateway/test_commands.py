@@ -119,7 +119,7 @@ def test_check_prints_every_fault_with_the_file_and_leaves_with_1(tmp_path: Path
 
 
 def test_each_command_has_help() -> None:
-    for words in ([], ["serve"], ["check"], ["doctor"], ["compat"], ["cache"], ["keys"], ["sim"], ["demo"]):
+    for words in ([], ["serve"], ["check"], ["doctor"], ["compat"], ["cache"], ["keys"], ["sim"], ["engine"], ["demo"]):
         done = CliRunner().invoke(main, [*words, "--help"], catch_exceptions=False)
         assert done.exit_code == 0
         assert "--help" in done.stdout

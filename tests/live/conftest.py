@@ -2,7 +2,8 @@
 
 `POINTSMAN_LIVE_VLLM` and `POINTSMAN_LIVE_TGI` name engines that already run and serve the same model with a context of
 1,024 tokens (model.py makes it). Without the first the session starts a vLLM of its own; without the second TGI's half
-is left out, and says so. Logs: `.cache/live-vllm.log`, `.cache/live-gateway.log`.
+is left out, and says so. `POINTSMAN_LIVE_SMALL` is a vLLM that serves SmolLM2 by the profile `cpu`, in float32.
+Logs: `.cache/live-vllm.log`, `.cache/live-small.log`, `.cache/live-gateway.log`.
 """
 
 import os
@@ -77,6 +78,18 @@ def traced() -> Iterator[Traced]:
         log = stack.enter_context((vllm_engine.CACHE / "live-vllm-2.log").open("wb"))
         traces = f"{collector.url}/v1/traces"
         yield Traced(stack.enter_context(vllm_engine.serving(free_port(), log, traces)), collector)
+
+
+@pytest.fixture(scope="session")
+def small() -> Iterator[Engine]:
+    """A vLLM with a real small model, SmolLM2 135M: for what depends on what a model says."""
+    if url := os.environ.get("POINTSMAN_LIVE_SMALL"):
+        yield engine_at("vllm", url)
+        return
+    if reason := vllm_engine.why_not():
+        pytest.skip(f"{reason}: the small model was left out")
+    with (vllm_engine.CACHE / "live-small.log").open("wb") as log, vllm_engine.serving_small(free_port(), log) as url:
+        yield engine_at("vllm", url)
 
 
 @pytest.fixture(params=NAMES)

