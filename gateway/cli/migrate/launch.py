@@ -1,0 +1,106 @@
+"""The model of a launch: how a TGI is started, whatever the file is that says so.
+
+A reader makes a Launch of a command line, a compose service, a container of a pod or SageMaker's environment; the rest
+of the command knows no files. Each setting keeps its place, so that the report can name it.
+"""
+
+from itertools import pairwise
+from typing import Any, Literal
+
+from msgspec import Struct, field
+
+Form = Literal["command", "docker", "compose", "kubernetes", "sagemaker"]
+
+SECRET = ("--api-key", "--ngrok-authtoken", "HF_TOKEN", "HF_API_TOKEN", "HUGGING_FACE_HUB_TOKEN")
+
+
+class Place(Struct, frozen=True, order=True):
+    """Where something is written: a file ("-" is stdin) and a line, counted from 1."""
+
+    file: str
+    line: int
+
+    def __str__(self) -> str:
+        return f"{self.file}:{self.line}"
+
+
+class LaunchSetting(Struct, frozen=True):
+    """One flag or environment variable of a launch.
+
+    `source` is what the file calls it, `name` the launcher's flag that it sets, or the variable's own name where it is
+    none of the launcher's. `fault` says why TGI's launcher itself would refuse it. `reference` is where the value of a
+    variable is taken from, if the file does not have it: a Secret's key, such as Kubernetes' `valueFrom`.
+    """
+
+    source: str
+    name: str
+    value: str
+    place: Place
+    is_flag: bool = False
+    fault: str = ""
+    reference: Any = None
+
+    @property
+    def secret(self) -> bool:
+        """Whether the value must not be shown."""
+        return self.name in SECRET
+
+    @property
+    def shown(self) -> str:
+        """The setting as a person reads it; a secret's value is left out."""
+        value = "…" if self.secret and self.value and not unresolved(self.value) else self.value
+        if self.reference is not None:
+            value = "(from elsewhere)"
+        if self.is_flag:
+            return f"{self.source} {value}".rstrip()
+        return f"{self.source}={value}"
+
+
+class Note(Struct, frozen=True):
+    """What is to be known of a launch and is no setting. It `blocks` if flags may be behind it that nobody can see."""
+
+    place: Place
+    text: str
+    blocks: bool = False
+
+
+class Launch(Struct):
+    """How one TGI is launched.
+
+    `gpus` is how many it sees, or None where the file leaves that to the machine. `published` maps ports of the
+    container to ports of the host. `address` is the host by which a gateway beside it reaches it, `service_port` the
+    port there, if that is not the launcher's own. `source` is what a writer of the same form copies the rest from.
+    """
+
+    name: str
+    form: Form
+    place: Place
+    image: str = ""
+    settings: list[LaunchSetting] = field(default_factory=list)
+    gpus: int | None = None
+    published: dict[str, str] = field(default_factory=dict)
+    address: str = "127.0.0.1"
+    service_port: str = ""
+    source: Any = None
+    notes: list[Note] = field(default_factory=list)
+
+    @property
+    def variant(self) -> str:
+        """What the image is built for: cuda, rocm, gaudi, intel-cpu, intel-xpu, neuron, trtllm or llamacpp."""
+        image = self.image.lower()
+        return next((word for word in VARIANTS if word in image), "cuda")
+
+
+VARIANTS = ("rocm", "gaudi", "intel-cpu", "intel-xpu", "neuron", "trtllm", "llamacpp")
+
+
+class CannotRead(Exception):
+    """An input is not what it should be; the message names the place and what was expected."""
+
+
+def unresolved(value: str) -> bool:
+    """Whether a value holds a variable of a shell, of compose or of a template that nobody has filled in."""
+    return "{{" in value or any(
+        letter == "$" and following and (following in "{(_" or following.isalpha())
+        for letter, following in pairwise(value)
+    )

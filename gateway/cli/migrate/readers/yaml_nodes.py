@@ -1,0 +1,99 @@
+"""YAML as nodes that know their line: anchors and merges followed, templates left as they are.
+
+The nodes are PyYAML's own (`yaml.compose_all`); no type is guessed from a scalar, as YAML 1.1 and 1.2 guess differently
+and an environment variable is text in any case.
+"""
+
+import re
+from typing import Any
+
+import yaml
+from yaml.constructor import SafeConstructor
+
+from gateway.cli.migrate.launch import CannotRead, Place
+
+_LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+_CONTROL = re.compile(
+    r"^[ \t]*(?:- )?\{\{-?\s*(?:if|else|end|range|with|define|include|template|toYaml|/\*).*$", re.MULTILINE
+)
+_TEMPLATE = re.compile(r"\{\{.*?\}\}")
+_KEPT = re.compile("\ue000(\\d+)\ue001")
+
+
+class Documents:
+    """The documents of a file. Raises CannotRead, with the place, if it is no YAML, or a template not yet rendered."""
+
+    def __init__(self, text: str, file: str) -> None:
+        self.file = file
+        self._templates: list[str] = []
+        if control := _CONTROL.search(text):
+            line = text.count("\n", 0, control.start()) + 1
+            raise CannotRead(
+                f"{file}:{line}: a Helm template ({control[0].strip()}); render it first: helm template CHART"
+            )
+        kept = _TEMPLATE.sub(self._keep, text)
+        try:
+            self.nodes = [node for node in yaml.compose_all(kept, _LOADER) if node is not None]
+        except yaml.YAMLError as error:
+            mark = getattr(error, "problem_mark", None)
+            line = mark.line + 1 if mark else 1
+            what = getattr(error, "problem", None) or str(error).splitlines()[0]
+            raise CannotRead(f"{file}:{line}: not valid YAML: {what}") from error
+
+    def _keep(self, match: re.Match[str]) -> str:
+        self._templates.append(match[0])
+        return f"\ue000{len(self._templates) - 1}\ue001"
+
+    def place(self, node: yaml.Node) -> Place:
+        """Return where a node begins."""
+        return Place(self.file, node.start_mark.line + 1)
+
+    def mapping(self, node: yaml.Node | None) -> dict[str, yaml.Node]:
+        """Return a mapping's values by their keys, merged ones (`<<`) included; nothing for any other node."""
+        if not isinstance(node, yaml.MappingNode):
+            return {}
+        try:
+            SafeConstructor().flatten_mapping(node)
+        except yaml.YAMLError as error:
+            raise CannotRead(f"{self.place(node)}: expected a mapping behind <<") from error
+        return {self.text(key): value for key, value in node.value}
+
+    def sequence(self, node: yaml.Node | None) -> list[yaml.Node]:
+        """Return the items of a list; nothing for any other node."""
+        return list(node.value) if isinstance(node, yaml.SequenceNode) else []
+
+    def text(self, node: yaml.Node | None) -> str:
+        """Return a scalar as it is written, without its quotes; null and other nodes are empty."""
+        if not isinstance(node, yaml.ScalarNode) or node.tag == "tag:yaml.org,2002:null":
+            return ""
+        return self.restored(node.value)
+
+    def restored(self, text: str) -> str:
+        """Return a text with its templates as they were."""
+        return _KEPT.sub(lambda match: self._templates[int(match[1])], text)
+
+    def at(self, node: yaml.Node | None, *path: str) -> yaml.Node | None:
+        """Return the node at the end of a path of keys, or None."""
+        for key in path:
+            node = self.mapping(node).get(key)
+        return node
+
+    def plain(self, node: yaml.Node | None) -> Any:
+        """Return a node as Python data, to be written again: only what all YAML versions agree on is not text."""
+        if isinstance(node, yaml.MappingNode):
+            return {key: self.plain(value) for key, value in self.mapping(node).items()}
+        if isinstance(node, yaml.SequenceNode):
+            return [self.plain(item) for item in node.value]
+        return self._scalar(node) if isinstance(node, yaml.ScalarNode) else None
+
+    def _scalar(self, node: yaml.ScalarNode) -> Any:
+        text = self.text(node)
+        if node.style is not None:
+            return text
+        if node.tag == "tag:yaml.org,2002:null":
+            return None
+        if text in ("true", "false"):
+            return text == "true"
+        if re.fullmatch(r"-?(0|[1-9]\d*)", text):
+            return int(text)
+        return float(text) if re.fullmatch(r"-?\d+\.\d+", text) else text
