@@ -10,6 +10,7 @@ from gateway.cli.migrate.launch import LaunchSetting, Place, unresolved
 from gateway.cli.migrate.readers.words import Variables, Word, command_lines
 
 LAUNCHER = "text-generation-launcher"
+UNKNOWN_PROGRAM = "another program than the launcher is started, and what it does is not known"
 SHELLS = ("sh", "bash", "/bin/sh", "/bin/bash", "dash")
 
 

@@ -9,6 +9,7 @@ from backends.tgi.launcher_flags import BY_VARIABLE
 from gateway.cli.migrate.launch import Launch, LaunchSetting, Note, Place
 from gateway.cli.migrate.readers.arguments import (
     LAUNCHER,
+    UNKNOWN_PROGRAM,
     flag_settings,
     is_launcher,
     launcher_arguments,
@@ -123,9 +124,7 @@ def _docker(run: DockerRun, file: str, variables: Variables) -> Launch:
         for word in run.values("--env-file")
     ]
     if arguments is None:
-        notes.append(
-            Note(place, f"{run.values('--entrypoint')[0].text} is started, and what it does is not known", True)
-        )
+        notes.append(Note(place, UNKNOWN_PROGRAM, True))
     settings += flag_settings(arguments or [], file)
     name = next((word.text for word in run.values("--name")), "tgi")
     return Launch(

@@ -5,7 +5,13 @@ from collections.abc import Callable, Iterator
 import yaml
 
 from gateway.cli.migrate.launch import CannotRead, Launch, LaunchSetting, Note, Place
-from gateway.cli.migrate.readers.arguments import flag_settings, is_launcher, launcher_arguments, variable_setting
+from gateway.cli.migrate.readers.arguments import (
+    UNKNOWN_PROGRAM,
+    flag_settings,
+    is_launcher,
+    launcher_arguments,
+    variable_setting,
+)
 from gateway.cli.migrate.readers.command_line import device_count
 from gateway.cli.migrate.readers.images import is_tgi, not_tgi
 from gateway.cli.migrate.readers.words import Variables, Word, command_lines
@@ -46,9 +52,7 @@ class _Service:
         notes: list[Note] = []
         arguments = launcher_arguments(self.words("entrypoint"), self.words("command"), self.variables)
         if arguments is None:
-            notes.append(
-                Note(place, "another program than the launcher is started, and what it does is not known", True)
-            )
+            notes.append(Note(place, UNKNOWN_PROGRAM, True))
         settings = [*self._files(read_beside, notes), *self._environment()]
         settings += flag_settings(arguments or [], self.documents.file)
         return Launch(

@@ -6,6 +6,7 @@ import yaml
 
 from gateway.cli.migrate.launch import Launch, LaunchSetting, Note
 from gateway.cli.migrate.readers.arguments import (
+    UNKNOWN_PROGRAM,
     expanded,
     flag_settings,
     is_launcher,
@@ -95,9 +96,7 @@ class _Container:
         entry = expanded(self.words("command"), known)
         arguments = launcher_arguments(entry, expanded(self.words("args"), known), Variables(known))
         if arguments is None:
-            notes.append(
-                Note(place, "another program than the launcher is started, and what it does is not known", True)
-            )
+            notes.append(Note(place, UNKNOWN_PROGRAM, True))
         settings = environment + flag_settings(arguments or [], self.documents.file)
         name = self.objects.text(self.workload, "metadata", "name") or "tgi"
         launch = Launch(name, "kubernetes", place, image, settings, gpus=self._gpus(known), notes=notes)

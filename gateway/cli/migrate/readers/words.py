@@ -35,11 +35,10 @@ class Line(Struct):
 
 
 class Variables:
-    """What variables are known. `missing` collects those that are asked for and are not."""
+    """What variables are known."""
 
     def __init__(self, known: Mapping[str, str]) -> None:
         self.known = dict(known)
-        self.missing: dict[str, None] = {}
 
     def fill(self, text: str) -> str:
         """Return the text with its variables filled in; an unknown one stays as it is written."""
@@ -53,7 +52,6 @@ class Variables:
             return self.known[name]
         if match[2] in ("-", "="):
             return self.fill(match[3])
-        self.missing[name] = None
         return match[0]
 
 
