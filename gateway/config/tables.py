@@ -149,6 +149,9 @@ class DeploymentConfig(Frozen, frozen=True, kw_only=True):
     model: str = ""
     weight: Annotated[float, Meta(ge=0)] = 1.0
     max_in_flight: Whole = 0  # 0: no bound
+    slots: Whole = (
+        0  # requests that it works on at once: makes the loads of an experiment's arms comparable; 0: unknown
+    )
     discover: Literal["static", "dns"] = "static"  # dns: each address of the URL's host is an engine of its own
     vision: bool = False  # for a TGI that takes images and does not say so in /info
     ca_file: str = ""  # certificates to trust instead of the system's; relative to the configuration's own directory

@@ -28,8 +28,8 @@ class LaunchSetting(Struct, frozen=True):
     """One flag or environment variable of a launch.
 
     `source` is what the file calls it, `name` the launcher's flag that it sets, or the variable's own name where it is
-    none of the launcher's. `fault` says why TGI's launcher itself would refuse it. `reference` is where the value of a
-    variable is taken from, if the file does not have it: a Secret's key, such as Kubernetes' `valueFrom`.
+    none of the launcher's. `fault` says why TGI's launcher itself would refuse it. `reference` is where a variable is
+    taken from, such as Kubernetes' `valueFrom`; its value is then empty, unless the input has that place too.
     """
 
     source: str
@@ -49,7 +49,7 @@ class LaunchSetting(Struct, frozen=True):
     def shown(self) -> str:
         """The setting as a person reads it; a secret's value is left out."""
         value = "…" if self.secret and self.value and not unresolved(self.value) else self.value
-        if self.reference is not None:
+        if self.reference is not None and not self.value:
             value = "(from elsewhere)"
         if self.is_flag:
             return f"{self.source} {value}".rstrip()
@@ -69,7 +69,7 @@ class Launch(Struct):
 
     `gpus` is how many it sees, or None where the file leaves that to the machine. `published` maps ports of the
     container to ports of the host. `address` is the host by which a gateway beside it reaches it, `service_port` the
-    port there, if that is not the launcher's own. `source` is what a writer of the same form copies the rest from.
+    port there, if that is not the launcher's own; with `host_network` it has the host's ports. `source` is what a writer of the same form copies the rest from.
     """
 
     name: str
@@ -81,6 +81,7 @@ class Launch(Struct):
     published: dict[str, str] = field(default_factory=dict)
     address: str = "127.0.0.1"
     service_port: str = ""
+    host_network: bool = False
     source: Any = None
     notes: list[Note] = field(default_factory=list)
 

@@ -49,12 +49,12 @@ def _unknown(word: Word, left: list[Word], file: str) -> LaunchSetting:
         place = Place(file, word.line)
         if unresolved(word.text):
             return LaunchSetting(word.text, word.text, "", place, True, "which arguments it stands for is not known")
-        return LaunchSetting(word.text, word.text, "", place, True, "TGI's launcher takes flags alone")
+        return LaunchSetting(word.text, word.text, "", place, True, "it takes flags alone")
     if not equals and left and not left[0].text.startswith("-"):
         value = left.pop(0).text
     near = difflib.get_close_matches(source.replace("_", "-"), BY_NAME, 1)
     hint = f"; did you mean {near[0]}?" if near else ""
-    fault = f"TGI's launcher has no such flag{hint}"
+    fault = f"it has no such flag{hint}"
     if source in ("-h", "--help", "-V", "--version"):
         fault = "it prints something and serves nothing"
     return LaunchSetting(source, source, value, Place(file, word.line), True, fault)

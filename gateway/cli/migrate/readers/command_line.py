@@ -129,7 +129,7 @@ def _docker(run: DockerRun, file: str, variables: Variables) -> Launch:
     name = next((word.text for word in run.values("--name")), "tgi")
     return Launch(
         name, "docker", place, run.image.text, settings, gpus=_gpus(run, settings),
-        published=_published(run), source=run, notes=notes,
+        published=_published(run), host_network="host" in [word.text for word in run.values("--network", "--net")], source=run, notes=notes,
     )  # fmt: skip
 
 

@@ -57,7 +57,7 @@ class _Service:
         settings += flag_settings(arguments or [], self.documents.file)
         return Launch(
             name, "compose", place, image, settings, gpus=self._gpus(settings), published=self._published(),
-            address=name, source=self.documents.plain(node), notes=notes,
+            address=name, host_network=self.documents.text(self.parts.get("network_mode")) == "host", source=self.documents.plain(node), notes=notes,
         )  # fmt: skip
 
     def words(self, part: str) -> list[Word]:

@@ -91,8 +91,8 @@ class _Container:
     def launch(self, node: yaml.Node, image: str) -> Launch:
         place = self.documents.place(node)
         notes: list[Note] = []
-        environment = [*self._from_maps(notes), *self._environment(notes)]
-        known = {one.source: one.value for one in environment if one.reference is None}
+        environment = [*self._from_maps(notes), *self._environment()]
+        known = {one.source: one.value for one in environment if one.value or one.reference is None}
         entry = expanded(self.words("command"), known)
         arguments = launcher_arguments(entry, expanded(self.words("args"), known), Variables(known))
         if arguments is None:
@@ -120,30 +120,29 @@ class _Container:
         if service is None:
             launch.notes.append(Note(launch.place, f"no Service selects it in this input; taken to be {name}"))
         container = self.documents.text(self.parts.get("name"))
+        launch.host_network = self.objects.text(self.pod, "spec", "hostNetwork") == "true"
         launch.source = {
             "workload": self.documents.plain(self.workload),
             "service": self.documents.plain(service),
             "container": container,
         }
 
-    def _environment(self, notes: list[Note]) -> list[LaunchSetting]:
+    def _environment(self) -> list[LaunchSetting]:
         found: list[LaunchSetting] = []
         for item in self.documents.sequence(self.parts.get("env")):
             name, place = self.objects.text(item, "name"), self.documents.place(item)
             elsewhere = self.documents.at(item, "valueFrom")
             value = self.objects.text(item, "value")
             if elsewhere is not None:
-                value, elsewhere = self._looked_up(elsewhere)
-            reference = self.documents.plain(elsewhere)
-            found.append(variable_setting(name, value, place, reference=reference))
+                value = self._looked_up(elsewhere)
+            found.append(variable_setting(name, value, place, reference=self.documents.plain(elsewhere)))
         return found
 
-    def _looked_up(self, elsewhere: yaml.Node) -> tuple[str, yaml.Node | None]:
-        """Return the value behind a `valueFrom`, if the input has it, else where it is."""
+    def _looked_up(self, elsewhere: yaml.Node) -> str:
+        """Return the value behind a `valueFrom`, if the input has it."""
         name, key = (self.objects.text(elsewhere, "configMapKeyRef", part) for part in ("name", "key"))
         data = self.documents.at(self.objects.named("ConfigMap", name), "data")
-        known = self.documents.mapping(data).get(key)
-        return (self.documents.text(known), None) if known is not None else ("", elsewhere)
+        return self.documents.text(self.documents.mapping(data).get(key))
 
     def _from_maps(self, notes: list[Note]) -> list[LaunchSetting]:
         found: list[LaunchSetting] = []
@@ -158,7 +157,9 @@ class _Container:
                 notes.append(Note(place, f"{which} is not in this input: what it sets is not known", not optional))
             prefix = self.objects.text(item, "prefix")
             for key, value in self.documents.mapping(self.documents.at(data, "data")).items():
-                found.append(variable_setting(prefix + key, self.documents.text(value), self.documents.place(value)))
+                reference = {"configMapKeyRef": {"name": name, "key": key}}
+                text, place = self.documents.text(value), self.documents.place(value)
+                found.append(variable_setting(prefix + key, text, place, reference=reference))
         return found
 
     def _gpus(self, environment: dict[str, str]) -> int | None:

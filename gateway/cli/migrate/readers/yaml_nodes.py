@@ -88,7 +88,7 @@ class Documents:
 
     def _scalar(self, node: yaml.ScalarNode) -> Any:
         text = self.text(node)
-        if node.style is not None:
+        if node.style:  # it is quoted, or a block
             return text
         if node.tag == "tag:yaml.org,2002:null":
             return None
