@@ -49,7 +49,7 @@ class LaunchSetting(Struct, frozen=True):
     def shown(self) -> str:
         """The setting as a person reads it; a secret's value is left out."""
         value = "…" if self.secret and self.value and not unresolved(self.value) else self.value
-        if self.reference is not None and not self.value:
+        if self.reference is not None and self.value in ("", f"$({self.source})"):
             value = "(from elsewhere)"
         if self.is_flag:
             return f"{self.source} {value}".rstrip()
@@ -69,7 +69,8 @@ class Launch(Struct):
 
     `gpus` is how many it sees, or None where the file leaves that to the machine. `published` maps ports of the
     container to ports of the host. `address` is the host by which a gateway beside it reaches it, `service_port` the
-    port there, if that is not the launcher's own; with `host_network` it has the host's ports. `source` is what a writer of the same form copies the rest from.
+    port there, if that is not the launcher's own; with `host_network` it has the host's ports. `source` is what a
+    writer of the same form copies the rest from.
     """
 
     name: str

@@ -52,6 +52,11 @@ class VllmPlan(Struct):
         """What somebody has to decide."""
         return [one for one in self.rows if one.fate is Fate.BLOCKED]
 
+    def add_verdict(self, parser: str, wrong: str) -> None:
+        """Note what the parser of a vLLM says of the arguments; nothing is wrong if `wrong` is empty."""
+        fate, why = (Fate.BLOCKED, f"refuses them: {wrong}") if wrong else (Fate.SAME, "takes them")
+        self.rows.append(ReportRow(fate, "(all arguments)", self.launch.place, why=f"the parser of {parser} {why}"))
+
     @property
     def shown_environment(self) -> dict[str, Any]:
         """The environment, with a name in the place of each secret: `${HF_TOKEN}`."""

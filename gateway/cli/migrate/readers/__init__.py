@@ -5,7 +5,7 @@
     kubernetes     Deployment, StatefulSet and other workloads; Helm charts as rendered
     sagemaker      the environment of SageMaker's container
 
-What a file is, its content says. `arguments`, `words` and `yaml_nodes` are what several of them use.
+What a file is, its content says. `arguments` and `words` are what several of them use.
 """
 
 import json
@@ -17,7 +17,7 @@ from msgspec import Struct, field
 from gateway.cli.migrate.launch import CannotRead, Launch, Note
 from gateway.cli.migrate.readers import command_line, compose, kubernetes, sagemaker
 from gateway.cli.migrate.readers.words import Variables
-from gateway.cli.migrate.readers.yaml_nodes import Documents
+from gateway.cli.migrate.yaml_nodes import Documents
 
 _STRUCTURED = re.compile(r"^(apiVersion|kind|services|groups|version)\s*:", re.MULTILINE)
 _METRIC = re.compile(r"\btgi_[a-z]")

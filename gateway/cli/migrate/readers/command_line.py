@@ -127,10 +127,10 @@ def _docker(run: DockerRun, file: str, variables: Variables) -> Launch:
         notes.append(Note(place, UNKNOWN_PROGRAM, True))
     settings += flag_settings(arguments or [], file)
     name = next((word.text for word in run.values("--name")), "tgi")
-    return Launch(
-        name, "docker", place, run.image.text, settings, gpus=_gpus(run, settings),
-        published=_published(run), host_network="host" in [word.text for word in run.values("--network", "--net")], source=run, notes=notes,
-    )  # fmt: skip
+    launch = Launch(name, "docker", place, run.image.text, settings, gpus=_gpus(run, settings), source=run, notes=notes)
+    launch.published = _published(run)
+    launch.host_network = "host" in [word.text for word in run.values("--network", "--net")]
+    return launch
 
 
 def _published(run: DockerRun) -> dict[str, str]:

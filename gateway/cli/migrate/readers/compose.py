@@ -2,8 +2,6 @@
 
 from collections.abc import Callable, Iterator
 
-import yaml
-
 from gateway.cli.migrate.launch import CannotRead, Launch, LaunchSetting, Note, Place
 from gateway.cli.migrate.readers.arguments import (
     UNKNOWN_PROGRAM,
@@ -15,20 +13,20 @@ from gateway.cli.migrate.readers.arguments import (
 from gateway.cli.migrate.readers.command_line import device_count
 from gateway.cli.migrate.readers.images import is_tgi, not_tgi
 from gateway.cli.migrate.readers.words import Variables, Word, command_lines
-from gateway.cli.migrate.readers.yaml_nodes import Documents
+from gateway.cli.migrate.yaml_nodes import Documents, YamlNode
 
 ReadBeside = Callable[[str], str | None]
 
 
 def read(
-    documents: Documents, node: yaml.Node, variables: Variables, read_beside: ReadBeside, skipped: list[Note]
+    documents: Documents, node: YamlNode, variables: Variables, read_beside: ReadBeside, skipped: list[Note]
 ) -> Iterator[Launch]:
     """Yield the launches of the services; an image that is not TGI's is noted in `skipped`.
 
     `read_beside` returns the text of a file beside the compose file, such as an `env_file`, or None.
     """
     services = documents.at(node, "services")
-    if not isinstance(services, yaml.MappingNode):
+    if not documents.is_mapping(services):
         raise CannotRead(f"{documents.place(node)}: services: expected a mapping")
     for name, service in documents.mapping(services).items():
         reader = _Service(documents, documents.mapping(service), variables)
@@ -42,12 +40,12 @@ def read(
 class _Service:
     """One service's parts."""
 
-    def __init__(self, documents: Documents, parts: dict[str, yaml.Node], variables: Variables) -> None:
+    def __init__(self, documents: Documents, parts: dict[str, YamlNode], variables: Variables) -> None:
         self.documents = documents
         self.parts = parts
         self.variables = variables
 
-    def launch(self, name: str, node: yaml.Node, image: str, read_beside: ReadBeside) -> Launch:
+    def launch(self, name: str, node: YamlNode, image: str, read_beside: ReadBeside) -> Launch:
         place = self.documents.place(node)
         notes: list[Note] = []
         arguments = launcher_arguments(self.words("entrypoint"), self.words("command"), self.variables)
@@ -55,22 +53,23 @@ class _Service:
             notes.append(Note(place, UNKNOWN_PROGRAM, True))
         settings = [*self._files(read_beside, notes), *self._environment()]
         settings += flag_settings(arguments or [], self.documents.file)
-        return Launch(
-            name, "compose", place, image, settings, gpus=self._gpus(settings), published=self._published(),
-            address=name, host_network=self.documents.text(self.parts.get("network_mode")) == "host", source=self.documents.plain(node), notes=notes,
-        )  # fmt: skip
+        launch = Launch(name, "compose", place, image, settings, gpus=self._gpus(settings), address=name, notes=notes)
+        launch.published = self._published()
+        launch.host_network = self.documents.text(self.parts.get("network_mode")) == "host"
+        launch.source = self.documents.plain(node)
+        return launch
 
     def words(self, part: str) -> list[Word]:
         """Return the words of `command` or `entrypoint`, which is a list or one text."""
         node = self.parts.get(part)
-        if isinstance(node, yaml.SequenceNode):
+        if self.documents.is_sequence(node):
             return [Word(self._filled(item), self.documents.place(item).line) for item in node.value]
         if node is None:
             return []
         first = self.documents.place(node).line
         return [word for line in command_lines(self._filled(node), Variables({}), first) for word in line.words]
 
-    def _filled(self, node: yaml.Node) -> str:
+    def _filled(self, node: YamlNode) -> str:
         return self.variables.fill(self.documents.text(node))
 
     def _environment(self) -> list[LaunchSetting]:
@@ -104,7 +103,7 @@ class _Service:
             found[inside.partition("/")[0]] = outside.rpartition(":")[2] or self._filled_at(item, "published")
         return found
 
-    def _filled_at(self, node: yaml.Node, key: str) -> str:
+    def _filled_at(self, node: YamlNode, key: str) -> str:
         found = self.documents.at(node, key)
         return self._filled(found) if found is not None else ""
 

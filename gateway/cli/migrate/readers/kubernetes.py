@@ -2,8 +2,6 @@
 
 from collections.abc import Iterator
 
-import yaml
-
 from gateway.cli.migrate.launch import Launch, LaunchSetting, Note
 from gateway.cli.migrate.readers.arguments import (
     UNKNOWN_PROGRAM,
@@ -16,7 +14,7 @@ from gateway.cli.migrate.readers.arguments import (
 from gateway.cli.migrate.readers.command_line import device_count
 from gateway.cli.migrate.readers.images import is_tgi, not_tgi
 from gateway.cli.migrate.readers.words import Variables, Word
-from gateway.cli.migrate.readers.yaml_nodes import Documents
+from gateway.cli.migrate.yaml_nodes import Documents, YamlNode
 
 POD = {
     "Deployment": ("spec", "template"),
@@ -33,24 +31,24 @@ class Objects:
 
     def __init__(self, documents: Documents) -> None:
         self.documents = documents
-        self.nodes: list[yaml.Node] = []
+        self.nodes: list[YamlNode] = []
         for node in documents.nodes:
             items = documents.sequence(documents.at(node, "items"))
             self.nodes += items if self.kind(node).endswith("List") else [node]
 
-    def kind(self, node: yaml.Node) -> str:
+    def kind(self, node: YamlNode) -> str:
         """Return an object's kind."""
         return self.text(node, "kind")
 
-    def text(self, node: yaml.Node | None, *path: str) -> str:
+    def text(self, node: YamlNode | None, *path: str) -> str:
         """Return the text at the end of a path of keys."""
         return self.documents.text(self.documents.at(node, *path))
 
-    def named(self, kind: str, name: str) -> yaml.Node | None:
+    def named(self, kind: str, name: str) -> YamlNode | None:
         """Return the object of a kind and a name, or None."""
         return next((n for n in self.nodes if self.kind(n) == kind and self.text(n, "metadata", "name") == name), None)
 
-    def service_of(self, labels: dict[str, str]) -> yaml.Node | None:
+    def service_of(self, labels: dict[str, str]) -> YamlNode | None:
         """Return the Service that selects pods with these labels, or None."""
         for node in self.nodes:
             selector = self.documents.mapping(self.documents.at(node, "spec", "selector"))
@@ -79,16 +77,14 @@ def read(documents: Documents, skipped: list[Note]) -> Iterator[Launch]:
 class _Container:
     """One container's parts, in its pod and its workload."""
 
-    def __init__(
-        self, objects: Objects, parts: dict[str, yaml.Node], workload: yaml.Node, pod: yaml.Node | None
-    ) -> None:
+    def __init__(self, objects: Objects, parts: dict[str, YamlNode], workload: YamlNode, pod: YamlNode | None) -> None:
         self.objects = objects
         self.documents = objects.documents
         self.parts = parts
         self.workload = workload
         self.pod = pod
 
-    def launch(self, node: yaml.Node, image: str) -> Launch:
+    def launch(self, node: YamlNode, image: str) -> Launch:
         place = self.documents.place(node)
         notes: list[Note] = []
         environment = [*self._from_maps(notes), *self._environment()]
@@ -138,7 +134,7 @@ class _Container:
             found.append(variable_setting(name, value, place, reference=self.documents.plain(elsewhere)))
         return found
 
-    def _looked_up(self, elsewhere: yaml.Node) -> str:
+    def _looked_up(self, elsewhere: YamlNode) -> str:
         """Return the value behind a `valueFrom`, if the input has it."""
         name, key = (self.objects.text(elsewhere, "configMapKeyRef", part) for part in ("name", "key"))
         data = self.documents.at(self.objects.named("ConfigMap", name), "data")

@@ -6,13 +6,11 @@ What the entry point of the image makes of it is in TGI's `sagemaker-entrypoint.
 import re
 from collections.abc import Iterable, Iterator
 
-import yaml
-
 from gateway.cli.migrate.launch import Launch, LaunchSetting, Place
 from gateway.cli.migrate.readers.arguments import variable_setting
 from gateway.cli.migrate.readers.compose import environment_lines
 from gateway.cli.migrate.readers.words import Variables
-from gateway.cli.migrate.readers.yaml_nodes import Documents
+from gateway.cli.migrate.yaml_nodes import Documents, YamlNode
 
 MODEL = "HF_MODEL_ID"
 RENAMED = {
@@ -31,7 +29,7 @@ def read(documents: Documents, variables: Variables) -> Iterator[Launch]:
         yield from _search(documents, node, variables)
 
 
-def _search(documents: Documents, node: yaml.Node, variables: Variables) -> Iterator[Launch]:
+def _search(documents: Documents, node: YamlNode, variables: Variables) -> Iterator[Launch]:
     mapping = documents.mapping(node)
     if MODEL in mapping:
         pairs = ((key, variables.fill(documents.text(value)), documents.place(value)) for key, value in mapping.items())

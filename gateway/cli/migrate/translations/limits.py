@@ -76,5 +76,5 @@ def payload_limit(value: str, facts: Facts) -> Translated:
 def default_payload(facts: Facts) -> Translated:
     """TGI's 2 MB."""
     return Translated(
-        Fate.LOST, limits={"max_body": "2000000"}, why="TGI's default", enforced_by="gateway: server.max_body"
+        Fate.LOST, limits={"max_body": "2000000"}, why="TGI's default, 2 MB", enforced_by="gateway: server.max_body"
     )

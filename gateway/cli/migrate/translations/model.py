@@ -3,7 +3,7 @@
 import json
 import re
 
-from gateway.cli.migrate.fates import UNKNOWN, Facts, Fate, Translated, blocked, number
+from gateway.cli.migrate.fates import UNKNOWN, Facts, Fate, Translated, blocked, number, on
 from gateway.cli.migrate.known_models import tgi_dtype
 from gateway.cli.migrate.launch import unresolved
 
@@ -16,7 +16,8 @@ def model_id(value: str, facts: Facts) -> Translated:
 
 def revision(value: str, facts: Facts) -> Translated:
     """The revision of the weights, of the tokenizer and of the model's code."""
-    return Translated(Fate.SAME, ("--revision", value, "--tokenizer-revision", value))
+    code = ("--code-revision", value) if on(facts.value("--trust-remote-code", "false")) else ()
+    return Translated(Fate.SAME, ("--revision", value, "--tokenizer-revision", value, *code))
 
 
 def quantize(value: str, facts: Facts) -> Translated:

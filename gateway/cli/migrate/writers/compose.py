@@ -3,10 +3,9 @@
 from collections.abc import Sequence
 from typing import Any
 
-import yaml
-
 from gateway.cli.migrate.plan import VllmPlan
 from gateway.cli.migrate.writers.parts import STARTUP, grace, heading
+from gateway.cli.migrate.yaml_nodes import yaml_text
 
 NAME = "compose.vllm.yaml"
 
@@ -15,7 +14,7 @@ def write(plans: Sequence[VllmPlan]) -> dict[str, str]:
     """Return the file."""
     comments = [line for plan in plans for line in heading(plan)]
     document = {"services": {plan.name: _service(plan) for plan in plans}}
-    text = yaml.safe_dump(document, sort_keys=False, allow_unicode=True, width=1000)
+    text = yaml_text([document])
     return {NAME: "\n".join([*comments, text])}
 
 

@@ -55,7 +55,7 @@ def _pair(plan: VllmPlan, model: str, suffix: str, by_name: bool, taken: list[st
     both = []
     for engine, weight in (("tgi", 100), ("vllm", 0)):
         name = plan.launch.name if engine == "tgi" else plan.name
-        deployment = {"name": _free(name + suffix, taken), "engine": engine}
+        deployment: dict[str, Any] = {"name": _free(name + suffix, taken), "engine": engine}
         deployment |= {"url": _url(plan, engine), "weight": weight}
         if by_name and (engine == "vllm" or suffix):
             deployment["model"] = model

@@ -7,10 +7,9 @@ import copy
 from collections.abc import Sequence
 from typing import Any
 
-import yaml
-
 from gateway.cli.migrate.plan import VllmPlan
 from gateway.cli.migrate.writers.parts import STARTUP, grace, heading
+from gateway.cli.migrate.yaml_nodes import yaml_text
 
 NAME = "vllm.yaml"
 PERIOD = 10  # seconds between two questions of the startup probe
@@ -21,7 +20,7 @@ def write(plans: Sequence[VllmPlan]) -> dict[str, str]:
     """Return the manifest."""
     comments = [line for plan in plans for line in heading(plan)]
     documents = [document for plan in plans for document in (_workload(plan), _service(plan))]
-    text = yaml.safe_dump_all(documents, sort_keys=False, allow_unicode=True, width=1000, explicit_start=True)
+    text = yaml_text(documents)
     return {NAME: "\n".join([*comments, text])}
 
 
@@ -75,10 +74,11 @@ def _service(plan: VllmPlan) -> dict[str, Any]:
         found = {"apiVersion": "v1", "kind": "Service", "metadata": metadata, "spec": spec}
     found.pop("status", None)
     _rename(found, service_name(plan))
-    kept = {"selector": _other(found["spec"].get("selector") or {}), "ports": found["spec"].get("ports") or []}
-    for port in kept["ports"]:
+    ports = found["spec"].get("ports") or []
+    for port in ports:
         port.pop("nodePort", None)
-    found["spec"] = kept  # reached by the gateway alone: no load balancer, no port of the nodes
+    # Reached by the gateway alone: no load balancer, no port of the nodes.
+    found["spec"] = {"selector": _other(found["spec"].get("selector") or {}), "ports": ports}
     return dict(found)
 
 

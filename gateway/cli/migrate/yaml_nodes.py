@@ -5,12 +5,15 @@ and an environment variable is text in any case.
 """
 
 import re
-from typing import Any
+from collections.abc import Sequence
+from typing import Any, TypeAlias
 
-import yaml
-from yaml.constructor import SafeConstructor
+import yaml  # type: ignore[import-untyped]
+from yaml.constructor import SafeConstructor  # type: ignore[import-untyped]
 
 from gateway.cli.migrate.launch import CannotRead, Place
+
+YamlNode: TypeAlias = Any  # PyYAML's Node: the library has no types
 
 _LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 _CONTROL = re.compile(
@@ -44,11 +47,19 @@ class Documents:
         self._templates.append(match[0])
         return f"\ue000{len(self._templates) - 1}\ue001"
 
-    def place(self, node: yaml.Node) -> Place:
+    def place(self, node: YamlNode) -> Place:
         """Return where a node begins."""
         return Place(self.file, node.start_mark.line + 1)
 
-    def mapping(self, node: yaml.Node | None) -> dict[str, yaml.Node]:
+    def is_mapping(self, node: YamlNode | None) -> bool:
+        """Whether a node is a mapping."""
+        return isinstance(node, yaml.MappingNode)
+
+    def is_sequence(self, node: YamlNode | None) -> bool:
+        """Whether a node is a list."""
+        return isinstance(node, yaml.SequenceNode)
+
+    def mapping(self, node: YamlNode | None) -> dict[str, YamlNode]:
         """Return a mapping's values by their keys, merged ones (`<<`) included; nothing for any other node."""
         if not isinstance(node, yaml.MappingNode):
             return {}
@@ -58,11 +69,11 @@ class Documents:
             raise CannotRead(f"{self.place(node)}: expected a mapping behind <<") from error
         return {self.text(key): value for key, value in node.value}
 
-    def sequence(self, node: yaml.Node | None) -> list[yaml.Node]:
+    def sequence(self, node: YamlNode | None) -> list[YamlNode]:
         """Return the items of a list; nothing for any other node."""
         return list(node.value) if isinstance(node, yaml.SequenceNode) else []
 
-    def text(self, node: yaml.Node | None) -> str:
+    def text(self, node: YamlNode | None) -> str:
         """Return a scalar as it is written, without its quotes; null and other nodes are empty."""
         if not isinstance(node, yaml.ScalarNode) or node.tag == "tag:yaml.org,2002:null":
             return ""
@@ -72,13 +83,13 @@ class Documents:
         """Return a text with its templates as they were."""
         return _KEPT.sub(lambda match: self._templates[int(match[1])], text)
 
-    def at(self, node: yaml.Node | None, *path: str) -> yaml.Node | None:
+    def at(self, node: YamlNode | None, *path: str) -> YamlNode | None:
         """Return the node at the end of a path of keys, or None."""
         for key in path:
             node = self.mapping(node).get(key)
         return node
 
-    def plain(self, node: yaml.Node | None) -> Any:
+    def plain(self, node: YamlNode | None) -> Any:
         """Return a node as Python data, to be written again: only what all YAML versions agree on is not text."""
         if isinstance(node, yaml.MappingNode):
             return {key: self.plain(value) for key, value in self.mapping(node).items()}
@@ -97,3 +108,10 @@ class Documents:
         if re.fullmatch(r"-?(0|[1-9]\d*)", text):
             return int(text)
         return float(text) if re.fullmatch(r"-?\d+\.\d+", text) else text
+
+
+def yaml_text(documents: Sequence[Any]) -> str:
+    """Return documents as YAML."""
+    more = len(documents) > 1
+    text = yaml.safe_dump_all(documents, sort_keys=False, allow_unicode=True, width=1000, explicit_start=more)
+    return str(text)
