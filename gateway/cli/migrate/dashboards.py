@@ -65,7 +65,7 @@ class _Translator:
         documents = Documents(self._file.text, self._file.file)
         kept = [one for node in documents.nodes if self._names_metrics(one := documents.plain(node))]
         made = [self._object(one) for one in kept]
-        return yaml_text(made) > 1)
+        return yaml_text(made)
 
     def _names_metrics(self, thing: Any) -> bool:
         return any(translated(text)[1] for text in _texts(thing))
