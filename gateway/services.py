@@ -23,6 +23,7 @@ from gateway.observe.access_recorder import AccessRecorder
 from gateway.observe.gauges import RedisHealth, readings
 from gateway.observe.logs import RequestLog
 from gateway.observe.metrics import Metrics
+from gateway.observe.saturation import Saturation
 from gateway.observe.tracing import Tracer
 from gateway.proxy.admission import Admission
 from gateway.proxy.retry import Budget
@@ -128,8 +129,9 @@ def make(
     admission = Admission(config.admission)
     limiter = limits.make(config.limits, config.server.workers, clock)
     cache = cached.make(config.cache, wall, clock)
-    figures = partial(readings, catalog, admission, cache, tracer, redis_health(config, limiter, cache), clock)
-    metrics = Metrics(figures, admission, limiter, wall, shared)
+    redis, saturation = redis_health(config, limiter, cache), Saturation()
+    figures = partial(readings, catalog, admission, cache, tracer, redis, clock, saturation)
+    metrics = Metrics(figures, admission, limiter, wall, shared, config.telemetry.tgi_names)
     upstream.connected = metrics.connected
     services = Services(
         reload=Reload(config, discovery.expanded),

@@ -23,6 +23,7 @@ OUTSIDE = {
         "gateway/observe/instruments.py",
         "gateway/observe/metrics.py",
         "gateway/observe/prometheus_internals.py",
+        "gateway/observe/tgi_names.py",
     },
     "yaml": {"gateway/cli/migrate/yaml_nodes.py"},
     "structlog": {"gateway/observe/logs.py"},

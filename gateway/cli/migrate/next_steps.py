@@ -37,8 +37,7 @@ def next_steps(migration: Migration, options: NextOptions) -> list[str]:
         f"pointsman serve --config {config}",
         f"pointsman doctor --config {config}",
         "pointsman compat --from tgi --to vllm requests.jsonl",
-        'pointsman experiment start tgi-to-vllm   # after [models.experiment] name = "tgi-to-vllm", control = "tgi", '
-        'treatment = "vllm", shadow = 0.05 in pointsman.toml',
+        SHADOW,
     ]
 
 

@@ -62,10 +62,9 @@ class _Service:
     def words(self, part: str) -> list[Word]:
         """Return the words of `command` or `entrypoint`, which is a list or one text."""
         node = self.parts.get(part)
-        if self.documents.is_sequence(node):
-            return [Word(self._filled(item), self.documents.place(item).line) for item in node.value]
-        if node is None:
-            return []
+        if node is None or self.documents.is_sequence(node):
+            items = self.documents.sequence(node)
+            return [Word(self._filled(item), self.documents.place(item).line) for item in items]
         first = self.documents.place(node).line
         return [word for line in command_lines(self._filled(node), Variables({}), first) for word in line.words]
 
