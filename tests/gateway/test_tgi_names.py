@@ -1,6 +1,7 @@
 """`[telemetry] tgi_names`: requests counted under TGI's names, with TGI's definitions; and how full a model is."""
 
 import asyncio
+from itertools import pairwise
 from typing import Any
 
 import pytest
@@ -111,7 +112,7 @@ def test_the_buckets_of_durations_are_tgis() -> None:
     """TGI: 35 bounds, each 1.5 times the one before, from 0.15 ms (router/src/server.rs)."""
     assert len(DURATION) == 35
     assert DURATION[0] == pytest.approx(0.00015)
-    assert {round(after / before, 9) for before, after in zip(DURATION, DURATION[1:], strict=False)} == {1.5}
+    assert {round(after / before, 9) for before, after in pairwise(DURATION)} == {1.5}
 
 
 def test_the_queue_is_what_waits_here_and_at_the_engines_whichever_worker_is_asked() -> None:

@@ -27,7 +27,7 @@ from gateway.cli.migrate import dashboards, parser_check, plan, writers
 from gateway.cli.migrate.launch import CannotRead, Note
 from gateway.cli.migrate.next_steps import next_steps
 from gateway.cli.migrate.parser_check import NoVllm
-from gateway.cli.migrate.plan import Target, unresolved_notes
+from gateway.cli.migrate.plan import Target
 from gateway.cli.migrate.readers import ReadInput, read
 from gateway.cli.migrate.readers.compose import environment_lines
 from gateway.cli.migrate.readers.words import Variables
@@ -120,12 +120,11 @@ def _model_config(name: str | None) -> dict[str, Any]:
 def _translated(found: ReadInput, options: MigrateOptions) -> tuple[Migration, dict[str, str]]:
     """Return the account and the files by name."""
     target = Target(options.version, options.gpus, options.gpu_memory, _model_config(options.model_config))
-    ports = [port for launch in found.launches for port in launch.published.values()]
-    plans = [plan.make(launch, target, ports) for launch in found.launches]
+    plans = plan.make_all(found.launches, target)
     names = {one.launch.name: one.name for one in plans}
     watched = plans[0].model if len(plans) == 1 else ""
     boards = dashboards.translate(found.metrics, names, watched)
-    notes: list[Note] = [*found.skipped, *(note for one in plans for note in unresolved_notes(one))]
+    notes: list[Note] = [*found.skipped, *(note for one in plans for note in plan.notes(one))]
     return Migration(options.version, plans, boards.rows, notes), writers.write(plans) | boards.files
 
 

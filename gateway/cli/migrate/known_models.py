@@ -29,7 +29,7 @@ TOOL_PARSERS = (
     (r"llama-?3\.[123]-.*instruct", "llama3_json"),
     (r"qwen-?3-coder", "qwen3_coder"),
     (r"qwen-?(2\.5|3)-.*|qwq", "hermes"),
-    (r"mistral.*instruct|mistral-(small|large|nemo)", "mistral"),
+    (r"mistral-7b-instruct-v0\.3|mistral-(small|large|nemo)", "mistral"),
     (r"deepseek-v3(?!\.)|deepseek-r1-0528", "deepseek_v3"),
     (r"granite-?(3|4)", "granite"),
     (r"gpt-oss", "openai"),

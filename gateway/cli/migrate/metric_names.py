@@ -80,9 +80,7 @@ METRICS: dict[str, MetricRow] = {
     "tgi_batch_filter_duration": MetricRow(Fate.DROPPED, why=_NO_PHASES),
     "tgi_batch_concat_duration": MetricRow(Fate.DROPPED, why=_NO_PHASES),
 }
-UNKNOWN_METRIC = MetricRow(
-    Fate.BLOCKED, why="not TGI's own (an adapter's rule makes it?): translate it where it is made"
-)
+UNKNOWN_METRIC = MetricRow(Fate.LOST, why="not TGI's own (a rule makes it?): translate it where it is made")
 
 _HISTOGRAM = ("_bucket", "_sum", "_count")
 _OWN = ("method", "err", "reason", "le")  # TGI's own labels, and a bucket's

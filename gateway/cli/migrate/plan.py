@@ -1,6 +1,7 @@
 """From a launch of TGI to one of vLLM: every setting through its row of the table, and what TGI did unasked."""
 
 import shlex
+from collections.abc import Sequence
 from typing import Any
 
 from msgspec import Struct, field
@@ -66,6 +67,12 @@ class VllmPlan(Struct):
         }
 
 
+def make_all(launches: Sequence[Launch], target: Target) -> list[VllmPlan]:
+    """Return the plans for several launches, each with a port of its own on the host."""
+    ports = [port for launch in launches for port in launch.published.values()]
+    return [make(launch, target, ports) for launch in launches]
+
+
 def make(launch: Launch, target: Target, ports: list[str]) -> VllmPlan:
     """Return the plan for a launch. `ports` are taken on the host; the new server's is added to them."""
     merged = Merged(launch)
@@ -80,9 +87,9 @@ def make(launch: Launch, target: Target, ports: list[str]) -> VllmPlan:
         plan.host_port = free_port(published, ports)
     _image(plan, target)
     _settings(plan, facts)
-    for note in launch.notes:
-        fate = Fate.BLOCKED if note.blocks else Fate.DROPPED
-        plan.rows.append(ReportRow(fate, "(the file)", note.place, why=note.text))
+    plan.rows += [
+        ReportRow(Fate.BLOCKED, "(the file)", note.place, why=note.text) for note in launch.notes if note.blocks
+    ]
     return plan
 
 
@@ -167,9 +174,9 @@ def _word(word: str) -> str:
     return word if unresolved(word) else shlex.quote(word)
 
 
-def unresolved_notes(plan: VllmPlan) -> list[Note]:
-    """Return the settings whose values nobody has filled in; they go over as they are written."""
-    return [
+def notes(plan: VllmPlan) -> list[Note]:
+    """Return what is to be known beside the rows, such as values that nobody has filled in."""
+    return [note for note in plan.launch.notes if not note.blocks] + [
         Note(one.place, f"{one.shown} is not filled in, and goes over as it is written")
         for one in plan.launch.settings
         if unresolved(one.value)

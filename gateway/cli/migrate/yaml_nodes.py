@@ -20,6 +20,8 @@ _CONTROL = re.compile(
     r"^[ \t]*(?:- )?\{\{-?\s*(?:if|else|end|range|with|define|include|template|toYaml|/\*).*$", re.MULTILINE
 )
 _TEMPLATE = re.compile(r"\{\{.*?\}\}")
+_NULL = "tag:yaml.org,2002:null"
+_OF_YAML = ("tag:yaml.org,2002:", "!!")
 _KEPT = re.compile("\ue000(\\d+)\ue001")
 
 
@@ -74,8 +76,14 @@ class Documents:
         return list(node.value) if isinstance(node, yaml.SequenceNode) else []
 
     def text(self, node: YamlNode | None) -> str:
-        """Return a scalar as it is written, without its quotes; null and other nodes are empty."""
-        if not isinstance(node, yaml.ScalarNode) or node.tag == "tag:yaml.org,2002:null":
+        """Return a scalar as it is written, without its quotes; null and other nodes are empty.
+
+        What CloudFormation's short forms stand for (`!Ref NAME`) is not known here: it is a variable, `${NAME}`.
+        """
+        if node is not None and not node.tag.startswith(_OF_YAML) and node.tag != "!Sub":
+            parts = [self.text(one) for one in self.sequence(node)] or [str(node.value)]
+            return f"${{{'.'.join(parts)}}}"
+        if not isinstance(node, yaml.ScalarNode) or node.tag == _NULL:
             return ""
         return self.restored(node.value)
 
@@ -101,7 +109,7 @@ class Documents:
         text = self.text(node)
         if node.style:  # it is quoted, or a block
             return text
-        if node.tag == "tag:yaml.org,2002:null":
+        if node.tag == _NULL:
             return None
         if text in ("true", "false"):
             return text == "true"

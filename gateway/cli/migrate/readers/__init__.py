@@ -19,7 +19,7 @@ from gateway.cli.migrate.readers import command_line, compose, kubernetes, sagem
 from gateway.cli.migrate.readers.words import Variables
 from gateway.cli.migrate.yaml_nodes import Documents
 
-_STRUCTURED = re.compile(r"^(apiVersion|kind|services|groups|version)\s*:", re.MULTILINE)
+_STRUCTURED = re.compile(r"^((apiVersion|kind|services|groups|version)|[ \t]*HF_MODEL_ID)\s*:", re.MULTILINE)
 _METRIC = re.compile(r"\btgi_[a-z]")
 
 

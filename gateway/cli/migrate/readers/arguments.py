@@ -110,7 +110,7 @@ def launcher_arguments(entry: Sequence[Word], arguments: Sequence[Word], variabl
 
 def is_launcher(words: Iterable[Word]) -> bool:
     """Whether a command line starts the launcher."""
-    return any(word.text.endswith(LAUNCHER) for word in words)
+    return any(LAUNCHER in word.text for word in words)
 
 
 def expanded(words: Iterable[Word], environment: Mapping[str, str]) -> list[Word]:

@@ -51,15 +51,15 @@ def read(text: str, file: str, variables: Variables, skipped: list[Note]) -> Ite
             else:
                 skipped.append(not_tgi(run.image.text, Place(file, run.image.line)))
         elif LAUNCHER in names:
-            yield _bare(line, names.index(LAUNCHER), file, given)
+            yield _bare(line, names.index(LAUNCHER), file, given, variables.exported)
 
 
-def _bare(line: Line, at: int, file: str, given: Mapping[str, str]) -> Launch:
+def _bare(line: Line, at: int, file: str, given: Mapping[str, str], exported: Sequence[Word]) -> Launch:
     """Return the launch of a launcher on the machine itself; `given` is the environment from elsewhere."""
     place = Place(file, line.words[at].line)
     before = [word for word in line.words[:at] if "=" in word.text]  # such as behind `env`
     settings = [variable_setting(name, value, place) for name, value in given.items()]
-    settings += _variables([*line.assigned, *before], file)
+    settings += _variables([*exported, *line.assigned, *before], file)
     settings += flag_settings(line.words[at + 1 :], file)
     visible = {setting.name: setting.value for setting in settings}
     devices = visible.get("CUDA_VISIBLE_DEVICES", visible.get("NVIDIA_VISIBLE_DEVICES", ""))

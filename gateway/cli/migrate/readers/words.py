@@ -35,10 +35,11 @@ class Line(Struct):
 
 
 class Variables:
-    """What variables are known."""
+    """What variables are known, and which of them a script has exported."""
 
     def __init__(self, known: Mapping[str, str]) -> None:
         self.known = dict(known)
+        self.exported: list[Word] = []
 
     def fill(self, text: str) -> str:
         """Return the text with its variables filled in; an unknown one stays as it is written."""
@@ -76,18 +77,15 @@ def _take(line: Line, written: str, number: int, variables: Variables) -> None:
 
 def _closed(line: Line, variables: Variables) -> Iterator[Line]:
     """Yield a command, unless it only sets variables: those are noted."""
-    words = line.words[1:] if line.words and line.words[0].text in ("export", "set", "local") else line.words
-    if words:
-        exported = [word for word in words if _ASSIGNMENT.match(word.text)] if words is not line.words else []
-        line.assigned += exported
-        if not exported:
-            yield line
-            return
-    for word in line.assigned:
+    first = line.words[0].text if line.words else ""
+    if first and first != "export":
+        yield line
+        return
+    exported = [word for word in line.words if _ASSIGNMENT.match(word.text)]
+    variables.exported += exported
+    for word in (*line.assigned, *exported):
         name, _, value = word.text.partition("=")
         variables.known[name] = value
-    if line.words:
-        yield line
 
 
 def unquoted(written: str, fill: Callable[[str], str]) -> str:
