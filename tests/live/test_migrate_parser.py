@@ -38,9 +38,9 @@ def asked() -> dict[str, list[str]]:
 @pytest.fixture(scope="module")
 def verdict(asked: dict[str, list[str]]) -> ParserVerdict:
     """What the pinned vLLM's parser says of all of it: one process, as the parser takes half a minute to load."""
-    if reason := vllm_engine.why_not():
-        pytest.skip(reason)
     if not vllm_engine.installed():
+        if reason := vllm_engine.why_not():
+            pytest.skip(reason)
         vllm_engine.install()
     return parser_check.ask(str(vllm_engine.PYTHON), [*asked.values(), *WRONG])
 

@@ -18,7 +18,7 @@ def read_text(text: str, beside: dict[str, str] | None = None, **known: str) -> 
 
 def plans(text: str, target: Target | None = None, **known: str) -> list[VllmPlan]:
     """Return the plans for all launches of a text."""
-    return plan.make_all(read_text(text, **known).launches, target or Target())
+    return plan.make_all(read_text(text, None, **known).launches, target or Target())
 
 
 def one(text: str, target: Target | None = None, **known: str) -> VllmPlan:
