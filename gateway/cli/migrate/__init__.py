@@ -15,6 +15,7 @@ Offline and without side effects, but for the files under `--out`.
 import json
 import sys
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -62,7 +63,7 @@ def run(options: MigrateOptions) -> int:
         _check(migration)
     if options.out is not None:
         migration.files = _written(Path(options.out), files)
-    migration.next = next_steps(migration, options)
+    migration.next = next_steps(migration, options.out)
     if options.as_json:
         sys.stdout.write(msgspec.json.format(msgspec.json.encode(document(migration))).decode() + "\n")
     else:
@@ -79,7 +80,7 @@ def _read_all(options: MigrateOptions) -> ReadInput:
     known = _environment(options.env_file) if options.env_file else {}
     for name in options.files or ("-",):
         try:
-            one = read(_text(name), name, Variables(known), lambda beside, name=name: _beside(name, beside))  # type: ignore[misc]
+            one = read(_text(name), name, Variables(known), partial(_beside, name))
         except CannotRead as error:
             raise CommandFailed(ExitStatus.USAGE, str(error)) from error
         together.launches += one.launches

@@ -106,7 +106,8 @@ class _Translator:
         scaled = spec.get("scaleTargetRef") or {}
         if (new := self._renamed.get(scaled.get("name", ""))) is not None:
             scaled["name"] = new
-            thing["metadata"]["name"] = f"{thing['metadata'].get('name', 'tgi')}-vllm"
+            metadata = thing.setdefault("metadata", {})
+            metadata["name"] = f"{metadata.get('name', 'tgi')}-vllm"
         spec["metrics"] = [self._watched(one) for one in spec.get("metrics") or []]
         return thing
 

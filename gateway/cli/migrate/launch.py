@@ -4,6 +4,7 @@ A reader makes a Launch of a command line, a compose service, a container of a p
 of the command knows no files. Each setting keeps its place, so that the report can name it.
 """
 
+import re
 from itertools import pairwise
 from typing import Any, Literal
 
@@ -11,7 +12,8 @@ from msgspec import Struct, field
 
 Form = Literal["command", "docker", "compose", "kubernetes", "sagemaker"]
 
-SECRET = ("--api-key", "--ngrok-authtoken", "HF_TOKEN", "HF_API_TOKEN", "HUGGING_FACE_HUB_TOKEN")
+_SECRET = re.compile(r"^--(api-key|ngrok-authtoken)$|(TOKEN|KEY|PASSWD|CREDENTIALS?)$|SECRET|PASSWORD")
+_REFERENCE = re.compile(r"\$\{[^}]*\}|\$\w+|\$\([^)]*\)|\{\{.*\}\}")
 
 
 class Place(Struct, frozen=True, order=True):
@@ -43,12 +45,12 @@ class LaunchSetting(Struct, frozen=True):
     @property
     def secret(self) -> bool:
         """Whether the value must not be shown."""
-        return self.name in SECRET
+        return is_secret(self.name)
 
     @property
     def shown(self) -> str:
         """The setting as a person reads it; a secret's value is left out."""
-        value = "…" if self.secret and self.value and not unresolved(self.value) else self.value
+        value = "…" if self.secret and self.value and not _REFERENCE.fullmatch(self.value) else self.value
         if self.reference is not None and self.value in ("", f"$({self.source})"):
             value = "(from elsewhere)"
         if self.is_flag:
@@ -106,3 +108,13 @@ def unresolved(value: str) -> bool:
         letter == "$" and following and (following in "{(_" or following.isalpha())
         for letter, following in pairwise(value)
     )
+
+
+def is_secret(name: str) -> bool:
+    """Whether a flag or a variable holds a secret, by its name."""
+    return _SECRET.search(name) is not None
+
+
+def masked(name: str, value: str) -> str:
+    """Return a variable's value, or a reference to the variable in the place of a secret."""
+    return f"${{{name}}}" if is_secret(name) and not _REFERENCE.fullmatch(value) else value

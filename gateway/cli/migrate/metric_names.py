@@ -84,7 +84,7 @@ UNKNOWN_METRIC = MetricRow(Fate.LOST, why="not TGI's own (a rule makes it?): tra
 
 _HISTOGRAM = ("_bucket", "_sum", "_count")
 _OWN = ("method", "err", "reason", "le")  # TGI's own labels, and a bucket's
-_USE = re.compile(r"(?<![\w:])(tgi_[a-z_]+)(\s*\{[^{}]*\})?")
+_USE = re.compile(r"(?<![\w:])(tgi_(?:queue|batch|request)_[a-z_]+)(\s*\{[^{}]*\})?")
 _MATCHER = re.compile(r"""(\w+)\s*(=~|!~|!=|=)\s*("(?:\\.|[^"\\])*"|'[^']*')""")
 _BY_ERR = re.compile(r"\b(by|without)\s*\(([^)]*)\berr\b")
 

@@ -3,10 +3,9 @@
 import shlex
 from collections.abc import Iterator
 from pathlib import PurePath
-from typing import Protocol
 
 from gateway.cli.migrate.report import Migration
-from gateway.cli.migrate.writers import compose, kubernetes
+from gateway.cli.migrate.writers import command, compose, kubernetes
 
 SHADOW = (
     "pointsman experiment start tgi-to-vllm   # with [models.experiment] in pointsman.toml: "
@@ -14,25 +13,13 @@ SHADOW = (
 )
 
 
-class NextOptions(Protocol):
-    """What of the command line the next commands need."""
-
-    @property
-    def files(self) -> tuple[str, ...]:
-        """The inputs."""
-
-    @property
-    def out(self) -> str | None:
-        """Where the files are; None if they were only printed."""
-
-
-def next_steps(migration: Migration, options: NextOptions) -> list[str]:
-    """Return the commands, one a line; none where there is no launch."""
+def next_steps(migration: Migration, out: str | None) -> list[str]:
+    """Return the commands; none where there is no launch. `out` is the directory of the files, if they are in one."""
     if not migration.plans:
         return []
-    config = _beside(options.out, "pointsman.toml")
+    config = _beside(out, "pointsman.toml")
     return [
-        *_start(migration, options),
+        *_start(migration, out),
         f"pointsman check --config {config}",
         f"pointsman serve --config {config}",
         f"pointsman doctor --config {config}",
@@ -41,17 +28,18 @@ def next_steps(migration: Migration, options: NextOptions) -> list[str]:
     ]
 
 
-def _start(migration: Migration, options: NextOptions) -> Iterator[str]:
+def _start(migration: Migration, out: str | None) -> Iterator[str]:
     """Yield how vLLM is started beside TGI."""
     forms = {one.launch.form for one in migration.plans}
     for one in migration.plans:
         if one.launch.form in ("command", "docker"):
-            yield f"sh {_beside(options.out, f'{one.name}.sh')}"
+            yield f"sh {_beside(out, command.script_name(one))}"
     if "compose" in forms:
-        old = " ".join(f"-f {shlex.quote(name)}" for name in options.files if name != "-") or "-f compose.yaml"
-        yield f"docker compose {old} -f {_beside(options.out, compose.NAME)} up -d"
+        files = dict.fromkeys(one.launch.place.file for one in migration.plans if one.launch.form == "compose")
+        old = " ".join(f"-f {shlex.quote(name)}" for name in files)
+        yield f"docker compose {old} -f {_beside(out, compose.NAME)} up -d"
     if "kubernetes" in forms:
-        yield f"kubectl apply -f {_beside(options.out, kubernetes.NAME)}"
+        yield f"kubectl apply -f {_beside(out, kubernetes.NAME)}"
 
 
 def _beside(out: str | None, name: str) -> str:

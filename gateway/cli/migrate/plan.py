@@ -8,11 +8,10 @@ from msgspec import Struct, field
 
 from gateway.cli.migrate.effective import Merged
 from gateway.cli.migrate.fates import Facts, Fate, ReportRow, Translated
-from gateway.cli.migrate.launch import Launch, LaunchSetting, Note, Place, unresolved
+from gateway.cli.migrate.launch import Launch, LaunchSetting, Note, Place, masked, unresolved
 from gateway.cli.migrate.table import ADDED, CHECKED, ROWS, VARIABLES, row
 
 IMAGE = "vllm/vllm-openai"
-SECRETS = frozenset({"VLLM_API_KEY", "HF_TOKEN"})
 
 
 class Target(Struct, frozen=True):
@@ -62,15 +61,28 @@ class VllmPlan(Struct):
     def shown_environment(self) -> dict[str, Any]:
         """The environment, with a name in the place of each secret: `${HF_TOKEN}`."""
         return {
-            name: f"${{{name}}}" if name in SECRETS and isinstance(value, str) and not unresolved(value) else value
-            for name, value in self.environment.items()
+            name: masked(name, value) if isinstance(value, str) else value for name, value in self.environment.items()
         }
 
 
 def make_all(launches: Sequence[Launch], target: Target) -> list[VllmPlan]:
     """Return the plans for several launches, each with a port of its own on the host."""
-    ports = [port for launch in launches for port in launch.published.values()]
+    settings = [setting for launch in launches for setting in launch.settings]
+    ports = [setting.value for setting in settings if setting.name == "--port"]
+    ports += [port for launch in launches for port in launch.published.values()]
+    _name_apart(launches)
     return [make(launch, target, ports) for launch in launches]
+
+
+def _name_apart(launches: Sequence[Launch]) -> None:
+    """Give launches that are called alike different names."""
+    taken: set[str] = set()
+    for launch in launches:
+        name, number = launch.name, 1
+        while launch.name in taken:
+            number += 1
+            launch.name = f"{name}-{number}"
+        taken.add(launch.name)
 
 
 def make(launch: Launch, target: Target, ports: list[str]) -> VllmPlan:
@@ -128,9 +140,8 @@ def _settings(plan: VllmPlan, facts: Facts) -> None:
     if "--model-id" in values:  # the positional argument comes first
         values = {"--model-id": values["--model-id"], **values}
     else:
-        _add(
-            plan, Translated(Fate.DEFAULT, (facts.model,), why="TGI's default model"), "(--model-id)", plan.launch.place
-        )
+        default = Translated(Fate.DEFAULT, (facts.model,), why="TGI's default model")
+        _add(plan, default, "(--model-id)", plan.launch.place)
     for setting in values.values():
         _one(plan, setting, facts)
     for name in ROWS:

@@ -31,15 +31,13 @@ class Documents:
     def __init__(self, text: str, file: str) -> None:
         self.file = file
         self._templates: list[str] = []
-        if control := _CONTROL.search(text):
-            line = text.count("\n", 0, control.start()) + 1
-            raise CannotRead(
-                f"{file}:{line}: a Helm template ({control[0].strip()}); render it first: helm template CHART"
-            )
         kept = _TEMPLATE.sub(self._keep, text)
         try:
             self.nodes = [node for node in yaml.compose_all(kept, _LOADER) if node is not None]
         except yaml.YAMLError as error:
+            if control := _CONTROL.search(text):
+                line, said = text.count("\n", 0, control.start()) + 1, control[0].strip()
+                raise CannotRead(f"{file}:{line}: a Helm template ({said}); render it first: helm template") from error
             mark = getattr(error, "problem_mark", None)
             line = mark.line + 1 if mark else 1
             what = getattr(error, "problem", None) or str(error).splitlines()[0]

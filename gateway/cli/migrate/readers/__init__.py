@@ -20,7 +20,7 @@ from gateway.cli.migrate.readers.words import Variables
 from gateway.cli.migrate.yaml_nodes import Documents
 
 _STRUCTURED = re.compile(r"^((apiVersion|kind|services|groups|version)|[ \t]*HF_MODEL_ID)\s*:", re.MULTILINE)
-_METRIC = re.compile(r"\btgi_[a-z]")
+_METRIC = re.compile(r"\btgi_(queue|batch|request)_[a-z]")
 
 
 class MetricsFile(Struct, frozen=True):

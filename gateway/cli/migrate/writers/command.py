@@ -1,5 +1,6 @@
 """A shell script with `vllm serve …`, or with the same `docker run` and vLLM's image."""
 
+import re
 from collections.abc import Sequence
 
 from gateway.cli.migrate.plan import VllmPlan
@@ -11,7 +12,12 @@ NOT_KEPT = frozenset({"-p", "--publish", "-e", "--env", "--name", "--entrypoint"
 
 def write(plans: Sequence[VllmPlan]) -> dict[str, str]:
     """Return a script for each."""
-    return {f"{plan.name}.sh": _script(plan) for plan in plans}
+    return {script_name(plan): _script(plan) for plan in plans}
+
+
+def script_name(plan: VllmPlan) -> str:
+    """Return the name of a launch's script; a container's name may hold variables, and a file's had better not."""
+    return re.sub(r"[^\w.-]", "_", plan.name) + ".sh"
 
 
 def _script(plan: VllmPlan) -> str:

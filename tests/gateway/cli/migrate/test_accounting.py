@@ -1,13 +1,16 @@
 """No flag vanishes unnamed, whatever is on the line: in any order, twice, misspelt, nonsense, variables."""
 
 import shlex
+from contextlib import suppress
+from pathlib import Path
 
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from backends.tgi.launcher_flags import LAUNCHER_FLAGS, LauncherFlag
 from gateway.cli.migrate.fates import Fate
-from tests.support.migrating import one
+from gateway.cli.migrate.launch import CannotRead
+from tests.support.migrating import files, one
 
 NAMES = [flag.name for flag in LAUNCHER_FLAGS]
 WORDS = st.text(st.characters(codec="ascii", categories=("L", "N")), min_size=1, max_size=8)
@@ -65,3 +68,17 @@ def test_a_flag_and_its_variable_are_one_setting_and_the_flag_wins(flag: Launche
     assert both.arguments == alone.arguments
     sources = [row.source for row in both.rows if row.source.startswith((flag.variable, flag.name))]
     assert len(sources) == 2
+
+
+CASES = sorted(Path(__file__).with_name("cases").iterdir())
+PUT = st.sampled_from(["", "\n", "'", "${X", "{{", ": ", "- "])
+
+
+@given(st.sampled_from(CASES), st.floats(0, 1), st.integers(0, 80), PUT)
+@settings(max_examples=60)
+def test_a_damaged_file_is_translated_or_refused_in_words(case: Path, at: float, length: int, put: str) -> None:
+    """A piece of a file is taken out, and something put there: nothing but CannotRead is raised."""
+    text = case.read_text()
+    place = int(at * len(text))
+    with suppress(CannotRead):
+        files(text[:place] + put + text[place + length :])

@@ -233,3 +233,15 @@ def test_tgis_images_are_known_by_their_names(image: str, expected: bool) -> Non
     except CannotRead:
         found = []
     assert bool(found) is expected
+
+
+def test_a_service_whose_name_looks_like_a_metric_is_none() -> None:
+    found = read_text("services:\n  tgi_service:\n    image: " + TGI + "\n    command: --model-id m\n")
+    assert (len(found.launches), found.metrics) == (1, [])
+
+
+def test_a_secret_is_not_in_the_report() -> None:
+    made = one(f"docker run --gpus 1 -e MY_API_KEY=abc123 -e HF_TOKEN=hf_abc {TGI} --model-id m --api-key abc123")
+    said = " ".join(f"{row.source} {row.target} {row.why}" for row in made.rows)
+    assert "abc" not in said
+    assert "abc" not in str(made.shown_environment)

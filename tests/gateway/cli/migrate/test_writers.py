@@ -169,3 +169,17 @@ def test_with_the_hosts_network_vllm_listens_elsewhere() -> None:
     deployments = tomllib.loads(made["pointsman.toml"])["models"][0]["deployments"]
     assert [one["url"] for one in deployments] == ["http://127.0.0.1:8000", "http://127.0.0.1:8001"]
     assert "--port 8001" in made["tgi-vllm.sh"]
+
+
+def test_launches_that_are_called_alike_have_scripts_of_their_own() -> None:
+    run = "docker run --gpus 1 ghcr.io/huggingface/text-generation-inference:3 --model-id {}\n"
+    made = files(run.format("a") + run.format("b"))
+    assert [name for name in made if name.endswith(".sh")] == ["tgi-vllm.sh", "tgi-2-vllm.sh"]
+
+
+def test_any_variable_that_looks_like_a_secret_is_handed_through_by_name() -> None:
+    options = "-e AWS_SECRET_ACCESS_KEY=abc123 -e MY_TOKEN=$T -e NCCL_DEBUG=INFO"
+    script = files(f"docker run --gpus 1 {options} ghcr.io/huggingface/text-generation-inference:3")["tgi-vllm.sh"]
+    assert "-e AWS_SECRET_ACCESS_KEY \\\n" in script
+    assert '-e MY_TOKEN="$T"' in script
+    assert "-e NCCL_DEBUG=INFO" in script
