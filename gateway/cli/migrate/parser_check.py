@@ -39,7 +39,7 @@ with contextlib.redirect_stdout(sys.stderr):
             wrong.append(f"{type(error).__name__}: {error}")
 json.dump({"version": vllm.__version__, "wrong": wrong}, sys.stdout)
 """
-PATIENCE = 300  # seconds; vLLM is large, and a parser of it takes half a minute to come up
+PATIENCE = 600  # seconds; vLLM is large: its parser takes half a minute to load, and minutes on a busy machine
 
 
 class ParserVerdict(Struct):

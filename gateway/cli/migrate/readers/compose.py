@@ -51,6 +51,9 @@ class _Service:
         arguments = launcher_arguments(self.words("entrypoint"), self.words("command"), self.variables)
         if arguments is None:
             notes.append(Note(place, UNKNOWN_PROGRAM, True))
+        if "extends" in self.parts:
+            said = "extends another service, which is not read: give what `docker compose config` prints"
+            notes.append(Note(place, said, True))
         settings = [*self._files(read_beside, notes), *self._environment()]
         settings += flag_settings(arguments or [], self.documents.file)
         launch = Launch(name, "compose", place, image, settings, gpus=self._gpus(settings), address=name, notes=notes)

@@ -26,8 +26,11 @@ def quantize(value: str, facts: Facts) -> Translated:
         return blocked(UNKNOWN)
     if value in ("awq", "gptq", "marlin", "compressed-tensors"):
         return Translated(Fate.SAME, why="vLLM reads it from the checkpoint, and chooses the kernels itself")
+    if value == "fp8" and facts.config.get("quantization_config"):
+        return Translated(Fate.SAME, why="vLLM reads it from the checkpoint, and refuses another word for it")
     if value == "fp8":
-        return Translated(Fate.SAME, ("--quantization", "fp8"))
+        why = "weights are made FP8 at the start; leave it out if the checkpoint is FP8 (--model-config tells)"
+        return Translated(Fate.SAME, ("--quantization", "fp8"), why=why)
     if value == "eetq":
         why = "other kernels and other roundings: compare answers before the switch (pointsman doctor)"
         return Translated(Fate.MAPPED, ("--quantization", "int8_per_channel_weight_only"), why=why)

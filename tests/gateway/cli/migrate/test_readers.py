@@ -99,6 +99,11 @@ def test_an_env_file_beside_a_compose_file_is_read_and_one_that_is_not_there_blo
     assert "env_file tgi.env is not there" in why(one(text), "(the file)")
 
 
+def test_a_service_that_extends_another_blocks_as_its_flags_are_not_seen() -> None:
+    made = one(compose("    extends: {file: base.yaml, service: tgi}\n    command: --num-shard 1\n"))
+    assert "docker compose config" in why(made, "(the file)")
+
+
 def test_anchors_and_merges_are_followed() -> None:
     text = "x-env: &env {MODEL_ID: m, MAX_TOTAL_TOKENS: 512}\n" + compose(
         "    environment:\n      <<: *env\n      MAX_TOTAL_TOKENS: 1024\n"

@@ -203,6 +203,11 @@ def test_what_vllm_has_lost_says_who_holds_to_it_now() -> None:
     assert made.limits["max_body"] == "5000000"
 
 
+def test_a_checkpoint_that_is_quantized_itself_is_left_to_vllm() -> None:
+    config = {"quantization_config": {"quant_method": "fp8"}}
+    assert flag(one(arguments_of("--quantize fp8"), Target(config=config)), "--quantization") is None
+
+
 def test_wiggle_room_is_in_the_memory_that_vllm_gets() -> None:
     text = arguments_of("--cuda-memory-fraction 0.5").replace("--gpus 1", "--gpus 1 -e TGI_WIGGLE_ROOM=0.8")
     assert flag(one(text), "--gpu-memory-utilization") == "0.4"
