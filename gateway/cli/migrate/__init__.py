@@ -7,7 +7,7 @@
     writers        the new launch in the old one's form, and pointsman.toml
     dashboards     dashboards, rules and autoscalers by the gateway's names (`metric_names`)
     parser_check   the arguments before an installed vLLM's own parser
-    report         the account, for people and for pipelines
+    report         the account, for people and for pipelines; `next_steps`, the commands that come after
 
 Offline and without side effects, but for the files under `--out`.
 """

@@ -105,7 +105,7 @@ class CannotRead(Exception):
 def unresolved(value: str) -> bool:
     """Whether a value holds a variable of a shell, of compose or of a template that nobody has filled in."""
     return "{{" in value or any(
-        letter == "$" and following and (following in "{(_" or following.isalpha())
+        letter == "$" and following and (following in "{(_@*" or following.isalpha())
         for letter, following in pairwise(value)
     )
 
