@@ -3,6 +3,7 @@
 from typing import Any
 
 from gateway.cli.migrate import dashboards, plan, writers
+from gateway.cli.migrate.dashboards import NewWorkload
 from gateway.cli.migrate.fates import Fate
 from gateway.cli.migrate.plan import Target, VllmPlan
 from gateway.cli.migrate.readers import ReadInput, read
@@ -50,8 +51,8 @@ def files(text: str, target: Target | None = None) -> dict[str, str]:
     """Return the files that are written for a text."""
     found = read_text(text)
     made = plans(text, target)
-    names = {each.launch.name: each.name for each in made}
-    boards = dashboards.translate(found.metrics, names, made[0].model if made else "")
+    workloads = {each.launch.name: NewWorkload(each.name, each.model) for each in made}
+    boards = dashboards.translate(found.metrics, workloads)
     return writers.write(made) | boards.files
 
 

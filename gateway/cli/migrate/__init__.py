@@ -25,6 +25,7 @@ from rich.console import Console
 
 from gateway.cli.exit_status import CommandFailed, ExitStatus, reason
 from gateway.cli.migrate import dashboards, parser_check, plan, writers
+from gateway.cli.migrate.dashboards import NewWorkload
 from gateway.cli.migrate.launch import CannotRead, Note
 from gateway.cli.migrate.next_steps import next_steps
 from gateway.cli.migrate.parser_check import NoVllm
@@ -122,9 +123,8 @@ def _translated(found: ReadInput, options: MigrateOptions) -> tuple[Migration, d
     """Return the account and the files by name."""
     target = Target(options.version, options.gpus, options.gpu_memory, _model_config(options.model_config))
     plans = plan.make_all(found.launches, target)
-    names = {one.launch.name: one.name for one in plans}
-    watched = plans[0].model if len(plans) == 1 else ""
-    boards = dashboards.translate(found.metrics, names, watched)
+    workloads = {one.launch.name: NewWorkload(one.name, one.model) for one in plans}
+    boards = dashboards.translate(found.metrics, workloads)
     notes: list[Note] = [*found.skipped, *(note for one in plans for note in plan.notes(one))]
     return Migration(options.version, plans, boards.rows, notes), writers.write(plans) | boards.files
 

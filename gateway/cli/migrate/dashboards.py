@@ -24,14 +24,18 @@ class Dashboards(Struct):
     rows: list[ReportRow] = field(default_factory=list)
 
 
-def translate(files: list[MetricsFile], renamed: Mapping[str, str], model: str) -> Dashboards:
-    """Translate files that name TGI's metrics; `renamed` are the workloads that vLLM has now, by their old names.
+class NewWorkload(Struct, frozen=True):
+    """What runs vLLM in the place of a TGI: its name, and the model that it serves."""
 
-    `model` is what an autoscaler watches; empty if there is none, or several.
-    """
+    name: str
+    model: str
+
+
+def translate(files: list[MetricsFile], workloads: Mapping[str, NewWorkload]) -> Dashboards:
+    """Translate files that name TGI's metrics; `workloads` are vLLM's, by the names of TGI's."""
     made = Dashboards()
     for file in files:
-        one = _Translator(file, renamed, model)
+        one = _Translator(file, workloads)
         text = one.text()
         if any(row.fate is not Fate.DROPPED for row in one.rows):
             made.files[_new_name(file.file, made.files)] = text
@@ -51,10 +55,9 @@ def _new_name(file: str, taken: Mapping[str, str]) -> str:
 class _Translator:
     """One file: each text in it that names a metric, in the order of the file."""
 
-    def __init__(self, file: MetricsFile, renamed: Mapping[str, str], model: str) -> None:
+    def __init__(self, file: MetricsFile, workloads: Mapping[str, NewWorkload]) -> None:
         self._file = file
-        self._renamed = renamed
-        self._model = model
+        self._workloads = workloads
         self._at = 0
         self.rows: list[ReportRow] = []
 
@@ -104,14 +107,15 @@ class _Translator:
         """Return an autoscaler of the new workload, by the gateway's saturation in the place of TGI's figures."""
         spec = thing.get("spec") or {}
         scaled = spec.get("scaleTargetRef") or {}
-        if (new := self._renamed.get(scaled.get("name", ""))) is not None:
-            scaled["name"] = new
+        new = self._workloads.get(scaled.get("name", ""))
+        if new is not None:
+            scaled["name"] = new.name
             metadata = thing.setdefault("metadata", {})
             metadata["name"] = f"{metadata.get('name', 'tgi')}-vllm"
-        spec["metrics"] = [self._watched(one) for one in spec.get("metrics") or []]
+        spec["metrics"] = [self._watched(one, new) for one in spec.get("metrics") or []]
         return thing
 
-    def _watched(self, watched: dict[str, Any]) -> dict[str, Any]:
+    def _watched(self, watched: dict[str, Any], new: NewWorkload | None) -> dict[str, Any]:
         name = next((text for text in _texts(watched) if text.startswith("tgi_")), "")
         if not name:
             return watched
@@ -121,7 +125,7 @@ class _Translator:
         )
         use = MetricUse(name, SATURATION, METRICS["tgi_queue_size"])
         self._row(use, f"{SATURATION} at {TARGET}", why)
-        selector = {"selector": {"matchLabels": {"model": self._model}}} if self._model else {}
+        selector = {"selector": {"matchLabels": {"model": new.model}}} if new else {}
         target = {"type": "Value", "value": TARGET}
         return {"type": "External", "external": {"metric": {"name": SATURATION, **selector}, "target": target}}
 

@@ -66,7 +66,10 @@ def test_rules_and_autoscaler_of_one_file_are_translated_and_what_is_not_stays()
     autoscaler, rules = yaml.safe_load_all(made)
     assert autoscaler["spec"]["scaleTargetRef"]["name"] == autoscaler["metadata"]["name"] == "chat-vllm"
     first, cpu = autoscaler["spec"]["metrics"]
-    assert first["external"]["metric"]["name"] == dashboards.SATURATION
+    assert first["external"]["metric"] == {
+        "name": dashboards.SATURATION,
+        "selector": {"matchLabels": {"model": "Qwen/Qwen2.5-7B-Instruct"}},
+    }
     assert first["external"]["target"] == {"type": "Value", "value": "800m"}
     assert cpu["resource"]["name"] == "cpu"
     slow, fails, batches = (rule["expr"] for rule in rules["spec"]["groups"][0]["rules"])
@@ -83,7 +86,7 @@ def board(*queries: str) -> MetricsFile:
 
 
 def test_a_dashboard_keeps_its_form_and_each_use_has_its_line() -> None:
-    made = dashboards.translate([board("tgi_queue_size", "sum(tgi_batch_next_size_sum)", "tgi_queue_size")], {}, "")
+    made = dashboards.translate([board("tgi_queue_size", "sum(tgi_batch_next_size_sum)", "tgi_queue_size")], {})
     assert [(row.source, row.fate, row.place.line) for row in made.rows] == [
         ("tgi_queue_size", Fate.MAPPED, 7),
         ("tgi_batch_next_size_sum", Fate.DROPPED, 15),
@@ -95,9 +98,9 @@ def test_a_dashboard_keeps_its_form_and_each_use_has_its_line() -> None:
 
 
 def test_a_file_in_which_nothing_can_be_translated_is_not_written() -> None:
-    assert dashboards.translate([board("tgi_batch_concat")], {}, "").files == {}
+    assert dashboards.translate([board("tgi_batch_concat")], {}).files == {}
 
 
 def test_a_name_that_a_rule_makes_is_lost_and_named() -> None:
-    (row,) = dashboards.translate([board("tgi_request_latency")], {}, "").rows
+    (row,) = dashboards.translate([board("tgi_request_latency")], {}).rows
     assert (row.fate, row.source) == (Fate.LOST, "tgi_request_latency")
