@@ -120,6 +120,37 @@ def compat(file: str, today: str, then: str, as_json: bool) -> None:
     sys.exit(command.run(file, today, then, as_json))
 
 
+@main.command()
+@click.argument("files", metavar="[FILE…|-]", nargs=-1)
+@click.option("--env", "env_file", type=click.Path(), metavar="FILE", help="NAME=value lines: fill variables in.")
+@click.option("--to-version", default="0.32", show_default=True, metavar="X.Y", help="The vLLM to translate to.")
+@click.option("--gpus", type=click.IntRange(1), metavar="N", help="The GPUs that TGI sees, if no file says it.")
+@click.option("--gpu-memory", default="", metavar="SIZE", help="Of one GPU, such as 80GiB.")
+@click.option("--model-config", type=click.Path(), metavar="config.json", help="The model's: makes its dtype certain.")
+@click.option("--out", type=click.Path(), metavar="DIR", help="Write the files there. [default: print them]")
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON document instead of the tables and files.")
+@click.option("--check", is_flag=True, help="Have an installed vLLM's own parser read the arguments.")
+def migrate(to_version: str, gpu_memory: str, **options: Any) -> None:
+    """Translate how TGI is launched into vLLM's launch and a pointsman.toml, and account for every flag.
+
+    Reads text-generation-launcher and docker run lines, compose files, Kubernetes manifests, SageMaker's environment;
+    and dashboards, rules and autoscalers that name TGI's metrics. Asks nothing and nobody, but for --check.
+
+    Exit status: 0 done, 1 a flag is blocked, 2 wrong usage, 3 --check found no vLLM.
+    """
+    from gateway.cli import migrate as command
+    from gateway.config.tables import size
+
+    try:
+        version = command.version_of(to_version)
+    except ValueError as error:
+        raise click.BadParameter("expected a version such as 0.32", param_hint="--to-version") from error
+    memory = size(gpu_memory) if gpu_memory else 0
+    if memory is None:
+        raise click.BadParameter("expected a size such as 80GiB", param_hint="--gpu-memory")
+    sys.exit(command.run(command.MigrateOptions(version=version, gpu_memory=memory, **options)))
+
+
 @main.group()
 def keys() -> None:
     """Create, list and revoke API keys. Only their hashes are stored. A running gateway sees each change."""

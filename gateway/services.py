@@ -29,6 +29,7 @@ from gateway.observe.access_recorder import AccessRecorder
 from gateway.observe.gauges import RedisHealth, readings
 from gateway.observe.logs import RequestLog
 from gateway.observe.metrics import Metrics
+from gateway.observe.saturation import Saturation
 from gateway.observe.tracing import Tracer
 from gateway.proxy.admission import Admission
 from gateway.proxy.retry import Budget
@@ -144,9 +145,9 @@ def make(
     limiter = limits.make(config.limits, config.server.workers, clock)
     cache = cached.make(config.cache, wall, clock)
     experiments, keeper, figures = experimenting(config, catalog, upstream, clock, wall)
-    redis = redis_health(config, limiter, cache)
-    read = partial(readings, catalog, admission, cache, tracer, redis, clock, figures.readings)
-    metrics = Metrics(read, admission, limiter, wall, shared)
+    redis, saturation = redis_health(config, limiter, cache), Saturation()
+    read = partial(readings, catalog, admission, cache, tracer, redis, clock, saturation, figures.readings)
+    metrics = Metrics(read, admission, limiter, wall, shared, config.telemetry.tgi_names)
     upstream.connected = metrics.connected
     services = Services(
         reload=Reload(config, discovery.expanded),

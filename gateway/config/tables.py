@@ -122,7 +122,7 @@ class CacheConfig(Frozen, frozen=True, kw_only=True):
 
 
 class TelemetryConfig(Frozen, frozen=True, kw_only=True):
-    """`[telemetry]`: where traces go."""
+    """`[telemetry]`: where traces go, and what the metrics are called."""
 
     otlp_endpoint: str = ""  # a base URL; /v1/traces is appended for HTTP. Empty: no export
     otlp_protocol: Literal["http/protobuf", "grpc"] = "http/protobuf"
@@ -130,6 +130,7 @@ class TelemetryConfig(Frozen, frozen=True, kw_only=True):
     trust_sampling: bool = False  # the client's own flag decides
     content: bool = False  # what was asked and answered, too
     redact: list[str] = []  # of that content: regular expressions, whose matches are taken out
+    tgi_names: bool = False  # the metrics under TGI's names, too, whichever engine serves
 
 
 class LoggingConfig(Frozen, frozen=True, kw_only=True):

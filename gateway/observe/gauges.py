@@ -10,6 +10,7 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
 from prometheus_client.registry import Collector
 
 from gateway.cache.policy import Cache
+from gateway.observe.saturation import Saturation
 from gateway.observe.worker_snapshots import GaugeReading
 from gateway.proxy.admission import Admission
 from gateway.upstream.endpoints import Endpoint
@@ -50,6 +51,12 @@ KINDS: dict[str, Kind] = {
     "pointsman_waiting": Kind("Requests waiting in the admission queue.", (), sum),
     "pointsman_deployment_in_flight": Kind("Attempts in flight at a deployment.", DEPLOYMENT, sum),
     "pointsman_model_ready": Kind("1 if a model has a deployment that takes requests.", ("model",), max),
+    "pointsman_model_saturation_ratio": Kind(
+        "Requests in flight and waiting, over what a model's engines work on at once: by `over`, their slots, or what "
+        "they last sustained.",
+        ("model", "over"),
+        sum,
+    ),
     "pointsman_deployment_up": Kind("1 if a deployment is up.", DEPLOYMENT, max),
     "pointsman_breaker_open": Kind("1 if the circuit breaker of a deployment is open in any worker.", DEPLOYMENT, max),
     "pointsman_spans_sent_total": Kind("Spans that the collector has accepted.", (), sum),
@@ -87,6 +94,7 @@ def readings(
     spans: SpanCounts,
     redis: Mapping[str, RedisHealth],
     clock: Callable[[], float],
+    saturation: Saturation,
     experiments: Callable[[], Iterable[GaugeReading]],
 ) -> Iterator[GaugeReading]:
     """Return this worker's figures; `redis` is who uses it, by what for, and `clock` monotonic."""
@@ -100,6 +108,7 @@ def readings(
         yield from _of_cache(cache)
     for name, entry in catalog.routes.items():
         yield GaugeReading("pointsman_model_ready", (name,), float(entry.ready(now)))
+    yield from saturation.readings(catalog, admission)
     for use, user in redis.items():
         yield GaugeReading("pointsman_redis_up", (use,), float(user.up))
     for endpoint in catalog.endpoints:

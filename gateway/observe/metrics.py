@@ -26,6 +26,7 @@ from gateway.observe.gauges import GaugeCollector
 from gateway.observe.instruments import GenerationSeries, Instruments, RequestLabels
 from gateway.observe.labels import operation
 from gateway.observe.prometheus_internals import counting
+from gateway.observe.tgi_names import TgiGauges, TgiNames
 from gateway.observe.worker_snapshots import GaugeReading, WorkerSnapshots
 
 CONTENT_TYPE = CONTENT_TYPE_PLAIN_0_0_4.encode()
@@ -47,7 +48,7 @@ class Limiting(Protocol):
 class Metrics:
     """The metrics of one worker. `shared` is the directory that all workers share; None if there is but one.
 
-    `read` returns the live figures of this worker, `wall` Unix time in seconds.
+    `read` returns the live figures of this worker, `wall` Unix time in seconds. `tgi_names`: TGI's, too.
     """
 
     def __init__(
@@ -57,6 +58,7 @@ class Metrics:
         limiter: Limiting,
         wall: Callable[[], float],
         shared: Path | None = None,
+        tgi_names: bool = False,
     ) -> None:
         disable_created_metrics()  # type: ignore[no-untyped-call]  # they double the text, and nobody looks at them
         registry = CollectorRegistry()
@@ -67,6 +69,7 @@ class Metrics:
         self._board = WorkerSnapshots(shared) if shared else None
         self._observations = Observations(counting())
         self._instruments = Instruments(registry, self._observations)
+        self._tgi = TgiNames(registry, self._observations) if tgi_names else None
         self._known: dict[RequestLabels, tuple[Counter, GenerationSeries | None]] = {}
         self._cached: dict[tuple[str, str], Counter] = {}
         self._shed = self._unchecked = 0
@@ -75,6 +78,8 @@ class Metrics:
             MultiProcessCollector(registry, str(shared))  # type: ignore[no-untyped-call]
         self._live = GaugeCollector()
         registry.register(self._live)
+        if tgi_names:
+            registry.register(TgiGauges(lambda: self._live.readings))
         self._shown = registry
 
     # --- one request ----------------------------------------------------------------------------------------------
@@ -96,6 +101,8 @@ class Metrics:
             stages[stage].observe(took)
         if generated is not None:
             self._generated(context, generated, now)
+        if self._tgi is not None:
+            self._tgi.record(doing, context, now)
         if request.outcome != "ok" or len(context.attempts) > 1:
             self._troubles(context, request)
 

@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 from gateway.access.principal import Tier
 from gateway.config import AdmissionConfig
 from gateway.http.errors import RETRY_AFTER, Unavailable
+from gateway.upstream.endpoints import Endpoint
 from gateway.upstream.models import Candidate
 
 RANK: dict[Tier, int] = {"priority": 0, "flex": 1}
@@ -49,6 +50,10 @@ class Admission:
     def waiting(self) -> int:
         """How many requests wait."""
         return len(self._waiting)
+
+    def waiting_for(self, endpoints: Sequence[Endpoint]) -> int:
+        """How many requests wait for room at any of these deployments."""
+        return sum(any(one.endpoint in endpoints for one in waiter.candidates) for waiter in self._waiting)
 
     async def acquire(self, candidates: Sequence[Candidate], tier: Tier, new: bool) -> Candidate:
         """Acquire a permit of the first deployment with room, if `new` the worker's, too. Raises Unavailable."""
