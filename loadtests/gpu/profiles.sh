@@ -1,0 +1,36 @@
+#!/bin/bash
+# The profiles of one model side by side on one card: memory, load time, throughput, latency at set rates, prefix caching.
+#   profiles.sh TOKENIZER WORK OUT     TOKENIZER: a folder with tokenizer.json; WORK: room for the models; OUT: results
+# SHAPE=8b of make_model. The five need 40 GB of disk and 125 GB of the card; measured one at a time, in random order.
+set -uo pipefail
+TOKENIZER=${1:?usage: profiles.sh TOKENIZER WORK OUT}; WORK=${2:?}; OUT=${3:?}; SHAPE=${SHAPE:-8b}
+. "$(dirname "$0")/engines.sh"
+if [ ! -f "$WORK/made" ]; then
+  CUDA_VISIBLE_DEVICES=$GPU python3 -m loadtests.gpu.make_model "$WORK/base" --shape "$SHAPE" --tokenizer "$TOKENIZER"
+  for scheme in fp8 int8 gptq awq; do
+    CUDA_VISIBLE_DEVICES=$GPU python3 -m loadtests.gpu.quantize "$WORK/base" "$WORK/$scheme" --scheme $scheme
+  done
+  touch "$WORK/made"
+fi
+[ "${ONLY_MAKE:-}" ] && exit
+du -sb "$WORK"/* >"$OUT/disk.txt"
+LIMITS="--max-model-len 8192 --max-num-seqs 256 --dtype bfloat16"
+port=8100; SERVERS=()
+for profile in base fp8 int8 gptq awq; do
+  serve $profile $port "$WORK/$profile" $LIMITS ${VLLM_ARGS:-}; loaded $profile; port=$((port + 1))
+done
+serve no-prefix 8105 "$WORK/base" $LIMITS --no-enable-prefix-caching ${VLLM_ARGS:-}
+port=8100
+for profile in base fp8 int8 gptq awq; do
+  up $profile $port && SERVERS+=("$profile=http://127.0.0.1:$port"); port=$((port + 1))
+done
+memory
+EOS='{"ignore_eos": true}'
+up no-prefix 8105 && on_cores python3 -m loadtests.prefix on=http://127.0.0.1:8100 off=http://127.0.0.1:8105 \
+  --words 0,512,2048,6144 --questions "${QUESTIONS:-12}" --out "$OUT/prefix.json"
+on_cores python3 -m loadtests.throughput "${SERVERS[@]}" --in-flight "${LEVELS:-1,16,64,256}" --seconds "${SECONDS_EACH:-3}" --settle 1.5 \
+  --blocks 2 --extra "$EOS" --out "$OUT/throughput.json"
+for rate in ${RATES:-8 32}; do
+  on_cores python3 -m loadtests.latency "${SERVERS[@]}" --rate "$rate" --seconds 4 --blocks 2 --stream --prompt-words 128 \
+    --max-tokens 128 --extra "$EOS" --out "$OUT/latency-$rate.json"
+done
