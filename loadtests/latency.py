@@ -3,17 +3,15 @@
     python -m loadtests.latency http://127.0.0.1:8000 --rate 100 --seconds 30
     python -m loadtests.latency direct=http://127.0.0.1:8000 gateway=http://127.0.0.1:8080 --rate 100 --blocks 6
 
-Requests are due at the times of a Poisson process, whatever became of those before, and a latency counts from when its
-request was due: a server that falls behind cannot hide it ("coordinated omission"; G. Tene, "How NOT to measure
-latency"). Several servers are asked in blocks, one server a block, in random order within each round, so that what
-changes on the machine meanwhile falls on all of them; in a round each gets the same requests at the same times, with
-another first word, so that no engine has read them before. Prints a table, and with --out writes JSON.
+Requests are due at the times of a Poisson process, and a latency counts from when its request was due
+(`loadtests.open_loop`). Several servers are asked in blocks, one server a block, in random order within each round, so
+that what changes on the machine meanwhile falls on all of them; in a round each gets the same requests at the same
+times, with another first word, so that no engine has read them before. Prints a table, and with --out writes JSON.
 """
 
 import argparse
 import asyncio
 import json
-import time
 from dataclasses import dataclass, field
 from pathlib import Path
 from random import Random
@@ -24,6 +22,7 @@ from rich.console import Console
 from rich.progress import Progress
 from rich.table import Table
 
+from loadtests.open_loop import due_times, paced, percentile
 from loadtests.zipf import trace
 
 PATIENCE = aiohttp.ClientTimeout(total=120)
@@ -59,21 +58,6 @@ class Measured:
         }
 
 
-def percentile(values: list[float], point: float) -> float | None:
-    """Return a percentile by the nearest rank, rounded to a hundredth; None of nothing."""
-    ordered = sorted(values)
-    return round(ordered[min(len(ordered) - 1, int(len(ordered) * point / 100))], 2) if ordered else None
-
-
-def due_times(rate: float, seconds: float, random: Random) -> list[float]:
-    """Return the times of a Poisson process, in seconds from its beginning."""
-    times, now = [], random.expovariate(rate)
-    while now < seconds:
-        times.append(now)
-        now += random.expovariate(rate)
-    return times
-
-
 def prompts(options: argparse.Namespace, count: int, random: Random) -> list[str]:
     """Return so many prompts: all different, or repeated as Zipf's law has it, in this block and the others."""
     places, salt = list(range(count)), random.getrandbits(32)
@@ -86,6 +70,7 @@ def prompts(options: argparse.Namespace, count: int, random: Random) -> list[str
 
 async def ask(session: aiohttp.ClientSession, url: str, body: dict[str, Any], due: float, into: Measured) -> None:
     """Send one request, and note what it took from when it was due."""
+    clock = asyncio.get_running_loop().time
     try:
         async with session.post(f"{url}/v1/chat/completions", json=body) as answer:
             if answer.status != 200:
@@ -93,12 +78,12 @@ async def ask(session: aiohttp.ClientSession, url: str, body: dict[str, Any], du
                 return
             first = 0.0
             async for _ in answer.content.iter_any():
-                first = first or (time.perf_counter() - due) * 1000
+                first = first or (clock() - due) * 1000
             into.hits += answer.headers.get("x-pointsman-cache") == "hit"
     except (aiohttp.ClientError, OSError, TimeoutError) as error:
         into.fail(type(error).__name__)
         return
-    into.total.append((time.perf_counter() - due) * 1000)
+    into.total.append((clock() - due) * 1000)
     if body["stream"]:
         into.first.append(first)
     into.tokens += body["max_tokens"]
@@ -113,11 +98,12 @@ async def block(
     times = due_times(options.rate, seconds, random)
     texts = [f"{name} {text}" for text in prompts(options, len(times), random)]
     connector = aiohttp.TCPConnector(limit=0)
-    async with aiohttp.ClientSession(connector=connector, timeout=PATIENCE) as session, asyncio.TaskGroup() as group:
-        began = time.perf_counter()
-        for due, text in zip(times, texts, strict=True):
-            await asyncio.sleep(max(0.0, began + due - time.perf_counter()))
-            group.create_task(ask(session, url, request(options, text), began + due, into))
+    async with aiohttp.ClientSession(connector=connector, timeout=PATIENCE) as session:
+
+        async def asked(place: int, due: float) -> None:
+            await ask(session, url, request(options, texts[place]), due, into)
+
+        await paced(times, asked)
 
 
 def request(options: argparse.Namespace, text: str) -> dict[str, Any]:

@@ -22,7 +22,8 @@ from rich.progress import Progress
 from rich.table import Table
 
 from loadtests.asking import AskFailed, ask, session
-from loadtests.latency import TEXT, percentile
+from loadtests.latency import TEXT
+from loadtests.open_loop import percentile
 from loadtests.throughput import counts
 
 KINDS = ("shared", "new")

@@ -26,7 +26,8 @@ from rich.progress import Progress
 from rich.table import Table
 
 from loadtests.asking import Answered, AskFailed, ask, session
-from loadtests.latency import TEXT, percentile
+from loadtests.latency import TEXT
+from loadtests.open_loop import percentile
 
 SATURATED = 0.95  # of the most
 

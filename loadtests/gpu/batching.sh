@@ -7,7 +7,7 @@ TOKENIZER=${1:?usage: batching.sh TOKENIZER WORK OUT}; WORK=${2:?}; OUT=${3:?}; 
 [ -f "$WORK/made" ] || { CUDA_VISIBLE_DEVICES=$GPU python3 -m loadtests.gpu.make_model "$WORK/base" --shape "$SHAPE" \
   --tokenizer "$TOKENIZER"; touch "$WORK/made"; }
 rm -f "$OUT/go"
-python3 -m loadtests.gpu.make_batch "${REQUESTS:-2000}" >"$OUT/batch.jsonl"
+load gpu.make_batch "${REQUESTS:-2000}" >"$OUT/batch.jsonl"
 serve batching 8130 "$WORK/base" --max-model-len 2048 --max-num-seqs 256 --dtype bfloat16 ${VLLM_ARGS:-}; loaded batching
 background env CUDA_VISIBLE_DEVICES="$GPU" python3 -m loadtests.gpu.offline "$WORK/base" "$OUT/batch.jsonl" --go "$OUT/go" --out "$OUT/offline.json" \
   --engine "${ENGINE:-{\"max_model_len\": 2048, \"max_num_seqs\": 256, \"dtype\": \"bfloat16\", \"kv_cache_memory_bytes\": 8589934592, \"gpu_memory_utilization\": 0.04\}}" \
@@ -18,9 +18,9 @@ for _ in $(seq 60); do curl -sf -o /dev/null -m 1 http://127.0.0.1:8131/readyz &
 for _ in $(seq 300); do grep -q "^ready" "$OUT/offline.log" && break; sleep 0.5; done
 [ "${TURN:-}" ] && while [ ! -e "$TURN" ]; do sleep 0.5; done
 for round in 1 2; do
-  on_cores python3 -m loadtests.batch "$OUT/batch.jsonl" http://127.0.0.1:8131 --extra '{"service_tier": "flex"}' >"$OUT/flex-$round.json"
+  load batch "$OUT/batch.jsonl" http://127.0.0.1:8131 --extra '{"service_tier": "flex"}' >"$OUT/flex-$round.json"
   [ $round = 1 ] && { touch "$OUT/go"; for _ in $(seq 240); do [ -s "$OUT/offline.json" ] && break; sleep 0.5; done; }
-  on_cores python3 -m loadtests.batch "$OUT/batch.jsonl" http://127.0.0.1:8130 >"$OUT/direct-$round.json"
+  load batch "$OUT/batch.jsonl" http://127.0.0.1:8130 >"$OUT/direct-$round.json"
 done
 CUDA_VISIBLE_DEVICES=$GPU on_cores python3 -m loadtests.gpu.static_batches "$WORK/base" --vllm http://127.0.0.1:8130 --batch "${BATCH:-64}" \
   --rate "${RATE:-20}" --seconds "${SECONDS_EACH:-12}" --out "$OUT/static.json"

@@ -1,10 +1,11 @@
 # Sourced by the runs in this folder: starts vLLMs, waits for them, ends them. Set OUT before; GPU="0" and CORES="0-15" pin.
-# VLLM_ENV: more of its environment. KV=8G: room for keys and values; each engine takes its weights and this, no share of the card.
+# VLLM_ENV, GATEWAY_ENV: more of the environment of the engines, and of the gateway and the load tests, "NAME=VALUE ...". KV=8G: room for keys and values; each engine takes its weights and this, no share of the card.
 mkdir -p "$OUT"; PIDS=(); trap 'for p in "${PIDS[@]}"; do kill -- -"$p" 2>/dev/null || true; done' EXIT
 CORES=${CORES:-0-$(($(nproc) - 1))} GPU=${GPU:-0} KV=${KV:-8G}
 now() { date +%s.%N; }
 background() { setsid taskset -c "$CORES" "$@" & PIDS+=($!); }
 on_cores() { taskset -c "$CORES" "$@"; }
+load() { on_cores env ${GATEWAY_ENV:-} python3 -m "loadtests.$1" "${@:2}"; }
 
 # serve NAME PORT MODEL [FLAG...]: starts one; its log is $OUT/NAME.log
 serve() {

@@ -7,17 +7,24 @@ TOKENIZER=${1:?usage: profiles.sh TOKENIZER WORK OUT}; WORK=${2:?}; OUT=${3:?}; 
 . "$(dirname "$0")/engines.sh"
 if [ ! -f "$WORK/made" ]; then
   CUDA_VISIBLE_DEVICES=$GPU python3 -m loadtests.gpu.make_model "$WORK/base" --shape "$SHAPE" --tokenizer "$TOKENIZER"
-  for scheme in fp8 int8 gptq awq; do
+  for scheme in int8 gptq awq; do
     CUDA_VISIBLE_DEVICES=$GPU python3 -m loadtests.gpu.quantize "$WORK/base" "$WORK/$scheme" --scheme $scheme
   done
-  touch "$WORK/made"
+  ln -sfn base "$WORK/fp8"; touch "$WORK/made"  # the profile fp8 quantizes a full-precision checkpoint as it loads it
 fi
 [ "${ONLY_MAKE:-}" ] && exit
-du -sb "$WORK"/* >"$OUT/disk.txt"
+du -sb "$WORK"/*/ >"$OUT/disk.txt"
 LIMITS="--max-model-len 8192 --max-num-seqs 256 --dtype bfloat16"
+flags() { python3 - "$1" <<'P'
+import sys, tomllib
+for name, value in tomllib.load(open(f"deploy/profiles/{sys.argv[1]}.toml", "rb"))["vllm"].get("options", {}).items():
+    if name != "gpu-memory-utilization":  # several share the card
+        print(f"--{name}", value)
+P
+}
 port=8100; SERVERS=()
 for profile in base fp8 int8 gptq awq; do
-  serve $profile $port "$WORK/$profile" $LIMITS ${VLLM_ARGS:-}; loaded $profile; port=$((port + 1))
+  serve $profile $port "$WORK/$profile" $(flags $profile) $LIMITS ${VLLM_ARGS:-}; loaded $profile; port=$((port + 1))
 done
 serve no-prefix 8105 "$WORK/base" $LIMITS --no-enable-prefix-caching ${VLLM_ARGS:-}
 port=8100
@@ -26,11 +33,13 @@ for profile in base fp8 int8 gptq awq; do
 done
 memory
 EOS='{"ignore_eos": true}'
-up no-prefix 8105 && on_cores python3 -m loadtests.prefix on=http://127.0.0.1:8100 off=http://127.0.0.1:8105 \
+up no-prefix 8105 && load prefix on=http://127.0.0.1:8100 off=http://127.0.0.1:8105 \
   --words 0,512,2048,6144 --questions "${QUESTIONS:-12}" --out "$OUT/prefix.json"
-on_cores python3 -m loadtests.throughput "${SERVERS[@]}" --in-flight "${LEVELS:-1,16,64,256}" --seconds "${SECONDS_EACH:-3}" --settle 1.5 \
-  --blocks 2 --extra "$EOS" --out "$OUT/throughput.json"
+for round in 1 2; do
+  load throughput "${SERVERS[@]}" --in-flight "${LEVELS:-1,16,64,256}" --seconds "${SECONDS_EACH:-3}" --settle 1.5 --blocks 1 \
+    --seed $round --extra "$EOS" --out "$OUT/throughput-$round.json"
+done
 for rate in ${RATES:-8 32}; do
-  on_cores python3 -m loadtests.latency "${SERVERS[@]}" --rate "$rate" --seconds 4 --blocks 2 --stream --prompt-words 128 \
+  load latency "${SERVERS[@]}" --rate "$rate" --seconds 4 --blocks 2 --stream --prompt-words 128 \
     --max-tokens 128 --extra "$EOS" --out "$OUT/latency-$rate.json"
 done

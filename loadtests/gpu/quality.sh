@@ -14,11 +14,13 @@ if [ ! -f "$WORK/made" ]; then
 fi
 [ "${ONLY_MAKE:-}" ] && exit
 port=8110; SERVERS=()
+LIMITS="--max-model-len 2048 --max-num-seqs 64 --dtype bfloat16"
+serve quality-online-fp8 8115 "$WORK/base" --quantization fp8 $LIMITS ${VLLM_ARGS:-}
 for profile in base fp8 int8 gptq awq; do
-  serve quality-$profile $port "$WORK/$profile" --max-model-len 2048 --max-num-seqs 64 ${VLLM_ARGS:-}; port=$((port + 1))
+  serve quality-$profile $port "$WORK/$profile" $LIMITS ${VLLM_ARGS:-}; port=$((port + 1))
 done
 port=8110
-for profile in base fp8 int8 gptq awq; do
+for profile in base fp8 int8 gptq awq online-fp8; do
   up quality-$profile $port && SERVERS+=("$profile=http://127.0.0.1:$port"); port=$((port + 1))
 done
-on_cores python3 -m loadtests.quality "${SERVERS[@]}" --text "$WORK/base/held-out.txt" --pieces "${PIECES:-400}" --out "$OUT/quality.json"
+load quality "${SERVERS[@]}" --text "$WORK/base/held-out.txt" --pieces "${PIECES:-400}" --out "$OUT/quality.json"

@@ -22,7 +22,7 @@ import torch
 from transformers import LlamaForCausalLM
 
 from loadtests.asking import COMPLETIONS, ask, session
-from loadtests.latency import due_times, percentile
+from loadtests.open_loop import due_times, percentile
 
 PROMPT = 128  # tokens
 ANSWERS = (16, 256)

@@ -22,7 +22,7 @@ place=0
 for cards in 1 2 2 1; do
   place=$((place + 1)); port=8120
   for shape in "$LARGE" "$SMALL"; do
-    on_cores python3 -m loadtests.throughput "tp$cards=http://127.0.0.1:$((port + 2 - cards))" --in-flight "${LEVELS:-1,16,64}" --stream \
+    load throughput "tp$cards=http://127.0.0.1:$((port + 2 - cards))" --in-flight "${LEVELS:-1,16,64}" --stream \
       --seconds "${SECONDS_EACH:-3}" --settle 1.5 --blocks 1 --extra '{"ignore_eos": true}' --out "$OUT/$shape-$place-tp$cards.json"
     port=$((port + 2))
   done

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from loadtests import latency
-from loadtests.latency import due_times, percentile
+from loadtests.open_loop import due_times, percentile
 from tests.support.harness import ANSWER, STREAM, Asked, engine, says, streamed, whole
 
 
