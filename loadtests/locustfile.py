@@ -3,10 +3,10 @@
     locust -f loadtests/locustfile.py --host http://127.0.0.1:8080 --users 50 --spawn-rate 10 --run-time 1m --headless
 
 Environment: LOAD_MODEL (bench), LOAD_MAX_TOKENS (64), LOAD_PROMPT_WORDS (64), LOAD_KEY (an API key, if the server wants
-one), LOAD_WAIT (0: seconds between two requests of a user). In Locust's table and charts `first token` is the time until
-the first event with text; `per token` is the mean between tokens after it, of each answer, in milliseconds; `whole answer`
-is the request. Closed loop: users wait for their answers, so a server that slows down is asked less. What it does at a set
-rate is `loadtests.latency`'s to say.
+one), LOAD_WAIT (0: seconds between two requests of a user). In Locust's table and charts `first token` is the time
+until the first event with text; `per token` is the mean between tokens after it, of each answer, in milliseconds;
+`whole answer` is the request. Closed loop: users wait for their answers, so a server that slows down is asked less.
+What it does at a set rate is `loadtests.latency`'s to say.
 """
 
 import json
@@ -19,7 +19,7 @@ from typing import Any
 from locust import HttpUser, constant, events, task
 
 PATH = "/v1/chat/completions"
-WORDS = "the engine reads a prompt and writes an answer token by token while others wait for their turn".split()
+TEXT = "the engine reads a prompt and writes an answer token by token while others wait for their turn"
 
 
 def setting(name: str, default: str) -> str:
@@ -29,7 +29,8 @@ def setting(name: str, default: str) -> str:
 
 def body() -> dict[str, Any]:
     """Return a request for a stream whose prompt is like no other."""
-    said = " ".join(choice(WORDS) for _ in range(int(setting("PROMPT_WORDS", "64"))))
+    words = TEXT.split()
+    said = " ".join(choice(words) for _ in range(int(setting("PROMPT_WORDS", "64"))))
     return {
         "model": setting("MODEL", "bench"),
         "messages": [{"role": "user", "content": f"{getrandbits(64):x} {said}"}],

@@ -2,11 +2,12 @@
 
     python -m loadtests.peers --out peers.json && python -m loadtests.plot peers.json
 
-Of LiteLLM, vllm-router, sglang-router, Portkey and nginx those are measured that are installed (`loadtests.peers_launch`
-says how each is started); all stand before the same upstream, which answers at once (`loadtests.upstream`). In each round
-every peer, in random order, gets whole answers from a number of clients, the same as streams, and an open loop at a low
-rate. CPU is the process's and its children's, from /proc: of a request, and of an event as what a stream takes beyond a
-whole answer, by its events. Added latency is the open loop's p50 less the upstream's own. Linux only.
+Of LiteLLM, vllm-router, sglang-router, Portkey and nginx those are measured that are installed
+(`loadtests.peers_launch` says how each is started); all stand before the same upstream, which answers at once
+(`loadtests.upstream`). In each round every peer, in random order, gets whole answers from a number of clients, the same
+as streams, and an open loop at a low rate. CPU is the process's and its children's, from /proc: of a request, and of an
+event as what a stream takes beyond a whole answer, by its events. Added latency is the open loop's p50 less the
+upstream's own. Linux only.
 """
 
 import argparse
@@ -41,7 +42,7 @@ DIRECT = "direct"
 
 @dataclass
 class Running:
-    """A peer that runs, and what was measured of it, a value a round. CPU is in microseconds, latency in milliseconds."""
+    """A peer that runs, and what was measured of it, a value a round: CPU in microseconds, latency in milliseconds."""
 
     url: str
     pid: int

@@ -8,7 +8,6 @@ import subprocess
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from importlib.util import find_spec
 from pathlib import Path
 
 NGINX = """daemon off; worker_processes 1; pid {folder}/nginx.pid; error_log {folder}/error.log;
@@ -54,8 +53,9 @@ def vllm_router(url: str, port: int, folder: Path) -> Peer | None:
 
 def sglang_router(url: str, port: int, folder: Path) -> Peer | None:
     """Return SGLang's router, in Rust."""
+    program = shutil.which("sglang-router")
     flags = ["--worker-urls", url, "--host", "127.0.0.1", "--port", str(port), "--prometheus-port", str(port + 1)]
-    return Peer([sys.executable, "-m", "sglang_router.launch_router", *flags]) if find_spec("sglang_router") else None
+    return Peer([program, "launch", *flags]) if program else None
 
 
 def portkey(url: str, port: int, folder: Path) -> Peer | None:

@@ -111,7 +111,10 @@ def main() -> int:
     missing = 0
     for file in options.files:
         written = draw(file, options.out)
-        print("\n".join(map(str, written)) or f"plot: nothing to draw in {file}", file=sys.stdout if written else sys.stderr)
+        print(
+            "\n".join(map(str, written)) or f"plot: nothing to draw in {file}",
+            file=sys.stdout if written else sys.stderr,
+        )
         missing += not written
     return 1 if missing else 0
 

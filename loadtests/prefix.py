@@ -63,7 +63,12 @@ async def run(options: argparse.Namespace) -> dict[str, Any]:
                 said = f"{text} {random.getrandbits(64):x}"
                 took[cell].append(await first_token(http, servers[cell[0]], options.model, said))
     told = [
-        {"server": name, "words": words, "head": kind, "first_ms": {f"p{point}": percentile(times, point) for point in (50, 95)}}
+        {
+            "server": name,
+            "words": words,
+            "head": kind,
+            "first_ms": {f"p{point}": percentile(times, point) for point in (50, 95)},
+        }
         for (name, words, kind), times in took.items()
     ]
     return {"options": vars(options), "cells": told}

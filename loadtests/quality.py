@@ -4,11 +4,11 @@
 
 The first server is the reference. Perplexity is exp of the mean negative logprob of the text's tokens, in pieces of
 --words words, asked of `/v1/completions` with vLLM's `prompt_logprobs` (TGI's protocol has no equal). Then each server
-goes on greedily from the head of each piece. Two answers are compared token by token until they first differ; the hazard
-is first differences per 1,000 tokens compared, whatever the answers' length. The reference is asked twice: that pair is
-the self-pair, the noise of one engine under load, and a server is judged by its ratio to it. A first difference is a
-tie where both sides hold the two tokens within half a nat of each other, a stop where one answer ends before the other,
-and else hard. Prints tables; with --out writes JSON.
+goes on greedily from the head of each piece. Two answers are compared token by token until they first differ; the
+hazard is first differences per 1,000 tokens compared, whatever the answers' length. The reference is asked twice: that
+pair is the self-pair, the noise of one engine under load, and a server is judged by its ratio to it. A first difference
+is a tie where both sides hold the two tokens within half a nat of each other, a stop where one answer ends before the
+other, and else hard. Prints tables; with --out writes JSON.
 """
 
 import argparse
@@ -80,7 +80,7 @@ def hazard(found: list[Difference]) -> dict[str, Any]:
 
 
 def ratio(one: dict[str, Any], base: dict[str, Any]) -> dict[str, float]:
-    """Return the ratio of two hazards and its 95 % interval: two Poisson counts, log-normal, with half a count added."""
+    """Return the ratio of two hazards and its 95 % interval: Poisson counts, log-normal, with half a count added."""
     counts = [told["differences"] + 0.5 for told in (one, base)]
     value = counts[0] / max(1, one["tokens_compared"]) / (counts[1] / max(1, base["tokens_compared"]))
     wide = math.exp(Z * math.sqrt(sum(1 / count for count in counts)))

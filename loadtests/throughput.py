@@ -130,7 +130,9 @@ def show(result: dict[str, Any]) -> None:
             mark = " *" if result["saturated_at"][name] == count else ""
             failed = str(sum(one["failed"].values()))
             cells = ("" if value is None else f"{value:.1f}" for value in times)
-            table.add_row(name, f"{count}{mark}", f"{one['tokens_per_second']:.0f}", str(one["answers"]), failed, *cells)
+            table.add_row(
+                name, f"{count}{mark}", f"{one['tokens_per_second']:.0f}", str(one["answers"]), failed, *cells
+            )
     Console().print(table, "* saturated")
 
 

@@ -1,7 +1,8 @@
 """A small fast server in an engine's place: `python -m loadtests.upstream --port 8000 --events 64`.
 
 No engine and no simulator: it answers every request at once with the same words, so that what stands in front of it is
-all that takes time. A stream's events are written in one go. Serves `/v1/models`, `/health` and whatever is asked as chat.
+all that takes time. A stream's events are written in one go. Serves `/v1/models`, `/health` and whatever is asked as
+chat.
 """
 
 import argparse
@@ -10,20 +11,32 @@ import json
 from typing import Any
 
 MODEL = "bench"
-LISTED = {"object": "list", "data": [{"id": MODEL, "object": "model", "created": 0, "owned_by": "loadtests", "max_model_len": 32768}]}
+LISTED = {
+    "object": "list",
+    "data": [{"id": MODEL, "object": "model", "created": 0, "owned_by": "loadtests", "max_model_len": 32768}],
+}
 
 
 def answer(events: int) -> dict[str, Any]:
     """Return a whole answer of so many tokens."""
     usage = {"prompt_tokens": 8, "completion_tokens": events, "total_tokens": 8 + events}
     choice = {"index": 0, "message": {"role": "assistant", "content": "word " * events}, "finish_reason": "stop"}
-    return {"id": "chatcmpl-1", "object": "chat.completion", "created": 1, "model": MODEL, "choices": [choice], "usage": usage}
+    return {
+        "id": "chatcmpl-1",
+        "object": "chat.completion",
+        "created": 1,
+        "model": MODEL,
+        "choices": [choice],
+        "usage": usage,
+    }
 
 
 def stream(events: int) -> bytes:
     """Return a stream of so many events with text, its usage, and its end."""
     chunk = {"id": "chatcmpl-1", "object": "chat.completion.chunk", "created": 1, "model": MODEL}
-    text = chunk | {"choices": [{"index": 0, "delta": {"role": "assistant", "content": "word "}, "finish_reason": None}]}
+    text = chunk | {
+        "choices": [{"index": 0, "delta": {"role": "assistant", "content": "word "}, "finish_reason": None}]
+    }
     last = chunk | {"choices": [{"index": 0, "delta": {}, "finish_reason": "stop"}]}
     usage = chunk | {"choices": [], "usage": answer(events)["usage"]}
     said = [json.dumps(event) for event in (*[text] * events, last, usage)]

@@ -72,7 +72,11 @@ def subjects(out: Path) -> dict[str, dict[str, Any]]:
         "quality": {
             "command": "loadtests/gpu/quality.sh TOKENIZER WORK OUT",
             "model": "hidden 768, 12 layers, 114 M parameters; trained there for 2.3 minutes on Python's source",
-            "training": [line for line in (quality / "train.log").read_text().splitlines() if "s  step" in line or "tokens" in line],
+            "training": [
+                line
+                for line in (quality / "train.log").read_text().splitlines()
+                if "s  step" in line or "tokens" in line
+            ],
             **read(quality, "quality.json"),
         },
         "batching": {

@@ -86,7 +86,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("out", type=Path)
     parser.add_argument("--shape", choices=SHAPES, default="1b")
-    parser.add_argument("--tokenizer", type=Path, required=True, help="a folder with a tokenizer of at most 49,152 tokens")
+    parser.add_argument(
+        "--tokenizer", type=Path, required=True, help="a folder with a tokenizer of at most 49,152 tokens"
+    )
     parser.add_argument("--config-only", action="store_true")
     options = parser.parse_args()
     options.out.mkdir(parents=True, exist_ok=True)

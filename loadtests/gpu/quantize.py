@@ -7,10 +7,10 @@
 | gptq | 4 bits, symmetric, a scale for 128 inputs | as they were | GPTQ |
 | awq | 4 bits with a zero point, for 128 inputs | as they were | AWQ |
 
-To the nearest, with nothing calibrated: the two 4-bit checkpoints have the layout that the engines' GPTQ and AWQ kernels
-read, and not those methods' better choice of values (Frantar et al., arXiv 2210.17323; Lin et al., arXiv 2306.00978).
-Speed and memory are the same; quality is a lower bound. Embeddings, norms and the output head stay as they are.
-Needs torch and safetensors; a weight whose inputs do not divide by the group is an error that names it.
+To the nearest, with nothing calibrated: the two 4-bit checkpoints have the layout that the engines' GPTQ and AWQ
+kernels read, and not those methods' better choice of values (Frantar et al., arXiv 2210.17323; Lin et al., arXiv
+2306.00978). Speed and memory are the same; quality is a lower bound. Embeddings, norms and the output head stay as they
+are. Needs torch and safetensors; a weight whose inputs do not divide by the group is an error that names it.
 """
 
 import argparse
@@ -146,7 +146,9 @@ def write(source: Path, out: Path, scheme: str, group: int) -> None:
 def main() -> int:
     """Quantize what the command line names."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("source", type=Path, help="a folder with config.json and *.safetensors, as transformers saves it")
+    parser.add_argument(
+        "source", type=Path, help="a folder with config.json and *.safetensors, as transformers saves it"
+    )
     parser.add_argument("out", type=Path)
     parser.add_argument("--scheme", choices=SCHEMES, required=True)
     parser.add_argument("--group", type=int, default=GROUP, help="inputs that share a scale, of the 4-bit schemes")

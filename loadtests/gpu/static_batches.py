@@ -2,10 +2,11 @@
 
     python -m loadtests.gpu.static_batches MODEL --vllm http://127.0.0.1:8000 --batch 64 --rate 20 --out FILE
 
-Prompts of 128 random tokens, answers of 16 to 256 tokens, every length as likely; the same of both. First all requests at
-once, in batches of --batch (vLLM: as many in flight): useful tokens per second. Then open loop: requests come as a
-Poisson process; the static server takes what waits, up to a batch, and all of a batch have their answers when its longest
-is done. Useful tokens are those that were asked for: a static batch also computes what its shorter rows throw away.
+Prompts of 128 random tokens, answers of 16 to 256 tokens, every length as likely; the same of both. First all requests
+at once, in batches of --batch (vLLM: as many in flight): useful tokens per second. Then open loop: requests come as a
+Poisson process; the static server takes what waits, up to a batch, and all of a batch have their answers when its
+longest is done. Useful tokens are those that were asked for: a static batch also computes what its shorter rows throw
+away.
 """
 
 import argparse
@@ -93,7 +94,12 @@ def told(asked: Sequence[Request], took: list[float], seconds: float) -> dict[st
     """Return what there is to say of a run."""
     useful = sum(one.tokens for one in asked)
     times = {f"p{point}": percentile(took, point) for point in (50, 95)}
-    return {"requests": len(asked), "seconds": round(seconds, 2), "useful_tokens_per_second": round(useful / seconds, 1), "total_ms": times}
+    return {
+        "requests": len(asked),
+        "seconds": round(seconds, 2),
+        "useful_tokens_per_second": round(useful / seconds, 1),
+        "total_ms": times,
+    }
 
 
 def main() -> None:

@@ -1,8 +1,9 @@
-"""A small model that has learned something, for quality: `python -m loadtests.gpu.train OUT --tokenizer DIR --minutes 3`.
+"""A small model that has learned something, for quality: `python -m loadtests.gpu.train OUT --tokenizer DIR`.
 
 Trains the shape `small` of `make_model` on this Python's standard library and the packages beside it, source and
-docstrings, in bfloat16 (weights in float32 while training), and saves it in bfloat16. One file in twenty of the standard
-library is held out, chosen by a hash of its name: OUT/held-out.txt. Needs torch and transformers, and a GPU to be quick.
+docstrings, in bfloat16 (weights in float32 while training), and saves it in bfloat16. One file in twenty of the
+standard library is held out, chosen by a hash of its name: OUT/held-out.txt. Needs torch and transformers, and a GPU to
+be quick.
 """
 
 import argparse
@@ -86,7 +87,9 @@ def main() -> None:
     """Train and save as the command line says."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("out", type=Path)
-    parser.add_argument("--tokenizer", type=Path, required=True, help="a folder with tokenizer.json, 49,152 tokens at most")
+    parser.add_argument(
+        "--tokenizer", type=Path, required=True, help="a folder with tokenizer.json, 49,152 tokens at most"
+    )
     parser.add_argument("--minutes", type=float, default=3.0)
     parser.add_argument("--batch", type=int, default=48, help="windows of 1,024 tokens a step")
     options = parser.parse_args()
