@@ -18,7 +18,7 @@ import platform
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Coroutine, Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -159,6 +159,17 @@ def launch(stack: ExitStack, options: argparse.Namespace) -> dict[str, Running]:
     return running
 
 
+async def attempted(
+    running: dict[str, Running], failed: dict[str, str], name: str, work: Coroutine[Any, Any, None]
+) -> None:
+    """Do some work with a peer; one that fails is left out from then on, and the reason kept."""
+    try:
+        await work
+    except AskFailed as error:
+        failed[name] = str(error)
+        del running[name]
+
+
 async def run(options: argparse.Namespace) -> dict[str, Any]:
     """Start, measure and end all peers; return what was measured."""
     random = Random(options.seed)
@@ -166,15 +177,12 @@ async def run(options: argparse.Namespace) -> dict[str, Any]:
     with ExitStack() as stack, Progress(console=Console(stderr=True)) as progress:
         running = launch(stack, options)
         for name in progress.track([*running], description="starting"):
-            try:
-                await answers(running[name], options.patience)
-            except AskFailed as error:
-                failed[name] = str(error)
-                del running[name]
+            await attempted(running, failed, name, answers(running[name], options.patience))
         seeds = [random.getrandbits(32) for _ in range(options.rounds)]
         turns = [(name, seed) for seed in seeds for name in random.sample([*running], len(running))]
         for name, seed in progress.track(turns, description="measuring"):
-            await measure(running[name], options, seed)
+            if name in running:
+                await attempted(running, failed, name, measure(running[name], options, seed))
     direct = running[DIRECT].p50_ms
     told = {name: peer.told(direct) for name, peer in running.items()}
     machine = f"{os.cpu_count()} cores, {platform.machine()}, Python {platform.python_version()}"
@@ -189,7 +197,7 @@ def show(result: dict[str, Any]) -> None:
         table.add_row(name, *map(str, cells), str(told["rss_mib"]))
     Console().print(table)
     for name, why in result["failed"].items():
-        print(f"{name}: did not answer ({why}), and was left out")
+        print(f"{name}: failed ({why}), and was left out")
 
 
 def chosen(text: str) -> list[str]:
