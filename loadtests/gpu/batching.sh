@@ -8,7 +8,7 @@ TOKENIZER=${1:?usage: batching.sh TOKENIZER WORK OUT}; WORK=${2:?}; OUT=${3:?}; 
   --tokenizer "$TOKENIZER"; touch "$WORK/made"; }
 rm -f "$OUT/go"
 load gpu.make_batch "${REQUESTS:-2000}" >"$OUT/batch.jsonl"
-serve batching 8130 "$WORK/base" --max-model-len 2048 --max-num-seqs 256 --dtype bfloat16 ${VLLM_ARGS:-}; loaded batching
+serve batching 8130 "$WORK/base" --max-model-len 2048 --max-num-seqs 256 --dtype bfloat16 ${VLLM_ARGS:-}
 background env CUDA_VISIBLE_DEVICES="$GPU" python3 -m loadtests.gpu.offline "$WORK/base" "$OUT/batch.jsonl" --go "$OUT/go" --out "$OUT/offline.json" \
   --engine "${ENGINE:-{\"max_model_len\": 2048, \"max_num_seqs\": 256, \"dtype\": \"bfloat16\", \"kv_cache_memory_bytes\": 8589934592, \"gpu_memory_utilization\": 0.04\}}" \
   >"$OUT/offline.log" 2>&1

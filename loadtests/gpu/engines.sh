@@ -16,9 +16,6 @@ serve() {
     --disable-uvicorn-access-log "$@" >"$OUT/$name.log" 2>&1
 }
 
-# loaded NAME: waits until its weights are on the card, so that the next does not load beside it; or until it has failed
-loaded() { for _ in $(seq 600); do grep -qE "Model loading took|Traceback" "$OUT/$1.log" && return; sleep 0.2; done; }
-
 # up NAME PORT: waits until it answers; fails if it does not in 5 minutes or has failed
 up() {
   for _ in $(seq 600); do

@@ -24,7 +24,7 @@ P
 }
 port=8100; SERVERS=()
 for profile in base fp8 int8 gptq awq; do
-  serve $profile $port "$WORK/$profile" $(flags $profile) $LIMITS ${VLLM_ARGS:-}; loaded $profile; port=$((port + 1))
+  serve $profile $port "$WORK/$profile" $(flags $profile) $LIMITS ${VLLM_ARGS:-}; port=$((port + 1))
 done
 serve no-prefix 8105 "$WORK/base" $LIMITS --no-enable-prefix-caching ${VLLM_ARGS:-}
 port=8100

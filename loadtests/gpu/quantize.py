@@ -83,7 +83,7 @@ def packed(values: torch.Tensor, order: tuple[int, ...] = tuple(range(8))) -> to
     """Return eight neighbours of a row, each of 4 bits, as one word: the first in the lowest bits."""
     eights = values.long().unflatten(1, (-1, 8))
     words = sum(eights[:, :, column] << (4 * place) for place, column in enumerate(order))
-    return (words - (words >= 2**31).long() * 2**32).int()  # type: ignore[union-attr]
+    return (words - (words >= 2**31).long() * 2**32).int()
 
 
 def compressed(kind: str, layout: str) -> dict[str, Any]:

@@ -12,7 +12,7 @@ for shape in "$LARGE" "$SMALL"; do
     GPU=$([ $cards = 2 ] && echo 0,1 || echo 0)
     serve "$shape-tp$cards" $port "$WORK/$shape" --load-format dummy --dtype bfloat16 --tensor-parallel-size $cards \
       --max-model-len 4096 --max-num-seqs 64 ${VLLM_ARGS:-}
-    loaded "$shape-tp$cards"; port=$((port + 1))
+    port=$((port + 1))
   done
 done
 port=8120
