@@ -1,0 +1,1 @@
+"""The load tests measure what they say: each against a fake whose delays and answers are known."""
