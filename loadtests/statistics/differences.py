@@ -47,13 +47,13 @@ def tenth_slower_in_pairs(rng: Generator, runs: int) -> Finding:
     return _found(looks.pairs(d, ALPHA).first, alone)
 
 
-def tenth_more_events(rng: Generator, runs: int) -> Finding:
-    """Something that happens to 10 % of requests happens to 11 %: seen within twice the events of one look.
+def more_events(rng: Generator, runs: int) -> Finding:
+    """What happens to 10 % of requests happens to 13 % in the treatment: seen within twice the events of one look.
 
-    Of m events so many are the treatment's: a coin, whose odds are known from m = (2 NORMAL / ln 1.1)^2 on.
+    Whose an event is is a coin, and its odds are known by a test of one look from (2 NORMAL / ln 1.3)^2 events on.
     """
-    alone = (2 * NORMAL / TENTH) ** 2
-    treatment = rng.random((runs, int(2 * alone))) < 1.1 / 2.1
+    alone = (2 * NORMAL / math.log(1.3)) ** 2
+    treatment = rng.random((runs, int(2 * alone))) < 1.3 / 2.3
     return _found(looks.rates([*treatment], [np.full(len(one), 0.5) for one in treatment], ALPHA), alone)
 
 
@@ -81,7 +81,7 @@ def _events(treatment: Array, happened: Array, share: float, above: float = 0.0)
 
 def slow_ones_fail(rng: Generator, runs: int) -> Finding:
     """The treatment fails its slowest 5 %: it is not called good, though those that it did not fail are faster."""
-    treatment, y = rng.random((runs, 12_000)) < 0.5, log_times(rng, (runs, 12_000))
+    treatment, y = rng.random((runs, 6000)) < 0.5, log_times(rng, (runs, 6000))
     failed = np.where(treatment, y > math.log(0.3) + 0.8 * 1.645, rng.random(y.shape) < 0.005)
     return _fooled(treatment, y, failed)
 
@@ -91,7 +91,7 @@ def slow_ones_are_left(rng: Generator, runs: int) -> Finding:
 
     It is not called good, though those clients who stay see a faster engine.
     """
-    treatment, y = rng.random((runs, 12_000)) < 0.5, log_times(rng, (runs, 12_000), 0.6)
+    treatment, y = rng.random((runs, 6000)) < 0.5, log_times(rng, (runs, 6000), 0.6)
     slow = rng.random(y.shape) < 1 / 7
     y = np.round(y + treatment * np.where(slow, math.log(5), math.log(0.95)), 4)
     return _fooled(treatment, y, y > 0)
@@ -103,7 +103,7 @@ def _fooled(treatment: Array, y: Array, missing: Array) -> Finding:
     The plain method leaves out the requests that have no time. Also: when the guardrail said that they are more.
     """
     good = looks.requests(np.where(missing, np.round(math.log(UNANSWERED), 4), y), treatment, ALPHA).high < MARGIN
-    quantiles = [_called_good(*run) for run in zip(treatment, y, missing, strict=True)]
+    quantiles = np.array([_called_good(*run) for run in zip(treatment, y, missing, strict=True)])
     plain = sum(_rest_is_good(*run) for run in zip(treatment, y, missing, strict=True))
     noticed = float(np.median(_events(treatment, missing, 0.5)))
     return Finding(len(y), int((good.any(axis=1) | quantiles).sum()), ALPHA, plain, {"noticed after": noticed})
@@ -123,7 +123,7 @@ def _called_good(treatment: Array, y: Array, missing: Array) -> bool:
 
 
 def abandoned_quantiles(rng: Generator, runs: int) -> Finding:
-    """Clients leave after 1 s on average: p50's interval holds what all would have waited (that of the rest does not)."""
+    """Clients leave after 1 s on average: p50's interval holds what all would have waited (that of the rest: no)."""
     waited, patience = np.exp(log_times(rng, (runs, 3000))), rng.exponential(1.0, (runs, 3000))
     wrong = plain = 0
     for run, patient in zip(waited, patience, strict=True):

@@ -53,7 +53,7 @@ def late_tokens(rng: Generator, runs: int) -> Finding:
     plain = looks.rates(arms, [np.full(len(arm), 0.5) for arm in arms], ALPHA) >= 0
     runs_at = [(at[run] / BLOCK).astype(int) for run in range(runs)]
     wrong = [
-        any(_late(late[run], treatment[run], block, until) for until in range(LEAST_BLOCKS, int(block[-1]), 4))
+        any(_late(late[run], treatment[run], block, until) for until in range(LEAST_BLOCKS, int(block[-1]), 8))
         for run, block in enumerate(runs_at)
     ]
     return Finding(runs, sum(wrong), ALPHA, int(plain.sum()))

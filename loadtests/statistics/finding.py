@@ -1,7 +1,8 @@
 """What a simulation found: in how many runs what must not happen did, and whether that is within its promise."""
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
+from typing import Protocol
 
 from msgspec import Struct, field
 from numpy.random import Generator
@@ -46,7 +47,15 @@ class Finding(Struct, frozen=True):
         return self.plain is None or self.plain > self.most
 
 
-Simulation = Callable[[Generator, int], Finding]
+class Simulation(Protocol):
+    """A function of chances and a number of runs."""
+
+    __name__: str
+    __module__: str
+
+    def __call__(self, rng: Generator, runs: int) -> Finding:
+        """Make so many runs."""
+        ...
 
 
 def most_by_chance(runs: int, allowed: float) -> int:

@@ -15,7 +15,7 @@ from gateway.experiments.statistics import events, means, quantiles, sample_rati
 from gateway.experiments.statistics.arms import Arms, Split, Stratum
 from gateway.experiments.statistics.drift import LEAST_BLOCKS
 from gateway.experiments.statistics.interval import Interval
-from gateway.experiments.statistics.means import LEAST, LEAST_BUCKETS, PLANNED, MeanSums
+from gateway.experiments.statistics.means import LEAST, LEAST_BUCKETS, PLANNED, PLANNED_PAIRS, MeanSums
 from gateway.experiments.statistics.scaled import SCALE
 
 Array = NDArray[Any]
@@ -95,7 +95,8 @@ def _rates(treatment: Array, shares: Array, alpha: float, above: float) -> int:
     even = np.log(shares / (1 - shares))
     over = _cumulative(treatment, even, GRID) - _cumulative(treatment, even, np.array([at]))
     surplus = np.cumsum(treatment - 1 / (1 + np.exp(-at - even)))
-    seen = np.exp(over) @ WEIGHTS >= 1 / alpha
+    with np.errstate(over="ignore"):  # endless evidence is evidence
+        seen = np.exp(over) @ WEIGHTS >= 1 / alpha
     if above != -math.inf:
         seen &= surplus > 0
     found = int(seen.argmax()) if seen.any() else -1
@@ -149,7 +150,7 @@ def pairs(d: Array, alpha: float) -> Seen:
     n = np.broadcast_to(1.0 + np.arange(d.shape[1]), d.shape)
     s, ss = d.cumsum(axis=1), (d * d).cumsum(axis=1)
     with np.errstate(divide="ignore", invalid="ignore"):
-        half = np.sqrt(np.maximum(ss - s * s / n, 0.0) / (n * (n - 1))) * boundary(n, alpha)
+        half = np.sqrt(np.maximum(ss - s * s / n, 0.0) / (n * (n - 1))) * boundary(n, alpha, PLANNED_PAIRS)
     half = np.where(n >= LEAST, half, np.inf)
     low, high = s / n - half, s / n + half
 
@@ -191,15 +192,15 @@ def _ends(epochs: Sequence[tuple[Array, ...]], alpha: float) -> tuple[Array, Arr
         beta = np.where(zz > 0, yz / zz, 0.0)
         variance = np.maximum(yy - beta * yz, 0.0)
         half = np.sqrt(variance) * boundary(np.asarray(a + b), alpha)
-    half = np.where(np.minimum(a, b) >= LEAST, half, np.inf)
-    return y - beta * z - half, y - beta * z + half
+    ready, centre = np.minimum(a, b) >= LEAST, y - beta * z
+    return np.where(ready, centre - half, -np.inf), np.where(ready, centre + half, np.inf)
 
 
-def boundary(n: Array, alpha: float) -> Array:
+def boundary(n: Array, alpha: float, planned: int = PLANNED) -> Array:
     """Return M3's boundary for an array of samples."""
     wide = -2 * math.log(alpha)
     with np.errstate(divide="ignore", invalid="ignore"):
-        spread = n * (wide + math.log(wide) + 1) / PLANNED
+        spread = n * (wide + math.log(wide) + 1) / planned
         return np.asarray(np.sqrt((1 + 1 / spread) * np.log((spread + 1) / alpha**2)))
 
 
@@ -242,8 +243,8 @@ def buckets(y: Array, treatment: Array, bucket: Array, alpha: float) -> Seen:
     m = counts[0] + counts[1]
     with np.errstate(divide="ignore", invalid="ignore"):
         half = np.sqrt(m / (m - 1) * variance) * boundary(m, alpha)
-    half = np.where(np.minimum(*counts) >= LEAST_BUCKETS, half, np.inf)
-    low, high = centre - half, centre + half
+    ready = np.minimum(*counts) >= LEAST_BUCKETS
+    low, high = np.where(ready, centre - half, -np.inf), np.where(ready, centre + half, np.inf)
     found = first((low > 0) | (high < 0))
 
     def asked(run: int, look: int) -> Interval:

@@ -4,14 +4,14 @@ from typing import Generic, TypeVar
 
 from msgspec import Struct
 
-Item = TypeVar("Item")
+Item_co = TypeVar("Item_co", covariant=True)
 
 
-class Arms(Struct, Generic[Item], frozen=True):
+class Arms(Struct, Generic[Item_co], frozen=True):
     """One thing of the control and the same of the treatment."""
 
-    control: Item
-    treatment: Item
+    control: Item_co
+    treatment: Item_co
 
 
 class Split(Struct, frozen=True):
@@ -31,10 +31,15 @@ class Split(Struct, frozen=True):
 
 
 class Stratum(Struct, frozen=True):
-    """What fell to each arm while the chance of the treatment was `share` (above 0, below 1): an epoch of the plan.
+    """What fell to each arm while the chance of the treatment was `share`: an epoch of the plan.
 
-    For a coin the share is 1/2. For events over unequal exposures it is the treatment's part of all exposure.
+    For a coin the share is 1/2. For events over unequal exposures it is the treatment's part of all exposure. Raises
+    ValueError where it is not above 0 and below 1: with nothing on one side there is nothing to compare.
     """
 
     split: Split
     share: float
+
+    def __post_init__(self) -> None:
+        if not 0 < self.share < 1:
+            raise ValueError(f"share: a number above 0 and below 1 was expected, not {self.share}")

@@ -14,10 +14,10 @@ event at all. The idea is that of M. Lindon and A. Malek, "Anytime-Valid Inferen
 
 Conditions: an event is one unit's own. Late first tokens are not, where arms have queues of their own: a queue that is
 long for a while makes all late that are sent to it. Then all counts are divided by what drift inflates the variance of
-the difference of the shares by (`drifting_rate_ratio`), a rule of thumb to be shown beside the interval.
-Draws are independent, so with sticky units only a unit's first event counts, and of a request its first
-attempt in the arm it was drawn for, whether or not another rescued it. One r over time is assumed for the interval;
-with a ratio that moves it covers an average. At r = 1, no difference, it is exact in any case.
+the difference of the shares by (`drifting_rate_ratio`), a rule of thumb to be shown beside the interval. Draws are
+independent, so with sticky units only a unit's first event counts, and of a request its first attempt in the arm it was
+drawn for, whether or not another rescued it. One r over time is assumed for the interval; with a ratio that moves it
+covers an average. At r = 1, no difference, it is exact in any case.
 """
 
 import math

@@ -21,8 +21,8 @@ Over epochs, d is the mean of their differences, weighted by a b / (a + b) for a
 compared with another, so a ramp that meets a busy hour shows no difference that is not there (Simpson's paradox).
 
 A request without a time is not left out: it failed, or its client left, often because it was slow, and the rest would
-look fast. It counts as having taken `UNANSWERED` seconds, in both arms. (In simulations in which the treatment failed its
-slowest 5 %, the rest were called no worse before the errors were noticed in a quarter of all runs.)
+look fast. It counts as having taken `UNANSWERED` seconds, in both arms. (In simulations in which the treatment failed
+its slowest 5 %, the rest were called no worse before the errors were noticed in a quarter of all runs.)
 
 A covariate z known before the arm was drawn (ln of the prompt's tokens, or what was in flight) takes out what it
 explains: d - beta dz, with beta = Cov(d, dz)/V(dz). A. Deng, Y. Xu, R. Kohavi, T. Walker, "Improving the sensitivity
@@ -41,6 +41,7 @@ from gateway.experiments.statistics.interval import Interval
 from gateway.experiments.statistics.scaled import SCALE, scaled
 
 PLANNED = 2_000  # samples, at which intervals are narrowest
+PLANNED_PAIRS = 300  # which differ much less
 LEAST = 100  # samples in each arm, below which a large-sample formula says nothing
 LEAST_BUCKETS = 30  # occupied in each arm
 UNANSWERED = 60.0  # seconds that a request counts for which has no time: it failed, or its client left
@@ -92,7 +93,10 @@ class MeanEstimate(Struct, frozen=True):
     planned: int
 
     def interval(self, growth: float = 1.0) -> Interval:
-        """Return the interval of the difference; without ends while there is less than the least."""
+        """Return the interval of the difference; without ends while there is less than the least.
+
+        What growth would bring takes the inflation for what it is now: with few blocks of time it may yet rise.
+        """
         if self.ready * growth < 1:
             return Interval(-math.inf, self.difference, math.inf)
         half = math.sqrt(self.variance / growth) * boundary(self.n * growth / self.inflation, self.alpha, self.planned)
@@ -117,10 +121,10 @@ def of_requests(
     return _estimate(found, found, _drift(blocks), control + treatment, ready, alpha, planned)
 
 
-def of_pairs(sums: MeanSums, alpha: float, planned: int = PLANNED) -> MeanEstimate:
+def of_pairs(sums: MeanSums, alpha: float, planned: int = PLANNED_PAIRS, blocks: Buckets | None = None) -> MeanEstimate:
     """Compare two answers to one request each: the sums are of ln(treatment's time) - ln(control's time)."""
     found = _of_mean(sums)
-    return _estimate(found, found, None, sums.n, sums.n / LEAST, alpha, planned)
+    return _estimate(found, found, _parts_of_mean(blocks), sums.n, sums.n / LEAST, alpha, planned)
 
 
 def of_buckets(
@@ -136,13 +140,13 @@ def of_buckets(
     return _estimate(_clustered(single, parts), single, _drift(blocks), len(parts), ready, alpha, planned)
 
 
-def of_paired_buckets(buckets: Buckets, alpha: float, planned: int = PLANNED) -> MeanEstimate:
+def of_paired_buckets(
+    buckets: Buckets, alpha: float, planned: int = PLANNED_PAIRS, blocks: Buckets | None = None
+) -> MeanEstimate:
     """Compare two answers to one request each, where requests of one conversation were sampled together."""
-    total, parts = _total(buckets), _Parts()
-    if total.n:
-        _spread(parts, buckets, total, 1.0)
-    found = _clustered(_of_mean(total), parts)
-    return _estimate(found, found, None, len(parts), len(parts) / LEAST_BUCKETS, alpha, planned)
+    single, parts = _of_mean(_total(buckets)), _parts_of_mean(buckets) or _Parts()
+    found = _clustered(single, parts)
+    return _estimate(found, single, _parts_of_mean(blocks), len(parts), len(parts) / LEAST_BUCKETS, alpha, planned)
 
 
 class Joint(Struct, frozen=True):
@@ -247,6 +251,16 @@ def _parts(epochs: list[Arms[Buckets]], totals: list[Arms[MeanSums]]) -> _Parts:
     return parts
 
 
+def _parts_of_mean(buckets: Buckets | None) -> _Parts | None:
+    """Return each number's part in the deviation of one mean; None where there are no buckets."""
+    if buckets is None:
+        return None
+    total, parts = _total(buckets), _Parts()
+    if total.n:
+        _spread(parts, buckets, total, 1.0)
+    return parts
+
+
 def _spread(parts: _Parts, buckets: Buckets, total: MeanSums, weight: float) -> None:
     """Add to each number's part what this arm of this epoch brings."""
     each, mean_y, mean_z = weight / total.n, total.y / total.n, total.z / total.n
@@ -271,11 +285,10 @@ def inflation(blocks: Buckets) -> float:
     Of a share (of requests below a time) each sample is 1.0 or 0.0. With fewer than 32 blocks each counts as one
     sample. It cannot know of bursts that have not come yet: it is not to be trusted before some ten of them.
     """
-    total, parts = _total(blocks), _Parts()
+    total, parts = _total(blocks), _parts_of_mean(blocks)
     alone = _of_mean(total).yy
-    if not alone:
+    if not alone or not parts:
         return 1.0
-    _spread(parts, blocks, total, 1.0)
     if len(parts) < LEAST_BLOCKS:
         return total.n / len(parts)
     return max(1.0, drift_variance({number: y for number, (y, _) in parts.items()}) / alone)

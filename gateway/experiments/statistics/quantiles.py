@@ -63,7 +63,7 @@ def upper_end(number: int) -> float:
 
 
 class BlockSums(Struct, frozen=True):
-    """Sums over rounds, or other blocks that are independent, of how many requests each had (n), and how many below (k).
+    """Sums over rounds, or other independent blocks, of how many requests each had (n), and how many below a time (k).
 
     For blocks of time, whose neighbours are alike, there is `means.inflation`.
     """
