@@ -7,6 +7,7 @@ same for both engines, and a fraction of a millisecond.
 """
 
 import asyncio
+import re
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from random import Random
@@ -24,6 +25,7 @@ from gateway.config.load import KEY_VARIABLES
 from gateway.experiments.answers import SaidAnswer, Transcript
 from gateway.upstream.endpoints import Endpoint
 from gateway.upstream.models import system_fingerprint
+from gateway.upstream.pause import NO_PAUSE
 
 CONTROL, TREATMENT = "control", "treatment"
 SIDES = (CONTROL, TREATMENT)
@@ -32,6 +34,7 @@ CHECKS = 4  # of an engine that fails, before it is held to be gone
 BETWEEN_CHECKS = 1.0  # seconds
 DONE = "[DONE]"
 NEVER = 10**9
+SILENCE = 600.0  # seconds of an engine's, after which its answer is held to be lost: as before the first token
 
 
 class EngineUrl(Struct, frozen=True):
@@ -89,6 +92,7 @@ def checked(engines: Sequence[EngineUrl], environ: Mapping[str, str]) -> Config:
     made = config.check(
         Config(
             models=models,
+            timeouts=config.TimeoutsConfig(between_events=SILENCE),
             retries=config.RetriesConfig(attempts=1),
             breaker=config.BreakerConfig(failures=NEVER, share=1.0, open=0.001, most_open=0.001),
             logging=config.LoggingConfig(requests=False),
@@ -106,7 +110,7 @@ async def fronted(engines: Sequence[EngineUrl], environ: Mapping[str, str], pati
     """Run the gateway, and wait until it has heard both engines. Raises ConfigError, Unreachable."""
     made = services.make(checked(engines, environ), Random(1), asyncio.get_running_loop().time)
     app = create_app(made)
-    async with app.lifespan():
+    async with made.running():  # the application's own lifespan would make a group of what is raised here
         front = Front(app, made, engines)
         await front.ready(patience)
         yield front
@@ -168,6 +172,7 @@ class Front:
     async def ask(self, side: str, path: str, body: bytes, due: float) -> Heard:
         """Send a request to an engine, and read its answer to the end. Times count from `due`, on the loop's clock."""
         clock = asyncio.get_running_loop().time
+        self._endpoints[side].pause = NO_PAUSE  # an engine's Retry-After holds nothing back here
         reading = Reading(clock, due)
         late = clock() - due
         inbox = [{"type": "http.request", "body": body, "more_body": False}]
@@ -250,4 +255,5 @@ def kind_of(body: bytes) -> str:
         error = msgspec.json.decode(body)["error"]
     except (msgspec.DecodeError, UnicodeDecodeError, KeyError, TypeError):
         return "unreadable"
-    return str(error.get("code") or error.get("type") or "")
+    word = str(error.get("code") or error.get("type") or "")
+    return word if re.fullmatch(r"[\w.-]{0,60}", word) else "an error"

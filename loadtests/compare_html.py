@@ -133,7 +133,7 @@ def _forest(latencies: Sequence[Latency]) -> str:
         for end in (ratio.low, ratio.high, ratio.estimate)
         if 0 < end < math.inf
     ]
-    reach = max([0.1, *finite]) * 1.1
+    reach = min(2.5, max([0.1, *finite]) * 1.1)
     marks = [_mark(name, ratio, side, 24 + 30 * place, reach) for place, (name, ratio, side) in enumerate(rows)]
     height = 30 * len(rows) + 40
     ticks = [

@@ -9,23 +9,21 @@ own noise is known. A prompt counts once there, and once for failures, however o
 
 import math
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from random import Random
 
 from msgspec import Struct
 
 from gateway.experiments.answers import (
+    AnswerTriple,
     Difference,
-    Kind,
+    DifferenceKind,
     SaidAnswer,
     Unit,
     check_data,
-    common_unit,
-    distance,
-    first_difference,
+    divergences,
 )
 from gateway.experiments.answers.data import same_data
-from gateway.experiments.answers.difference import units
 from gateway.experiments.statistics import comparable
 from gateway.experiments.statistics.arms import Arms, Split, Stratum
 from gateway.experiments.statistics.divergence import Divergences
@@ -38,6 +36,7 @@ from gateway.experiments.statistics.tool_calls import ToolSums, agreement_lost
 from gateway.experiments.statistics.verdict import Judged, Overall, Pace, guard, judge, overall
 from loadtests.compare_front import CONTROL, SIDES, TREATMENT, Heard
 from loadtests.compare_run import Measured, Triple
+from loadtests.compare_workload import Prompt
 
 GUARD_ALPHA = 0.01
 QUANTILES = (0.5, 0.95, 0.99)
@@ -97,7 +96,7 @@ class Example(Struct, frozen=True):
     """A prompt whose answers differ; its texts are shown to those who ask for them."""
 
     prompt: str
-    kind: Kind
+    kind: DifferenceKind
     difference: Difference
     asked: str
     control: SaidAnswer
@@ -145,12 +144,12 @@ def judged(measured: Measured, rules: Rules, random: Random) -> Findings:
     pace = Pace(measured.rounds, measured.seconds)
     once = [triple for triple in triples if not triple.again]
     latencies = [latency(name, time, measured, rules, pace) for name, time in TIMES.items()]
-    compared = [Compared(triple, random.random() < FAIR) for triple in once if answered(triple)]
+    compared = [Compared.of(triple, random.random() < FAIR) for triple in once if answered(triple)]
     answers = parity(compared, rules.each, Pace(len(once), measured.seconds))
     guardrails = [
         rail("failed requests", (toss(bad(one.control), bad(one.treatment)) for one in once), measured),
-        rail("answers that end elsewhere", (one.toss_of(Kind.STOP) for one in compared), measured),
-        rail("data that differ", (one.toss_of(Kind.FORMAT) for one in compared), measured),
+        rail("answers that end elsewhere", alone(compared, DifferenceKind.STOP), measured),
+        rail("data that differ", alone(compared, DifferenceKind.FORMAT), measured),
     ]
     primary = {one.name: one.judged for one in latencies if one.name in PRIMARY} | {"answers": answers.judged}
     return Findings(
@@ -252,50 +251,38 @@ def inflated(heard: Sequence[Heard], rounds: Sequence[int], time: Time, p: float
 # --- answers ---------------------------------------------------------------------------------------------------------
 
 
-class Compared:
-    """One prompt's answers, compared: `own` is the control with itself, `across` with the treatment.
+class Compared(Struct, frozen=True):
+    """A prompt with its answers compared."""
 
-    Which of the control's two answers is the one that both others are held against is a coin, as one of them comes from
-    a prefix cache.
-    """
+    prompt: Prompt
+    answers: AnswerTriple
 
-    def __init__(self, triple: Triple, swapped: bool) -> None:
-        said = (triple.control.answer, triple.control_again.answer)
-        self.prompt, self.treatment = triple.prompt, triple.treatment.answer
-        self.reference, self.again = reversed(said) if swapped else said
-        self.unit = common_unit(self.reference, self.again, self.treatment)
-        as_json = self.prompt.schema is not None
-        self.own = first_difference(self.reference, self.again, self.unit, as_json)
-        self.across = first_difference(self.reference, self.treatment, self.unit, as_json)
+    @staticmethod
+    def of(triple: Triple, swapped: bool) -> "Compared":
+        """Return a triple compared; `swapped` is which of the control's answers is the one to hold the others against.
 
-    def toss_of(self, kind: Kind) -> Split:
-        """Return which pair alone differs in this way; sampled answers differ as they like."""
-        return toss(self.own.kind is kind, self.across.kind is kind) if self.prompt.greedy else Split()
-
-    def left_first(self) -> Split:
-        """Return which left the reference first."""
-        own, across = (one.at_risk if one.diverged else math.inf for one in (self.own, self.across))
-        return toss(across, own) if self.across.kind is not Kind.PROMPT else Split()
-
-    def farther(self) -> Split:
-        """Return which is farther from the reference."""
-        reference, again, other = (units(one, self.unit) for one in (self.reference, self.again, self.treatment))
-        return toss(distance(reference, again), distance(reference, other))
+        That is a coin, as the second may come from a prefix cache.
+        """
+        said = [triple.control.answer, triple.control_again.answer]
+        reference, again = reversed(said) if swapped else said
+        answers = AnswerTriple(reference, again, triple.treatment.answer, triple.prompt.schema is not None)
+        return Compared(triple.prompt, answers)
 
     def example(self) -> Example:
         """Return it for the report."""
-        asked = self.prompt.body.get("messages") or self.prompt.body.get("prompt")
-        return Example(self.prompt.label, self.across.kind, self.across, str(asked), self.reference, self.treatment)
+        asked, across = self.prompt.body.get("messages") or self.prompt.body.get("prompt"), self.answers.across
+        both = (self.answers.reference, self.answers.treatment)
+        return Example(self.prompt.label, across.kind, across, str(asked), *both)
 
 
 def parity(compared: Sequence[Compared], alpha: float, pace: Pace) -> Parity:
     """Return how the answers agree."""
     greedy, sampled = ([one for one in compared if one.prompt.greedy is wanted] for wanted in (True, False))
-    pairs = Arms(sums(one.own for one in greedy), sums(one.across for one in greedy))
-    left_first = sum((one.left_first() for one in greedy), Split())
-    farther = sum((one.farther() for one in sampled), Split())
+    pairs = Arms(divergences(one.answers.own for one in greedy), divergences(one.answers.across for one in greedy))
+    left_first = sum((one.answers.left_first() for one in greedy), Split())
+    farther = sum((one.answers.farther() for one in sampled), Split())
     of_data = [one for one in greedy if one.prompt.tools or one.prompt.schema is not None]
-    lost = sum((one.toss_of(Kind.FORMAT) for one in of_data), Split())
+    lost = sum(alone(of_data, DifferenceKind.FORMAT), Split())
     tools = agreement_lost(lost, len(of_data) - lost.total, alpha) if of_data else None
     return Parity(
         judge_answers(Answers(pairs, left_first, farther, tools), alpha, pace),
@@ -305,49 +292,38 @@ def parity(compared: Sequence[Compared], alpha: float, pace: Pace) -> Parity:
         len(sampled),
         Arms(*(sum((called(one, own) for one in of_data), ToolSums()) for own in (True, False))),
         examples(greedy),
-        max((one.unit for one in greedy), key=[*Unit].index, default=Unit.TOKENS),
+        max((one.answers.unit for one in greedy), key=[*Unit].index, default=Unit.TOKENS),
     )
 
 
-def sums(differences: Iterable[Difference]) -> Divergences:
-    """Return the sums of pairs; the tokens of a pair whose prompts differ are not at risk."""
-    total = Divergences()
-    for one in differences:
-        total += Divergences(
-            pairs=1,
-            tokens=0 if one.kind is Kind.PROMPT else one.at_risk,
-            diverged=int(one.diverged),
-            ties=int(one.kind is Kind.TIE),
-            hard=int(one.kind is Kind.HARD),
-            stopped=int(one.kind is Kind.STOP),
-            formats=int(one.kind is Kind.FORMAT),
-            prompts=int(one.kind is Kind.PROMPT),
-        )
-    return total
+def alone(compared: Iterable[Compared], kind: DifferenceKind) -> Iterator[Split]:
+    """Yield which pair alone differs in this way, prompt by prompt; sampled answers differ as they like."""
+    return (one.answers.alone(kind) for one in compared if one.prompt.greedy)
 
 
 def called(one: Compared, own: bool) -> ToolSums:
     """Return the counts of one pair that was compared as data."""
-    other, schema = (one.again if own else one.treatment), one.prompt.schema
-    mine, its = (check_data(answer, one.prompt.tools, schema) for answer in (one.reference, other))
+    reference, schema = one.answers.reference, one.prompt.schema
+    other = one.answers.again if own else one.answers.treatment
+    mine, its = (check_data(answer, one.prompt.tools, schema) for answer in (reference, other))
     return ToolSums(
         both=int(mine.calls and its.calls),
         reference_only=int(mine.calls and not its.calls),
         other_only=int(its.calls and not mine.calls),
         neither=int(not mine.calls and not its.calls),
-        agreed=int(same_data(one.reference, other, schema is not None)),
+        agreed=int(same_data(reference, other, schema is not None)),
         invalid=int(its.valid is False),
     )
 
 
 def examples(compared: Iterable[Compared]) -> list[Example]:
     """Return the first few of each kind of difference."""
-    found: dict[Kind, list[Example]] = {}
+    found: dict[DifferenceKind, list[Example]] = {}
     for one in compared:
-        kind = one.across.kind
-        if kind is not Kind.SAME and len(found.setdefault(kind, [])) < EXAMPLES:
+        kind = one.answers.across.kind
+        if kind is not DifferenceKind.SAME and len(found.setdefault(kind, [])) < EXAMPLES:
             found[kind].append(one.example())
-    return [example for kind in Kind for example in found.get(kind, ())]
+    return [example for kind in DifferenceKind for example in found.get(kind, ())]
 
 
 # --- figures ---------------------------------------------------------------------------------------------------------

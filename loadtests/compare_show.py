@@ -17,13 +17,14 @@ from typing import Any
 import msgspec
 from msgspec import Struct
 from rich.console import Group, RenderableType
-from rich.table import Table
+from rich.table import Column, Table
 from rich.text import Text
 
 from gateway.cli.exit_status import ExitStatus
 from gateway.experiments.answers import SaidAnswer
 from gateway.experiments.statistics.divergence import Divergences
 from gateway.experiments.statistics.interval import Interval
+from gateway.experiments.statistics.means import LEAST_BUCKETS
 from gateway.experiments.statistics.verdict import Judged, Judgement, Outcome
 from loadtests.compare_front import SIDES, EngineUrl
 from loadtests.compare_judge import Example, Findings, Guardrail, Latency, Parity, SideFigures
@@ -186,12 +187,19 @@ def tables(measured: Measured, findings: Findings, told: Told) -> RenderableType
     parts += [Text(line, "yellow") for line in notes(measured, findings, told)]
     outcome = findings.overall.outcome
     colour = {Outcome.SUCCESS: "bold green", Outcome.FAILURE: "bold red"}.get(outcome, "bold yellow")
-    parts.append(Text(f"{WORDS[outcome]}: {findings.overall.why}", colour))
+    parts.append(Text(conclusion(findings), colour))
     return Group(*parts)
 
 
+def conclusion(findings: Findings) -> str:
+    """Return the verdict and why, in a line."""
+    word, why = WORDS[findings.overall.outcome], findings.overall.why
+    return why if why.startswith(f"{word}: ") else f"{word}: {why}"
+
+
 def _engines(measured: Measured, findings: Findings, told: Told) -> Table:
-    table = Table("", "engine", "model", "requests", "failed", "tokens", "an answer", "in flight", width=WIDTH)
+    names = [Column(name, overflow="fold") for name in ("engine", "model")]
+    table = Table("", *names, "requests", "failed", "tokens", "an answer", "in flight", width=WIDTH)
     table.title = Text(f"{len(measured.triples)} prompts in {measured.rounds} rounds, {measured.seconds:.0f} s", "bold")
     for side in SIDES:
         engine, one = told.engines[side], findings.sides[side]
@@ -234,6 +242,9 @@ def _parity(findings: Findings) -> Table:
             str(findings.parity.farther.treatment),
         ],
     }
+    if findings.parity.tools.control.pairs:
+        both = (findings.parity.tools.control, findings.parity.tools.treatment)
+        rows["calls and JSON alike / invalid"] = [f"{one.agreed} of {one.pairs} / {one.invalid}" for one in both]
     for name, cells in rows.items():
         table.add_row(name, *cells, "")
     table.add_section()
@@ -282,8 +293,10 @@ def notes(measured: Measured, findings: Findings, told: Told) -> list[str]:
         )
     if told.models[SIDES[0]] != told.models[SIDES[1]]:
         said.append("The engines' names of their models differ.")
+    if measured.rounds < LEAST_BUCKETS:
+        said.append(f"A verdict on times takes {LEAST_BUCKETS} rounds.")
     for one in findings.latencies:
-        if one.judged.needed:
+        if one.judged.needed and measured.rounds >= LEAST_BUCKETS:
             minutes = (one.judged.seconds or 0) / 60
             said.append(f"{one.name}: known after {one.judged.needed} rounds, about {minutes:.0f} minutes more.")
     return said

@@ -551,6 +551,24 @@ async def test_a_fault_behind_the_end_does_nothing(engine: type[Engine]) -> None
 
 
 @ENGINES
+async def test_a_missed_end_and_a_wrong_template(engine: type[Engine]) -> None:
+    """An answer goes on where it would have ended; a template that says more makes another prompt, and another text."""
+
+    async def told(*faults: str) -> tuple[str, str, dict[str, int]]:
+        app = started(engine, *faults, answer_tokens=(3, 3))
+        answer = json.loads((await ask(app, "POST", CHAT, chat(max_tokens=30))).body)
+        [choice] = answer["choices"]
+        return choice["message"]["content"], choice["finish_reason"], answer["usage"]
+
+    sound, goes_on, templated = await told(), await told("run-on"), await told("template")
+    assert (sound[1], goes_on[1], templated[1]) == ("stop", "length", "stop")
+    assert goes_on[0].startswith(sound[0])
+    assert goes_on[2]["completion_tokens"] == 30
+    assert templated[0] != sound[0]
+    assert templated[2]["prompt_tokens"] > sound[2]["prompt_tokens"] == goes_on[2]["prompt_tokens"]
+
+
+@ENGINES
 async def test_slow_first(engine: type[Engine]) -> None:
     sleep = Sleeper()
     await ask(started(engine, "slow-first:3", sleep=sleep), "POST", CHAT, chat(max_tokens=2))

@@ -38,6 +38,16 @@ class Planted:
     seed: int = 0
 
 
+class Waiting(Quiet):
+    """A server that waits to be ended, and does not look at a clock meanwhile."""
+
+    ended: asyncio.Event
+
+    async def main_loop(self) -> None:
+        await self.on_tick(0)
+        await self.ended.wait()
+
+
 @contextlib.asynccontextmanager
 async def simulated(planted: Planted, path: Path) -> AsyncIterator[str]:
     """Run it behind a Unix socket, which passes everything on at once, as a network does not."""
@@ -57,18 +67,20 @@ async def simulated(planted: Planted, path: Path) -> AsyncIterator[str]:
     app: Any = ENGINES[planted.kind](options, sleep=sleep)
     with socket.socket(socket.AF_UNIX) as listening:
         listening.bind(str(path))
-        server = Quiet(uvicorn.Config(app, log_level="critical", lifespan="off", ws="none"))
+        server = Waiting(uvicorn.Config(app, log_level="critical", lifespan="off", ws="none"))
+        server.ended = asyncio.Event()
         task = asyncio.ensure_future(server.serve(sockets=[listening]))
         try:
             await until(lambda: server.started)
             yield f"unix:{path}"
         finally:
             server.should_exit = server.force_exit = True
+            server.ended.set()
             await task
 
 
 def compared(
-    place: Path, control: Planted, treatment: Planted, prompts: Iterator[Prompt], count: int, logprobs: bool = True
+    place: Path, control: Planted, treatment: Planted, prompts: Iterator[Prompt], count: int
 ) -> tuple[Measured, Findings]:
     """Compare two simulators over about so many prompts, in 40 rounds; `place` is a directory for their sockets."""
     measured = Measured()
@@ -80,7 +92,7 @@ def compared(
             simulated(treatment, place / "b") as other,
             fronted([EngineUrl(control.kind, one), EngineUrl(treatment.kind, other)], {}, 10.0) as front,
         ):
-            measured.stopped = await measure(front, plan, logprobs, measured, lambda _: None)
+            measured.stopped = await measure(front, plan, True, measured, lambda _: None)
 
     run_in_virtual_time(work())
     return measured, judged(measured, Rules(planned=len(plan)), Random(7))

@@ -25,7 +25,7 @@ class Unit(StrEnum):
     WORDS = "words"
 
 
-class Kind(StrEnum):
+class DifferenceKind(StrEnum):
     """What a difference is (P2)."""
 
     SAME = "same"
@@ -43,7 +43,7 @@ class Difference(Struct, frozen=True):
     `offset` is how many characters they have in common from the beginning.
     """
 
-    kind: Kind
+    kind: DifferenceKind
     at_risk: int
     unit: Unit
     offset: int
@@ -51,7 +51,7 @@ class Difference(Struct, frozen=True):
     @property
     def diverged(self) -> bool:
         """Whether they parted before either ended; data that differ, and other prompts, are told apart from that."""
-        return self.kind in (Kind.TIE, Kind.HARD, Kind.UNKNOWN)
+        return self.kind in (DifferenceKind.TIE, DifferenceKind.HARD, DifferenceKind.UNKNOWN)
 
 
 def common_unit(*answers: SaidAnswer) -> Unit:
@@ -112,32 +112,33 @@ def _written(answer: SaidAnswer) -> str:
     return "".join((answer.text, *(part for call in answer.calls for part in (call.name, call.arguments))))
 
 
-def _kind(one: SaidAnswer, other: SaidAnswer, place: int, inside: bool, as_json: bool) -> Kind:
+def _kind(one: SaidAnswer, other: SaidAnswer, place: int, inside: bool, as_json: bool) -> DifferenceKind:
     if min(one.prompt_tokens, other.prompt_tokens) >= 0 and one.prompt_tokens != other.prompt_tokens:
-        return Kind.PROMPT
+        return DifferenceKind.PROMPT
     if (one.calls or other.calls or as_json) and not same_data(one, other, as_json):
-        return Kind.FORMAT
+        return DifferenceKind.FORMAT
     if not inside:
         same = one.text == other.text and one.finish == other.finish
-        return Kind.SAME if same else Kind.STOP
-    if one.calls or other.calls:
-        return Kind.SAME  # written otherwise, and the same as data
+        return DifferenceKind.SAME if same else DifferenceKind.STOP
+    if one.calls or other.calls or as_json:
+        return DifferenceKind.SAME  # written otherwise, and the same as data
     return _likeness(one.tokens, other.tokens, place)
 
 
-def _likeness(one: Sequence[SaidToken], other: Sequence[SaidToken], place: int) -> Kind:
+def _likeness(one: Sequence[SaidToken], other: Sequence[SaidToken], place: int) -> DifferenceKind:
     """Say whether the two tokens in a place are a tie: for each engine the other's token was nearly as likely.
 
     That is vLLM's own rule for comparing engines (`check_logprobs_close`: each among the other's likeliest), and a
     bound on how much less likely.
     """
     if not 0 <= place < min(len(one), len(other)):
-        return Kind.UNKNOWN
+        return DifferenceKind.UNKNOWN
     mine, its = one[place], other[place]
     if mine.text == its.text or not (mine.likeliest and its.likeliest):
-        return Kind.UNKNOWN
+        return DifferenceKind.UNKNOWN
     margins = [
         here.logprob - here.likeliest[there.text] if there.text in here.likeliest else None
         for here, there in ((mine, its), (its, mine))
     ]
-    return Kind.TIE if all(margin is not None and margin <= MAX_TIE for margin in margins) else Kind.HARD
+    near = all(margin is not None and margin <= MAX_TIE for margin in margins)
+    return DifferenceKind.TIE if near else DifferenceKind.HARD

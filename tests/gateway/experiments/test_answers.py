@@ -6,8 +6,8 @@ from typing import Any
 import pytest
 
 from gateway.experiments.answers import (
+    AnswerTriple,
     CalledTool,
-    Kind,
     SaidAnswer,
     SaidToken,
     Transcript,
@@ -15,10 +15,16 @@ from gateway.experiments.answers import (
     check_data,
     common_unit,
     distance,
+    divergences,
     first_difference,
     length_gap,
 )
+from gateway.experiments.answers import (
+    DifferenceKind as Kind,
+)
 from gateway.experiments.answers.data import fits
+from gateway.experiments.statistics.arms import Split
+from gateway.experiments.statistics.divergence import Divergences
 
 
 def said(*words: str, finish: str = "stop", prompt: int = 7, **more: Any) -> SaidAnswer:
@@ -48,9 +54,30 @@ PAIRS = [
     ("nothing said", said(), said(), Kind.SAME, False, 0),
     ("nothing said by one", SAME, said(), Kind.STOP, False, 0),
     ("a tie", likely("red", red=-0.7, blue=-0.9), likely("blue", blue=-0.7, red=-0.8), Kind.TIE, True, 2),
-    ("sure on one side", likely("red", red=-0.1, blue=-3), likely("blue", blue=-0.7, red=-0.8), Kind.HARD, True, 2),
-    ("not thought of", likely("red", red=-0.7, pink=-0.8), likely("blue", blue=-0.7, red=-0.8), Kind.HARD, True, 2),
-    ("the same call", calling("get", '{"a": 1, "b": 2}'), calling("get", '{"b":2.0,"a":1}'), Kind.SAME, False, 2),
+    (
+        "sure on one side",
+        likely("red", red=-0.1, blue=-3),
+        likely("blue", blue=-0.7, red=-0.8),
+        Kind.HARD,
+        True,
+        2,
+    ),
+    (
+        "not thought of",
+        likely("red", red=-0.7, pink=-0.8),
+        likely("blue", blue=-0.7, red=-0.8),
+        Kind.HARD,
+        True,
+        2,
+    ),
+    (
+        "the same call",
+        calling("get", '{"a": 1, "b": 2}'),
+        calling("get", '{"b":2.0,"a":1}'),
+        Kind.SAME,
+        False,
+        2,
+    ),
     ("another argument", calling("get", '{"a": 1}'), calling("get", '{"a": 2}'), Kind.FORMAT, False, 3),
     ("another tool", calling("get", "{}"), calling("put", "{}"), Kind.FORMAT, False, 1),
     ("no call", calling("get", "{}"), SAME, Kind.FORMAT, False, 1),
@@ -70,7 +97,7 @@ def test_a_pair_is_of_its_kind_either_way_round(
 
 def test_json_is_compared_as_data_where_it_was_asked_for() -> None:
     one, other = said('{"a": 1,', ' "b": [1.0]}'), said('{"b":', "[1]", ', "a": 1}')
-    assert first_difference(one, other, Unit.WORDS, as_json=True).kind is not Kind.FORMAT
+    assert first_difference(one, other, Unit.WORDS, as_json=True).kind is Kind.SAME
     assert first_difference(one, said('{"a": 2}'), Unit.WORDS, as_json=True).kind is Kind.FORMAT
     assert first_difference(one, said("{"), Unit.WORDS, as_json=True).kind is Kind.FORMAT
     assert first_difference(said("true"), said("1"), Unit.WORDS, as_json=True).kind is Kind.FORMAT
@@ -211,3 +238,42 @@ def test_calls_are_held_against_the_requests_tools(answer: SaidAnswer, calls: bo
 )
 def test_a_value_keeps_to_a_schema_or_not(value: object, schema: Any, valid: bool) -> None:
     assert fits(value, schema) is valid
+
+
+BLUE, GREY = said("It", " is", " blue", "."), said("It", " was", " grey", ".")
+NEITHER, OWN, ACROSS = Split(), Split(1, 0), Split(0, 1)
+
+
+@pytest.mark.parametrize(
+    ("again", "treatment", "left", "alone"),
+    [
+        (SAME, SAME, NEITHER, NEITHER),
+        (SAME, BLUE, ACROSS, ACROSS),
+        (BLUE, SAME, OWN, OWN),
+        (BLUE, GREY, ACROSS, NEITHER),
+        (GREY, BLUE, OWN, NEITHER),
+        (BLUE, BLUE, NEITHER, NEITHER),
+        (BLUE, said("It", " is", finish="length"), OWN, OWN),
+        (BLUE, said("It", prompt=9), NEITHER, OWN),
+    ],
+)
+def test_who_left_the_reference_first_and_who_alone(
+    again: SaidAnswer, treatment: SaidAnswer, left: Split, alone: Split
+) -> None:
+    """The two are told as tosses, of the engine with itself and of the two engines; equal ones are none."""
+    triple = AnswerTriple(SAME, again, treatment)
+    assert triple.left_first() == left
+    assert triple.alone(Kind.UNKNOWN) == alone
+
+
+def test_who_is_farther_from_a_sampled_answer() -> None:
+    assert AnswerTriple(SAME, BLUE, GREY).farther() == ACROSS
+    assert AnswerTriple(SAME, GREY, BLUE).farther() == OWN
+    assert AnswerTriple(SAME, BLUE, BLUE).farther() == NEITHER
+
+
+def test_pairs_are_summed_by_kind_and_other_prompts_put_no_token_at_risk() -> None:
+    others = (SAME, BLUE, said("It", " is", finish="length"), said("It", prompt=9))
+    found = divergences(first_difference(SAME, other, Unit.TOKENS) for other in others)
+    assert found == Divergences(pairs=4, tokens=4 + 3 + 2, diverged=1, stopped=1, prompts=1)
+    assert found.unknown == 1
