@@ -4,7 +4,7 @@ from typing import TYPE_CHECKING, Literal
 
 from msgspec import Struct
 
-from gateway.experiments.unit import Unit
+from gateway.experiments.unit import DrawnUnit
 from gateway.upstream.endpoints import Endpoint
 
 if TYPE_CHECKING:
@@ -17,7 +17,7 @@ Exclusion = Literal["pin", "capability", "session", "no answer", "held", "cache"
 
 ARM_HEADER = b"x-pointsman-arm"
 ARMS: tuple[Arm, Arm] = ("control", "treatment")
-NOBODY = Unit(0)
+NOBODY = DrawnUnit(0)
 
 
 class Assignment(Struct, eq=False):
@@ -33,9 +33,9 @@ class Assignment(Struct, eq=False):
     epoch: str
     arm: Arm | None = None
     excluded: Exclusion | None = None
-    unit: Unit = NOBODY
+    unit: DrawnUnit = NOBODY
     size: int = 0
-    conversation: Unit = NOBODY
+    conversation: DrawnUnit = NOBODY
     shadow: Shadow = ""
     down: bool = False
 

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from gateway.experiments import notes as noted
 from gateway.experiments.keeper import Keeper
 from gateway.experiments.record import read_record
-from gateway.experiments.report import Report, report_of
+from gateway.experiments.report import ExperimentReport, report_of
 from gateway.experiments.running import Experiments
 from gateway.experiments.store.base import StoreUnavailable
 from gateway.observe.worker_snapshots import GaugeReading
@@ -21,7 +21,7 @@ class Figures:
     def __init__(self, experiments: Experiments, keeper: Keeper) -> None:
         self._experiments = experiments
         self._keeper = keeper
-        self.reports: dict[str, Report] = {}
+        self.reports: dict[str, ExperimentReport] = {}
 
     async def run(self) -> None:
         """Work them out anew, until cancelled."""
@@ -57,7 +57,7 @@ class Figures:
                 yield from _of(self.reports[name])
 
 
-def _of(report: Report) -> Iterator[GaugeReading]:
+def _of(report: ExperimentReport) -> Iterator[GaugeReading]:
     yield GaugeReading("pointsman_experiment_verdict", (report.name, report.verdict), 1.0)
     yield GaugeReading("pointsman_experiment_judgement", (report.name, "parity", report.parity.verdict), 1.0)
     for metric, found in report.metrics.items():

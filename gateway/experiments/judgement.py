@@ -32,7 +32,7 @@ GUARDRAILS = ("errors", "late", "left", "seen_errors", "refused")
 EVENT_OF = {"errors": "error", "late": "late", "left": "left", "seen_errors": "seen_error", "refused": "refused"}
 
 
-class Finding(Struct, frozen=True):
+class MetricFinding(Struct, frozen=True):
     """A metric: its interval as a ratio, treatment over control, the verdict, and how many samples it rests on."""
 
     interval: Interval
@@ -44,8 +44,8 @@ class Judgements(Struct, frozen=True):
     """All that is to be said. `beside` are the latencies of the two shadows of one request."""
 
     overall: Overall
-    metrics: dict[str, Finding]
-    beside: dict[str, Finding]
+    metrics: dict[str, MetricFinding]
+    beside: dict[str, MetricFinding]
     parity: Judged
     answers: Arms[Divergences]
     obstacles: list[str]
@@ -112,7 +112,7 @@ def _pace(samples: int, epochs: list[Epoch]) -> Pace:
 
 def _latency(
     name: str, record: Record, epochs: list[Epoch], settings: ExperimentConfig, alpha: float, obstacles: list[str]
-) -> Finding:
+) -> MetricFinding:
     used = epochs or record.mixed
     estimate, n = _estimate(name, record, used, alpha)
     return _finding(estimate, n, settings.margin, _pace(n, used), obstacles)
@@ -137,7 +137,7 @@ def _total(buckets: Buckets) -> MeanSums:
     return sum(buckets.values(), MeanSums())
 
 
-def _event(name: str, record: Record, settings: ExperimentConfig, alpha: float) -> Finding:
+def _event(name: str, record: Record, settings: ExperimentConfig, alpha: float) -> MetricFinding:
     epochs = record.mixed
     strata = _strata(epochs, "first", EVENT_OF[name])
     estimate = rate_ratio(strata, alpha)
@@ -145,14 +145,14 @@ def _event(name: str, record: Record, settings: ExperimentConfig, alpha: float) 
         estimate = drifting_rate_ratio(strata, _estimate("late", record, epochs, alpha)[0], alpha)
     n = sum(epoch.split("first", EVENT_OF[name]).total for epoch in epochs)
     pace = _pace(n, epochs)
-    return Finding(estimate.interval().ratio(), verdict.guard(estimate, settings.margin, pace), n)
+    return MetricFinding(estimate.interval().ratio(), verdict.guard(estimate, settings.margin, pace), n)
 
 
-def _finding(estimate: Judgeable, n: int, margin: float, pace: Pace, obstacles: list[str]) -> Finding:
-    return Finding(estimate.interval().ratio(), verdict.judge(estimate, margin, pace, obstacles), n)
+def _finding(estimate: Judgeable, n: int, margin: float, pace: Pace, obstacles: list[str]) -> MetricFinding:
+    return MetricFinding(estimate.interval().ratio(), verdict.judge(estimate, margin, pace, obstacles), n)
 
 
-def _beside(name: str, record: Record, settings: ExperimentConfig, alpha: float) -> Finding:
+def _beside(name: str, record: Record, settings: ExperimentConfig, alpha: float) -> MetricFinding:
     """Return how the two shadows of one request compare: they were asked alike, at the shadow's load."""
     buckets: dict[int, MeanSums] = {}
     for epoch in record.pooled:

@@ -18,7 +18,7 @@ from gateway.experiments.live import LiveExperiment
 from gateway.experiments.notes import Plan, Run, TellerNote
 from gateway.experiments.record import control_p95, epochs_before
 from gateway.experiments.running import Experiments
-from gateway.experiments.store.base import Store, StoreUnavailable, Telling
+from gateway.experiments.store.base import RecordStore, StoreUnavailable, Telling
 from gateway.experiments.tally import MAX_EXAMPLES, Deltas
 from gateway.upstream.models import Catalog
 
@@ -47,7 +47,7 @@ class Keeper:
     def __init__(
         self,
         experiments: Experiments,
-        store: Store,
+        store: RecordStore,
         catalog: Catalog,
         versions: Versions,
         wall: Callable[[], float] = time.time,

@@ -11,8 +11,8 @@ from gateway.config import ExperimentConfig, ModelConfig
 from gateway.experiments.assignment import Arm, Assignment, Exclusion
 from gateway.experiments.definition import define, digest, first_stage, stage_name, treatment_buckets
 from gateway.experiments.notes import EpochNote
-from gateway.experiments.tally import Tally
-from gateway.experiments.unit import Unit, UnitHash
+from gateway.experiments.tally import ExperimentTally
+from gateway.experiments.unit import DrawnUnit, UnitHash
 from gateway.upstream.endpoints import Endpoint
 from gateway.upstream.models import Candidate, ModelRoute
 
@@ -37,7 +37,7 @@ class LiveExperiment:
         self.settings = experiment
         self.model = model
         self.definition = define(experiment, model)
-        self.tally = Tally()
+        self.tally = ExperimentTally()
         self.held = ""
         self.slo_ttft = experiment.slo_ttft
         self.control = self.treatment = NONE
@@ -115,7 +115,7 @@ class LiveExperiment:
             buckets=self.buckets, stage=name, fingerprints=self.fingerprints, slots=slots, began=0.0, slo=self.slo_ttft
         )
 
-    def unit(self, parts: Iterable[bytes], context: "RequestContext") -> Unit | None:
+    def unit(self, parts: Iterable[bytes], context: "RequestContext") -> DrawnUnit | None:
         """Return the unit of a request, whose conversation `parts` tell; None if it names no session."""
         kind, tenant = self.settings.unit, context.principal.tenant
         if kind == "conversation":
@@ -125,7 +125,7 @@ class LiveExperiment:
             return self._hash.of(tenant, (session,)) if session else None
         return self._hash.of(tenant, ((context.principal.id if kind == "key" else context.id).encode(),))
 
-    def draw(self, unit: Unit, parts: Iterable[bytes], context: "RequestContext", may_shadow: bool) -> Assignment:
+    def draw(self, unit: DrawnUnit, parts: Iterable[bytes], context: "RequestContext", may_shadow: bool) -> Assignment:
         """Return the place of a request that nothing keeps out."""
         arm: Arm = "treatment" if unit.bucket < self.buckets else "control"
         endpoints = self.treatment if arm == "treatment" else self.control

@@ -11,7 +11,7 @@ from gateway.experiments.assignment import Arm, Assignment
 from gateway.experiments.statistics.means import UNANSWERED
 from gateway.experiments.statistics.quantiles import GROWTH, SHORTEST
 from gateway.experiments.statistics.scaled import scaled
-from gateway.experiments.tally import Tally
+from gateway.experiments.tally import ExperimentTally
 from gateway.http.context import Attempt, RequestContext
 from gateway.http.errors import Blame, ClientDisconnected, PointsmanError, blame, outcome
 from gateway.proxy.verdict import agreed
@@ -40,7 +40,9 @@ class Observation:
 
     __slots__ = ("_arm", "_assignment", "_bucket", "_context", "_ended", "_epoch", "_tally", "_z")
 
-    def __init__(self, context: RequestContext, assignment: Assignment, arm: Arm, tally: Tally, ended: float) -> None:
+    def __init__(
+        self, context: RequestContext, assignment: Assignment, arm: Arm, tally: ExperimentTally, ended: float
+    ) -> None:
         self._context = context
         self._assignment = assignment
         self._arm = arm

@@ -2,17 +2,17 @@
 
 from gateway.config import Config, ExperimentConfig
 from gateway.experiments.record import Record, read_record
-from gateway.experiments.report import Report, report_of
-from gateway.experiments.store.base import Store
+from gateway.experiments.report import ExperimentReport, report_of
+from gateway.experiments.store.base import RecordStore
 
 
-async def read(store: Store, name: str) -> Record | None:
+async def read(store: RecordStore, name: str) -> Record | None:
     """Return the last run of an experiment; None if there was none. Raises StoreUnavailable."""
     now, notes = await store.notes(name)
     return read_record(now, notes, await store.sums(name))
 
 
-async def report(store: Store, name: str, config: Config) -> Report | None:
+async def report(store: RecordStore, name: str, config: Config) -> ExperimentReport | None:
     """Return the report of an experiment, by the settings that a configuration has for it. Raises StoreUnavailable."""
     record = await read(store, name)
     return None if record is None else report_of(record, settings_of(record, config))
@@ -29,7 +29,7 @@ def settings_of(record: Record, config: Config) -> ExperimentConfig:
     )
 
 
-async def status(store: Store, config: Config) -> list[Report]:
+async def status(store: RecordStore, config: Config) -> list[ExperimentReport]:
     """Return the reports of all experiments that there ever were. Raises StoreUnavailable."""
     found = [await report(store, name, config) for name in await store.names()]
     return [one for one in found if one is not None]

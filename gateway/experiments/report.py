@@ -12,7 +12,7 @@ from typing import Any
 from msgspec import Struct, field
 
 from gateway.config import ExperimentConfig
-from gateway.experiments.judgement import Finding, Judgements, answers_of, judge_all, loads, tools_of
+from gateway.experiments.judgement import Judgements, MetricFinding, answers_of, judge_all, loads, tools_of
 from gateway.experiments.record import METRICS, Epoch, Record
 from gateway.experiments.statistics.arms import Split, Stratum
 from gateway.experiments.statistics.comparable import load_ratio
@@ -103,7 +103,7 @@ class EpochReport(Struct, frozen=True):
     pooled: bool
 
 
-class Report(Struct, frozen=True, kw_only=True):
+class ExperimentReport(Struct, frozen=True, kw_only=True):
     """All of it."""
 
     name: str
@@ -126,11 +126,11 @@ class Report(Struct, frozen=True, kw_only=True):
     examples: dict[str, list[Any]] = field(default_factory=dict)
 
 
-def report_of(record: Record, settings: ExperimentConfig) -> Report:
+def report_of(record: Record, settings: ExperimentConfig) -> ExperimentReport:
     """Return the report of a run, by the settings of its experiment."""
     judged = judge_all(record, settings)
     definition = record.run.definition
-    return Report(
+    return ExperimentReport(
         name=definition.name,
         run=definition.run,
         model=definition.model,
@@ -193,7 +193,7 @@ def _finite(value: float) -> float | None:
     return value if math.isfinite(value) else None
 
 
-def _metric(finding: Finding, beside: Finding | None) -> MetricReport:
+def _metric(finding: MetricFinding, beside: MetricFinding | None) -> MetricReport:
     interval, judged = finding.interval, finding.judged
     return MetricReport(
         ratio=_estimate(interval, finding.n),
@@ -293,7 +293,7 @@ def _notes(record: Record) -> list[str]:
     return said
 
 
-def status_of(report: Report) -> dict[str, Any]:
+def status_of(report: ExperimentReport) -> dict[str, Any]:
     """Return what there is to say of an experiment in a line."""
     names = ("name", "model", "run", "stage", "verdict", "reason", "held")
     requests = {arm: found.requests for arm, found in report.arms.items()}

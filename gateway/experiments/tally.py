@@ -91,7 +91,7 @@ def _sums_of(path: str, sums: Iterable[int]) -> Iterator[tuple[str, int]]:
     return ((path + name, by) for name, by in zip(MEAN_FIELDS, sums, strict=True) if by)
 
 
-class Tally:
+class ExperimentTally:
     """The counts of one worker. `times` are by epoch, metric and arm."""
 
     def __init__(self) -> None:

@@ -19,7 +19,7 @@ _DRAWS = 1 << 24
 _KEY = 64  # bytes, the longest that BLAKE2b takes
 
 
-class Unit(Struct, frozen=True):
+class DrawnUnit(Struct, frozen=True):
     """A unit's number."""
 
     number: int
@@ -51,11 +51,11 @@ class UnitHash:
     def __init__(self, experiment: str) -> None:
         self._begun = blake2b(digest_size=8, key=experiment.encode()[:_KEY])
 
-    def of(self, tenant: str, parts: Iterable[bytes]) -> Unit:
+    def of(self, tenant: str, parts: Iterable[bytes]) -> DrawnUnit:
         """Return the unit of what a tenant said."""
         hashed = self._begun.copy()
         hashed.update(b"\0".join((tenant.encode(), *parts)))
-        return Unit(int.from_bytes(hashed.digest()))
+        return DrawnUnit(int.from_bytes(hashed.digest()))
 
 
 def of_chat(view: ChatRequest, messages: Raw) -> list[bytes]:
@@ -83,7 +83,7 @@ def _said(message: Message) -> bytes:
     return said.encode(errors="surrogatepass")
 
 
-class _Told(Struct):
+class _BodyFields(Struct):
     """The fields of bodies that hold a conversation: Anthropic's messages, OpenAI's responses."""
 
     messages: Raw = Raw()
@@ -99,7 +99,7 @@ class _Turn(Struct):
 def of_body(body: bytes) -> list[bytes]:
     """Return what a request that is passed on is known by: its conversation's beginning, or all of it."""
     try:
-        told = msgspec.json.decode(body, type=_Told)
+        told = msgspec.json.decode(body, type=_BodyFields)
         turns = msgspec.json.decode(told.messages or told.input, type=list[Raw])
         parts = [bytes(told.system), bytes(told.instructions)]
         for turn in turns:

@@ -14,8 +14,8 @@ from gateway.cli.settings import written_config
 from gateway.config import Config
 from gateway.experiments import reading
 from gateway.experiments.record import rows
-from gateway.experiments.report import Report, status_of
-from gateway.experiments.store.base import Store, StoreUnavailable, make
+from gateway.experiments.report import ExperimentReport, status_of
+from gateway.experiments.store.base import RecordStore, StoreUnavailable, make
 
 T = TypeVar("T")
 
@@ -27,7 +27,7 @@ EXPERIMENTS = "/admin/experiments"
 class Place(Protocol):
     """Where reports are had from. All raise CommandFailed."""
 
-    def report(self, name: str) -> Report:
+    def report(self, name: str) -> ExperimentReport:
         """Return the report of an experiment."""
         ...
 
@@ -61,9 +61,9 @@ class RunningGateway:
         self._url = url
         self._headers = {"authorization": f"Bearer {key}"} if key else {}
 
-    def report(self, name: str) -> Report:
+    def report(self, name: str) -> ExperimentReport:
         """Return the report of an experiment."""
-        return msgspec.json.decode(self._get(f"{EXPERIMENTS}/{quote(name, safe='')}", name), type=Report)
+        return msgspec.json.decode(self._get(f"{EXPERIMENTS}/{quote(name, safe='')}", name), type=ExperimentReport)
 
     def status(self) -> list[dict[str, Any]]:
         """Return what there is to say of each experiment in a line."""
@@ -101,7 +101,7 @@ class StoredRecords:
         self._config = config
         self._path = path
 
-    def report(self, name: str) -> Report:
+    def report(self, name: str) -> ExperimentReport:
         """Return the report of an experiment."""
         return self._found(name, lambda store: reading.report(store, name, self._config))
 
@@ -113,13 +113,13 @@ class StoredRecords:
         """Return every number of an experiment."""
         return list(rows(self._found(name, lambda store: reading.read(store, name))))
 
-    def _found(self, name: str, question: Callable[[Store], Awaitable[T | None]]) -> T:
+    def _found(self, name: str, question: Callable[[RecordStore], Awaitable[T | None]]) -> T:
         found = self._asked(question)
         if found is None:
             raise _missing(name)
         return found
 
-    def _asked(self, question: Callable[[Store], Awaitable[T]]) -> T:
+    def _asked(self, question: Callable[[RecordStore], Awaitable[T]]) -> T:
         settings = self._config.experiments
         file = self._path.parent / settings.file
         if settings.store == "sqlite" and not file.exists():  # it would be made

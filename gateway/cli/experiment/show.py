@@ -7,7 +7,7 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from gateway.experiments.report import ArmReport, MetricReport, Report
+from gateway.experiments.report import ArmReport, ExperimentReport, MetricReport
 
 COLOURS = {
     "success": "green",
@@ -31,13 +31,13 @@ NAMES = {
 MOST_EXAMPLES = 5
 
 
-def shown(report: Report) -> RenderableType:
+def shown(report: ExperimentReport) -> RenderableType:
     """Return the report."""
     parts = [_heading(report), _arms(report), _metrics(report), _parity(report), _population(report), _epochs(report)]
     return Group(*(part for part in parts if part is not None), *_examples(report), *_notes(report))
 
 
-def _heading(report: Report) -> Text:
+def _heading(report: ExperimentReport) -> Text:
     words = Text.assemble(
         (f"{report.name}", "bold"), f" of {report.model}: ", (report.verdict, COLOURS.get(report.verdict, ""))
     )
@@ -52,7 +52,7 @@ def _table(*columns: str, title: str = "") -> Table:
     return made
 
 
-def _arms(report: Report) -> Table:
+def _arms(report: ExperimentReport) -> Table:
     made = _table("arm", "share", "requests", "units", "answered by the other", "shadows", "slots", title="Arms")
     for name, arm in report.arms.items():
         shadows = report.shadow["asked"].get(name, 0)
@@ -65,7 +65,7 @@ def _deployments(arm: ArmReport) -> str:
     return ", ".join(f"{name} ({arm.fingerprints.get(name) or 'not heard'})" for name in arm.deployments)
 
 
-def _metrics(report: Report) -> Table:
+def _metrics(report: ExperimentReport) -> Table:
     title = "\nTreatment over control, with bounds that hold at every look"
     made = _table("metric", "ratio", "from", "to", "samples", "verdict", title=title)
     for name, found in report.metrics.items():
@@ -95,7 +95,7 @@ def _ratio(value: float | None) -> str:
     return "-" if value is None else f"{value:.3f}"
 
 
-def _parity(report: Report) -> Table | None:
+def _parity(report: ExperimentReport) -> Table | None:
     parity = report.parity
     if not parity.pairs:
         return None
@@ -120,7 +120,7 @@ def _parity(report: Report) -> Table | None:
     return made
 
 
-def _population(report: Report) -> Table:
+def _population(report: ExperimentReport) -> Table:
     made = _table("who", "requests", title="\nWho was in, and who was not")
     for arm, count in report.population["assigned"].items():
         made.add_row(f"drawn for the {arm}", f"{count:,}")
@@ -135,7 +135,7 @@ def _population(report: Report) -> Table:
     return made
 
 
-def _epochs(report: Report) -> Table:
+def _epochs(report: ExperimentReport) -> Table:
     made = _table("epoch", "stage", "share", "from", "to", "control", "treatment", "load", "pooled", title="\nEpochs")
     for epoch in report.epochs:
         load = "?" if epoch.load_ratio is None else f"{epoch.load_ratio:.2f}"
@@ -151,7 +151,7 @@ def _time(seconds: float) -> str:
     return f"{datetime.fromtimestamp(seconds, UTC):%Y-%m-%d %H:%M}"
 
 
-def _examples(report: Report) -> list[RenderableType]:
+def _examples(report: ExperimentReport) -> list[RenderableType]:
     if not report.examples:
         return []
     made = _table("example", "parts at", "client", "shadow", title="\nAnswers that differ (characters, finish, hash)")
@@ -166,7 +166,7 @@ def _answer(told: dict[str, Any]) -> Text:
     return Text(f"{words}\n…{told['before'][-30:]}|{told['after'][:50]}" if "after" in told else words)
 
 
-def _notes(report: Report) -> list[RenderableType]:
+def _notes(report: ExperimentReport) -> list[RenderableType]:
     return [Text("\n" + "\n".join(f"Note: {note}." for note in report.notes))] if report.notes else []
 
 

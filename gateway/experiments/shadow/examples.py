@@ -6,12 +6,14 @@ from typing import Any
 import msgspec
 
 from backends.base import Call
-from gateway.experiments.answers import Difference, Kind, SaidAnswer
+from gateway.experiments.answers import Difference, DifferenceKind, SaidAnswer
 
 AROUND = 160  # characters before and after the place where they part
 
 
-def example(client: SaidAnswer, other: SaidAnswer, difference: Difference, kind: Kind, call: Call, clear: bool) -> str:
+def example(
+    client: SaidAnswer, other: SaidAnswer, difference: Difference, kind: DifferenceKind, call: Call, clear: bool
+) -> str:
     """Return an example as JSON: offsets, lengths and hashes; the texts about the place if they may be clear."""
     told: dict[str, Any] = {
         "kind": kind,

@@ -12,7 +12,7 @@ from gateway.proxy.sources import Source, Through
 MOST_EVENTS = 8192  # of an answer; a longer one is not compared
 
 
-class Heard(Through):
+class HeardAnswer(Through):
     """A source, whose events are kept as they pass."""
 
     def __init__(self, source: Source) -> None:

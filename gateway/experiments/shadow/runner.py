@@ -7,7 +7,7 @@ from backends.base import Call
 from gateway.experiments.assignment import Arm, Assignment
 from gateway.experiments.shadow.ask import ShadowAnswer, ask
 from gateway.experiments.shadow.call import beside, left_out
-from gateway.experiments.shadow.heard import Heard
+from gateway.experiments.shadow.heard import HeardAnswer
 from gateway.experiments.shadow.weigh import Answers3, weigh
 from gateway.http.context import RequestContext
 from gateway.http.errors import PointsmanError
@@ -18,7 +18,7 @@ from gateway.upstream.models import Candidate, ModelRoute
 log = logging.getLogger("pointsman")
 
 
-def listen(call: Call | None, answer: Any, context: RequestContext, services: Services) -> Heard | None:
+def listen(call: Call | None, answer: Any, context: RequestContext, services: Services) -> HeardAnswer | None:
     """Return an answer that is kept aside, if its request may be asked beside; None: it is sent as it is."""
     assignment = context.assignment
     if assignment is None or call is None or assignment.arm != "control":
@@ -30,10 +30,10 @@ def listen(call: Call | None, answer: Any, context: RequestContext, services: Se
     if why:
         _drop(assignment, why)
         return None
-    return Heard(answer)
+    return HeardAnswer(answer)
 
 
-def begin(heard: Heard, call: Call, route: ModelRoute, context: RequestContext, services: Services) -> None:
+def begin(heard: HeardAnswer, call: Call, route: ModelRoute, context: RequestContext, services: Services) -> None:
     """Ask beside a request whose client has its answer, in a task of its own; or count why not."""
     assignment = context.assignment
     assert assignment is not None, "only what is assigned is listened to"
@@ -45,7 +45,7 @@ def begin(heard: Heard, call: Call, route: ModelRoute, context: RequestContext, 
     services.shadows.start(assignment.live, shadow.run(heard))
 
 
-def _hindrance(heard: Heard, assignment: Assignment, context: RequestContext, services: Services) -> str:
+def _hindrance(heard: HeardAnswer, assignment: Assignment, context: RequestContext, services: Services) -> str:
     """Return why a request is not asked beside, though it was drawn; nothing if it is."""
     if context.cache in ("hit", "coalesced"):
         return "cache"
@@ -70,7 +70,7 @@ class _Shadow:
         self._context = context
         self._services = services
 
-    async def run(self, heard: Heard) -> None:
+    async def run(self, heard: HeardAnswer) -> None:
         """Ask and compare. A fault of the comparison's is no fault of anybody's request."""
         try:
             await self._ask_and_weigh(heard)
@@ -78,7 +78,7 @@ class _Shadow:
             log.exception("experiments: %s: a shadow failed in the gateway", self._assignment.live.definition.name)
             _drop(self._assignment, "fault")
 
-    async def _ask_and_weigh(self, heard: Heard) -> None:
+    async def _ask_and_weigh(self, heard: HeardAnswer) -> None:
         """Ask in random order, one after the other, so that neither arm is always the later; then compare."""
         arms: list[Arm] = ["treatment", "control"] if self._assignment.shadow == "triple" else ["treatment"]
         self._services.random.shuffle(arms)

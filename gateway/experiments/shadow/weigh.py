@@ -13,7 +13,7 @@ from msgspec import Struct
 from backends.base import Call
 from gateway.experiments.answers import (
     Difference,
-    Kind,
+    DifferenceKind,
     SaidAnswer,
     Unit,
     check_data,
@@ -28,7 +28,13 @@ from gateway.experiments.shadow.ask import ShadowAnswer
 from gateway.experiments.shadow.call import schema_of, tools_of
 from gateway.experiments.shadow.examples import example
 
-COUNTED = {Kind.TIE: "ties", Kind.HARD: "hard", Kind.STOP: "stopped", Kind.FORMAT: "formats", Kind.PROMPT: "prompts"}
+COUNTED = {
+    DifferenceKind.TIE: "ties",
+    DifferenceKind.HARD: "hard",
+    DifferenceKind.STOP: "stopped",
+    DifferenceKind.FORMAT: "formats",
+    DifferenceKind.PROMPT: "prompts",
+}
 MOST_COMPARED = 4096  # units of a sampled answer, as the distance grows with their square
 
 
@@ -81,7 +87,7 @@ def _count_greedy(answers: Answers3, call: Call, assignment: Assignment, clear: 
     for arm, difference in found.items():
         kind = _kind(difference, between)
         _count_difference(arm, difference, kind, assignment)
-        if kind is not Kind.SAME:
+        if kind is not DifferenceKind.SAME:
             other = answers.treatment if arm == "treatment" else answers.control
             assert other is not None
             name = f"{'pair' if arm == 'treatment' else 'self'}-{kind}"
@@ -99,19 +105,22 @@ def _between(answers: Answers3, as_json: bool) -> Difference | None:
     return None if unit is Unit.WORDS else first_difference(answers.control.said, answers.treatment.said, unit, as_json)
 
 
-def _kind(difference: Difference, between: Difference | None) -> Kind:
+def _kind(difference: Difference, between: Difference | None) -> DifferenceKind:
     """Return the kind of a divergence from a1, judged by the shadows, if they part where it does."""
-    if difference.kind is Kind.UNKNOWN and between is not None and between.offset == difference.offset:
-        return between.kind if between.kind in (Kind.TIE, Kind.HARD) else Kind.UNKNOWN
+    if difference.kind is DifferenceKind.UNKNOWN and between is not None and between.offset == difference.offset:
+        return between.kind if between.kind in (DifferenceKind.TIE, DifferenceKind.HARD) else DifferenceKind.UNKNOWN
     return difference.kind
 
 
-def _count_difference(arm: Arm, difference: Difference, kind: Kind, assignment: Assignment) -> None:
+def _count_difference(arm: Arm, difference: Difference, kind: DifferenceKind, assignment: Assignment) -> None:
     tally, path = assignment.live.tally, (assignment.epoch, "answers", arm)
     tally.count(*path, "pairs")
     if kind in COUNTED:
         tally.count(*path, COUNTED[kind])
-    if kind in (Kind.PROMPT, Kind.FORMAT):  # what follows is the answer to something else, or is compared as data
+    if kind in (
+        DifferenceKind.PROMPT,
+        DifferenceKind.FORMAT,
+    ):  # what follows is the answer to something else, or is compared as data
         return
     tally.count(*path, "tokens", by=difference.at_risk)
     tally.count(*path, "diverged", by=int(difference.diverged))

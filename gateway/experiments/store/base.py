@@ -41,7 +41,7 @@ class Telling(Struct, frozen=True, kw_only=True):
     stamps: tuple[str, ...] = ()
 
 
-class Store(Protocol):
+class RecordStore(Protocol):
     """A record's place. All raise StoreUnavailable."""
 
     async def open(self) -> None:
@@ -69,7 +69,7 @@ class Store(Protocol):
         ...
 
 
-def make(config: ExperimentsConfig) -> Store:
+def make(config: ExperimentsConfig) -> RecordStore:
     """Return the store that is configured; nothing is opened yet. Raises ValueError if the URL is none."""
     if config.store == "redis":
         from gateway.experiments.store.redis import shared_store  # noqa: PLC0415  (Redis's client takes 0.3 s)

@@ -22,10 +22,10 @@ from gateway.cli.experiment.parquet import write_parquet
 from gateway.experiments.definition import define
 from gateway.experiments.notes import EpochNote, Run
 from gateway.experiments.record import Epoch, Record, rows
-from gateway.experiments.report import Report, report_of
+from gateway.experiments.report import ExperimentReport, report_of
 from gateway.experiments.statistics.means import MeanSums
 from gateway.experiments.statistics.scaled import scaled
-from gateway.experiments.tally import Tally
+from gateway.experiments.tally import ExperimentTally
 from tests.support.experiments import NAME, Trial, settings, trial
 from tests.support.harness import CHAT, STREAM, says, streamed
 
@@ -43,7 +43,7 @@ def epoch(
     identity: str = "e", n: int = 4000, ratio: float = 1.0, seed: int = 1, began: float = 0.0, **more: Any
 ) -> Epoch:
     """Return an epoch of many small conversations, whose treatment takes `ratio` times as long to the first token."""
-    random, tally = Random(seed), Tally()
+    random, tally = Random(seed), ExperimentTally()
     trees: dict[str, Any] = {}
     noted = note(**{"began": began} | more)
     for number in range(n):
@@ -75,7 +75,7 @@ def _add(tree: dict[str, Any], sums: Any) -> None:
         inner[last] = inner.get(last, 0) + by
 
 
-def told(*epochs: Epoch, **more: Any) -> Report:
+def told(*epochs: Epoch, **more: Any) -> ExperimentReport:
     """Return the report of some epochs; `more` are settings of the experiment."""
     (model,) = settings(("http://a", "http://b"), **more).models
     assert model.experiment is not None
@@ -149,7 +149,7 @@ def test_an_arm_without_samples_and_an_experiment_that_has_not_begun_have_a_repo
 
 def test_sums_of_two_gateways_are_those_of_one() -> None:
     """What is told is whole numbers: added in any order, they are the same."""
-    one, other, both = Tally(), Tally(), Tally()
+    one, other, both = ExperimentTally(), ExperimentTally(), ExperimentTally()
     for number in range(200):
         for tally in ((one, other)[number % 2], both):
             tally.times["e", "ttft", "control"].add(number % 7, scaled(0.1 * number), scaled(1.0))

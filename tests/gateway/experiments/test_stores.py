@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 import redis
 
-from gateway.experiments.store.base import SCHEMA, Store, StoreUnavailable, Telling
+from gateway.experiments.store.base import SCHEMA, RecordStore, StoreUnavailable, Telling
 from gateway.experiments.store.redis import RedisStore, shared_store
 from gateway.experiments.store.sqlite import SqliteStore
 from gateway.experiments.store.upgrade import FromLater, upgraded
@@ -33,7 +33,7 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RedisServer]:
 @pytest.fixture
 async def stores(
     request: pytest.FixtureRequest, tmp_path: Path, server: RedisServer
-) -> AsyncIterator[tuple[Store, Store]]:
+) -> AsyncIterator[tuple[RecordStore, RecordStore]]:
     """Two stores over one place, as two workers have them."""
     made: list[Any]
     if request.param == "sqlite":
@@ -57,7 +57,7 @@ def telling(number: int = 1, teller: str = "a", **more: Any) -> Telling:
 
 
 @both
-async def test_what_several_tell_is_added_exactly(stores: tuple[Store, Store]) -> None:
+async def test_what_several_tell_is_added_exactly(stores: tuple[RecordStore, RecordStore]) -> None:
     one, other = stores
     large = 2**60
     await one.tell(telling(sums={"e/n/control": 3, "e/x": large, "e/negative": -5}))
@@ -68,7 +68,7 @@ async def test_what_several_tell_is_added_exactly(stores: tuple[Store, Store]) -
 
 
 @both
-async def test_a_telling_that_is_told_again_counts_once(stores: tuple[Store, Store]) -> None:
+async def test_a_telling_that_is_told_again_counts_once(stores: tuple[RecordStore, RecordStore]) -> None:
     """Who was cut off before it heard that it was taken tells it again."""
     one, other = stores
     again = telling(sums={"n": 1}, firsts=(First("unit", 5, "u"),))
@@ -79,7 +79,9 @@ async def test_a_telling_that_is_told_again_counts_once(stores: tuple[Store, Sto
 
 
 @both
-async def test_of_a_kind_only_the_first_at_a_place_counts_whoever_tells_it(stores: tuple[Store, Store]) -> None:
+async def test_of_a_kind_only_the_first_at_a_place_counts_whoever_tells_it(
+    stores: tuple[RecordStore, RecordStore],
+) -> None:
     one, other = stores
     await one.tell(telling(maps="r", firsts=(First("unit", 5, "e/unit/control"), First("error", 5, "e/error"))))
     await other.tell(
@@ -90,7 +92,7 @@ async def test_of_a_kind_only_the_first_at_a_place_counts_whoever_tells_it(store
 
 
 @both
-async def test_notes_replace_marks_stay_and_times_are_the_stores_own(stores: tuple[Store, Store]) -> None:
+async def test_notes_replace_marks_stay_and_times_are_the_stores_own(stores: tuple[RecordStore, RecordStore]) -> None:
     one, other = stores
     await one.tell(telling(notes={"teller/a": "1"}, marks={"run/r": '{"began":@now}'}, stamps=("alive/a",)))
     await other.tell(telling(teller="b", notes={"teller/a": "2"}, marks={"run/r": "{}"}, stamps=("alive/b",)))
@@ -137,7 +139,7 @@ def write_redis(port: int, version: int) -> None:
 @pytest.mark.parametrize("kind", KINDS)
 async def test_a_record_of_the_version_before_goes_on(kind: str, tmp_path: Path, server: RedisServer) -> None:
     write_sqlite(tmp_path / "e", 1) if kind == "sqlite" else write_redis(server.port, 1)
-    store: Store = SqliteStore(tmp_path / "e") if kind == "sqlite" else shared_store(server.url)
+    store: RecordStore = SqliteStore(tmp_path / "e") if kind == "sqlite" else shared_store(server.url)
     await store.open()
     await store.tell(telling(7, sums={"e/n/control": 100}))  # which has been told before
     await store.tell(telling(8, sums={"e/n/control": 1}))
@@ -150,7 +152,7 @@ async def test_a_record_of_a_later_version_is_left_alone_and_said(
     kind: str, tmp_path: Path, server: RedisServer
 ) -> None:
     write_sqlite(tmp_path / "e", 9) if kind == "sqlite" else write_redis(server.port, 9)
-    store: Store = SqliteStore(tmp_path / "e") if kind == "sqlite" else shared_store(server.url)
+    store: RecordStore = SqliteStore(tmp_path / "e") if kind == "sqlite" else shared_store(server.url)
     with contextlib.suppress(StoreUnavailable):
         await store.open()
     with pytest.raises(StoreUnavailable, match="version 9"):
