@@ -36,7 +36,9 @@ class ServerConfig(Frozen, frozen=True, kw_only=True):
     max_body: str = "32MiB"
     tgi_model: str = ""  # which model TGI's own paths speak for; they name none
     cors_origins: list[str] = []
-    keep_alive: Seconds = 75.0  # of a client's idle connection, and for a head; longer than clients', so that they close
+    keep_alive: Seconds = (
+        75.0  # of a client's idle connection, and for a head; longer than clients', so that they close
+    )
     drain_notice: Annotated[float, Meta(ge=0)] = 0.0  # after SIGTERM: not ready, and still taking requests
     drain: Seconds = 60.0  # after that: what is in flight may take so long to finish
 

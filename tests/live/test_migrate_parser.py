@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 
 from backends.tgi.launcher_flags import LAUNCHER_FLAGS
+from gateway.cli.engine.environment import VERSION
 from gateway.cli.migrate import parser_check
 from gateway.cli.migrate.known_models import TOOL_PARSERS
 from gateway.cli.migrate.parser_check import ParserVerdict
@@ -68,7 +69,7 @@ def filled(words: list[str]) -> list[str]:
 
 
 def test_the_pinned_vllms_parser_takes_all_that_is_written(verdict: ParserVerdict, asked: dict[str, list[str]]) -> None:
-    assert verdict.version.startswith(vllm_engine.VERSION)
+    assert verdict.version.startswith(VERSION)
     assert {name: said for name, said in zip(asked, verdict.wrong, strict=False) if said} == {}
 
 

@@ -15,8 +15,9 @@ import pytest
 
 from gateway.cli.engine.small_model import NAME
 from tests.live import vllm_engine
-from tests.live.conftest import free_port, wait_until_ready
+from tests.live.conftest import wait_until_ready
 from tests.live.direct import Engine
+from tests.support.ports import free_port
 
 pytestmark = [pytest.mark.live, pytest.mark.timeout(400)]
 
