@@ -64,7 +64,7 @@ def read(lines: Iterable[bytes]) -> tuple[list[float], int]:
 
 def tell(name: str, milliseconds: float) -> None:
     """Give Locust a metric of its own."""
-    events.request.fire(
+    events.request.fire(  # type: ignore[no-untyped-call]
         request_type="stream", name=name, response_time=milliseconds, response_length=0, exception=None, context={}
     )
 

@@ -108,7 +108,8 @@ async def answers(peer: Running, patience: float) -> None:
 
 async def burn(peer: Running, options: argparse.Namespace, stream: bool) -> float:
     """Return the microseconds of CPU of one request, of as many as the options say from so many clients."""
-    left = iter(range(options.requests))
+    requests = range(options.requests)
+    left = iter(requests)
     async with client(peer) as http:
 
         async def work() -> None:
@@ -117,7 +118,8 @@ async def burn(peer: Running, options: argparse.Namespace, stream: bool) -> floa
 
         before = cpu(peer.pid)
         await asyncio.gather(*(work() for _ in range(options.clients)))
-        return round((cpu(peer.pid) - before) * 1e6 / options.requests, 1)
+        spent = cpu(peer.pid) - before
+    return round(spent * 1e6 / len(requests), 1)
 
 
 async def latency(peer: Running, options: argparse.Namespace, seed: int) -> float:

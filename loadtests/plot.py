@@ -17,7 +17,6 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 Results = list[dict[str, Any]]
-STEADY = {"svg.hashsalt": "pointsman", "svg.fonttype": "none"}  # the same figures, the same file
 
 
 def mean(values: list[float]) -> float:
@@ -96,7 +95,7 @@ def draw(file: Path, out: Path) -> list[Path]:
         axes.grid(alpha=0.3)
         axes.legend()
         written.append(out / (f"{file.stem}.svg" if name == file.stem else f"{file.stem}-{name}.svg"))
-        with mpl.rc_context(STEADY):
+        with mpl.rc_context({"svg.hashsalt": "pointsman", "svg.fonttype": "none"}):  # the same figures, the same file
             figure.savefig(written[-1], metadata={"Date": None})
     return written
 

@@ -69,7 +69,7 @@ def write_weights(out: Path, shape: dict[str, Any]) -> None:
     from safetensors.torch import save_file  # noqa: PLC0415
 
     device = "cuda" if torch.cuda.is_available() else "cpu"
-    place: dict[str, int] = {}
+    place: dict[str, str] = {}
     for number, part in enumerate(parts(shape)):
         name = f"model-{number:05}.safetensors"
         weights = {}

@@ -131,7 +131,7 @@ def write(source: Path, out: Path, scheme: str, group: int) -> None:
     if "quantization_config" in config:
         raise CannotQuantize(f"{source}: its weights are quantized already")
     out.mkdir(parents=True, exist_ok=True)
-    place: dict[str, int] = {}
+    place: dict[str, str] = {}
     for file in sorted(source.glob("*.safetensors")):
         tensors = quantized(load_file(file), scheme, group, device)
         save_file(tensors, out / file.name, metadata={"format": "pt"})
