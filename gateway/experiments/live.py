@@ -91,6 +91,7 @@ class LiveExperiment:
     def _mark_epoch(self) -> None:
         said = [f"{name}={fingerprint}" for name, fingerprint in self.fingerprints.items()]
         self.epoch = digest(self.definition.run, str(self.buckets), *said)
+        self.epochs.pop(self.epoch, None)  # the last one is never the oldest
         self.epochs[self.epoch] = self.epoch_note
         while len(self.epochs) > MOST_EPOCHS:
             self.epochs.pop(next(iter(self.epochs)))

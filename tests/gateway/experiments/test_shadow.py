@@ -8,8 +8,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from click.testing import CliRunner
 
 from gateway import config
+from gateway.__main__ import main
+from gateway.access.keys import Keyring
 from gateway.access.principal import Principal
 from gateway.experiments.record import Record
 from gateway.experiments.statistics.arms import Split
@@ -194,6 +197,15 @@ async def test_a_key_made_without_shadow_has_none(kept: Any) -> None:
             await made.front.post(CHAT, authorization=f"Bearer {key}")
             await until(lambda: not made.front.services.shadows.in_flight)
             assert len(made.treatment.asked) == asked
+
+
+def test_such_a_key_is_made_by_the_command(tmp_path: Path) -> None:
+    file = tmp_path / "keys.toml"
+    for name, more in (("private", ["--no-shadow"]), ("open", [])):
+        made = CliRunner().invoke(main, ["keys", "create", "--file", str(file), "--name", name, *more])
+        assert made.exit_code == 0, made.output
+        principal = Keyring(file.read_text()).check(made.stdout.strip(), 0.0)
+        assert principal.may_shadow is (name == "open")
 
 
 @pytest.mark.parametrize("path", ["/v1/completions", "/generate"])
