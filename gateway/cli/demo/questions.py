@@ -10,14 +10,16 @@ from gateway.cli.engine import small_model
 SIMULATED = "demo-model"
 SMALL = small_model.NAME
 SUBJECTS = ["continuous batching", "paged attention", "prefix caching", "speculative decoding", "tensor parallelism"]
-PLACES = ["France", "Italy", "Japan", "Egypt", "Canada", "Spain"]
-TOOL = {
+PLACES = ["Italy", "France", "Japan", "Egypt", "Canada", "Spain"]
+TOOL: dict[str, Any] = {
     "type": "function",
     "function": {
         "name": "get_weather",
         "parameters": {"type": "object", "properties": {"city": {"type": "string"}}, "required": ["city"]},
     },
 }
+# Without `strict` vLLM holds a model to a call of the tool, but not to its parameters: a small one gets them wrong.
+STRICT = TOOL | {"function": TOOL["function"] | {"strict": True}}
 CAPITAL = {
     "type": "object",
     "properties": {"country": {"type": "string"}, "capital": {"type": "string"}},
@@ -69,11 +71,11 @@ def real(chance: random.Random) -> Iterator[DemoQuestion]:
     question = f"What is the capital of {place}?"
     yield DemoQuestion("chat, whole", chat(SMALL, question))
     yield DemoQuestion("chat, streamed", chat(SMALL, f"Tell me one fact about {other}.", stream=True))
-    yield DemoQuestion("a stop string", chat(SMALL, "Count from one to five, with commas.", stop=["three"]))
+    yield DemoQuestion("a stop string", chat(SMALL, "Count from one to five, with commas.", stop=["4"]))
     form = {"type": "json_schema", "json_schema": {"name": "capital", "strict": True, "schema": CAPITAL}}
     yield DemoQuestion("JSON by a schema", chat(SMALL, question, response_format=form))
     weather = f"What is the weather in the capital of {place}?"
-    yield DemoQuestion("a tool call", chat(SMALL, weather, tools=[TOOL], tool_choice="required", max_tokens=60))
+    yield DemoQuestion("a tool call", chat(SMALL, weather, tools=[STRICT], tool_choice="required", max_tokens=60))
     text = {"model": SMALL, "prompt": f"The capital of {other} is", "max_tokens": 8, "temperature": 0}
     yield DemoQuestion("completion", text, "/v1/completions")
     yield DemoQuestion("a mistake", chat(SMALL, question, temperature=3))
