@@ -66,7 +66,7 @@ def _found(names: list[str], runs: int, console: Console) -> dict[str, Finding]:
                 one = simulated(name, some, part)
                 found[name] = found[name] + one if name in found else one
                 progress.advance(task, some)
-            console.print(_line(name, found[name]))
+            console.print(_line(name, found[name]), soft_wrap=True)
     return found
 
 
