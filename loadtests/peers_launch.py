@@ -41,7 +41,8 @@ def litellm(url: str, port: int, folder: Path) -> Peer | None:
     """Return LiteLLM's proxy."""
     (folder / "litellm.yaml").write_text(LITELLM.format(url=url))
     program = shutil.which("litellm")
-    return Peer([program, "--config", str(folder / "litellm.yaml"), "--port", str(port)]) if program else None
+    offline = ["env", "LITELLM_LOCAL_MODEL_COST_MAP=True"]  # else it fetches a price list when it starts
+    return Peer([*offline, program, "--config", str(folder / "litellm.yaml"), "--port", str(port)]) if program else None
 
 
 def vllm_router(url: str, port: int, folder: Path) -> Peer | None:
