@@ -10,6 +10,8 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from loadtests.soak_stage import free_port
+
 NGINX = """daemon off; worker_processes 1; pid {folder}/nginx.pid; error_log {folder}/error.log;
 events {{ worker_connections 4096; }}
 http {{ access_log off; client_body_temp_path {folder}/body; proxy_temp_path {folder}/proxy;
@@ -41,20 +43,25 @@ def litellm(url: str, port: int, folder: Path) -> Peer | None:
     """Return LiteLLM's proxy."""
     (folder / "litellm.yaml").write_text(LITELLM.format(url=url))
     program = shutil.which("litellm")
-    return Peer([program, "--config", str(folder / "litellm.yaml"), "--port", str(port)]) if program else None
+    if not program:
+        return None
+    # It refuses to start without a key, and fetches a list of prices unless told not to.
+    settings = ["env", "LITELLM_MASTER_KEY=sk-loadtests", "LITELLM_LOCAL_MODEL_COST_MAP=True"]
+    flags = ["--config", str(folder / "litellm.yaml"), "--port", str(port)]
+    return Peer([*settings, program, *flags], {"authorization": "Bearer sk-loadtests"})
 
 
 def vllm_router(url: str, port: int, folder: Path) -> Peer | None:
     """Return vLLM's router, in Rust."""
     program = shutil.which("vllm-router")
-    flags = ["--worker-urls", url, "--host", "127.0.0.1", "--port", str(port), "--prometheus-port", str(port + 1)]
+    flags = ["--worker-urls", url, "--host", "127.0.0.1", "--port", str(port), "--prometheus-port", str(free_port())]
     return Peer([program, *flags]) if program else None
 
 
 def sglang_router(url: str, port: int, folder: Path) -> Peer | None:
     """Return SGLang's router, in Rust."""
     program = shutil.which("sglang-router")
-    flags = ["--worker-urls", url, "--host", "127.0.0.1", "--port", str(port), "--prometheus-port", str(port + 1)]
+    flags = ["--worker-urls", url, "--host", "127.0.0.1", "--port", str(port), "--prometheus-port", str(free_port())]
     return Peer([program, "launch", *flags]) if program else None
 
 

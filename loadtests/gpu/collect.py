@@ -60,7 +60,11 @@ def sizes(file: Path) -> dict[str, int]:
 
 def subjects(out: Path) -> dict[str, dict[str, Any]]:
     """Return what there is to say, by subject."""
-    profiles, quality = out / "profiles", out / "quality"
+    return of_quantization(out / "profiles", out / "quality") | of_serving(out)
+
+
+def of_quantization(profiles: Path, quality: Path) -> dict[str, dict[str, Any]]:
+    """Return what there is to say of fewer bits: their speed and memory, and their quality."""
     return {
         "quantization": {
             "command": "loadtests/gpu/profiles.sh TOKENIZER WORK OUT",
@@ -79,6 +83,12 @@ def subjects(out: Path) -> dict[str, dict[str, Any]]:
             ],
             **read(quality, "quality.json"),
         },
+    }
+
+
+def of_serving(out: Path) -> dict[str, dict[str, Any]]:
+    """Return what there is to say of batching, caching, tensor parallelism and the gateway."""
+    return {
         "batching": {
             "command": "loadtests/gpu/batching.sh TOKENIZER WORK OUT",
             "model": "Llama 3.2 1B's shape with random weights and a vocabulary of 49,152",
@@ -87,7 +97,7 @@ def subjects(out: Path) -> dict[str, dict[str, Any]]:
         "caching": {
             "command": "loadtests/gpu/profiles.sh, loadtests/gpu/through_the_gateway.sh",
             "model": "prefix: Llama 3.1 8B's shape; zipf: Llama 3.2 1B's shape; random weights",
-            **read(profiles, "prefix.json"),
+            **read(out / "profiles", "prefix.json"),
             **read(out / "gateway", "zipf.json"),
         },
         "parallelism": {

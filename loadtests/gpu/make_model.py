@@ -11,7 +11,7 @@ import shutil
 from pathlib import Path
 from typing import Any
 
-LLAMA = {
+LLAMA: dict[str, Any] = {
     "architectures": ["LlamaForCausalLM"], "model_type": "llama", "hidden_act": "silu", "rms_norm_eps": 1e-5,
     "rope_theta": 500000.0, "max_position_embeddings": 32768, "vocab_size": 49152, "torch_dtype": "bfloat16",
     "bos_token_id": 1, "eos_token_id": 2, "attention_bias": False, "mlp_bias": False, "initializer_range": 0.02,
