@@ -70,7 +70,7 @@ def suite(options: argparse.Namespace) -> list[str]:
 def suites(options: argparse.Namespace) -> list[list[str]]:
     """The tests in two runs: what is quick; what runs processes, where what shares an engine stays together."""
     quick = ["pytest", "-m", "not live and not process", "-n", "auto"]
-    slow = ["pytest", "-m", "process" if options.no_live else "process or live", "-n", "auto", "--dist", "loadgroup"]
+    slow = ["pytest", "-m", "process" if options.no_live else "process or live", "-n", "auto", "--dist", "loadscope"]
     return [quick] if options.quick else [quick, slow]
 
 

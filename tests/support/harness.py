@@ -251,6 +251,17 @@ class Quiet(uvicorn.Server):
         while not self.should_exit:  # noqa: ASYNC110 - it is a flag of uvicorn's
             await asyncio.sleep(0.01)
 
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        """End as uvicorn does, without the tenth of a second that it waits, and waits again, before it looks."""
+        for one in (*self.servers, *(sockets or ())):
+            one.close()
+        for connection in list(self.server_state.connections):
+            connection.shutdown()
+        await until(lambda: self.force_exit or not (self.server_state.connections or self.server_state.tasks))
+        if not self.force_exit:
+            await asyncio.gather(*(one.wait_closed() for one in self.servers))
+            await self.lifespan.shutdown()
+
 
 @contextlib.asynccontextmanager
 async def engine(script: Script, *models: str) -> AsyncIterator[Engine]:
