@@ -74,11 +74,11 @@ def _too_large(limit: int) -> BodyTooLarge:
 def cancel_on_disconnect(context: RequestContext, receive: Receive) -> AbstractContextManager[None]:
     """Return a context in which the request ends as soon as its client leaves, whatever it is waiting for."""
     if context.client_end is not None:
-        return _Told(context.scope, context.client_end)
+        return _ToldByServer(context.scope, context.client_end)
     return _Listening(context.scope, receive)
 
 
-class _Told:
+class _ToldByServer:
     """The server tells when the client has left."""
 
     def __init__(self, scope: CancelScope, client: ClientEnd) -> None:

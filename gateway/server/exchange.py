@@ -60,6 +60,7 @@ class Exchange:
         "_head",
         "_pieces",
         "_size",
+        "_takes_chunks",
         "_to_write",
         "_waiter",
         "all_come",
@@ -83,14 +84,15 @@ class Exchange:
         self.all_come = self._all_told = False
         self._waiter: asyncio.Future[None] | None = None  # of whoever waits for more of the request
         self.begun = self._chunked = False
-        self._has_body = scope["method"] != "HEAD"
+        self._has_body, self._takes_chunks = scope["method"] != "HEAD", scope["http_version"] != "1.0"
         self._head = b""  # of the answer, not written yet
         self._to_write: int | None = None  # bytes of its body, where its length has been said
 
     async def run(self, app: App) -> None:
         """Have the application answer. One that fails, or ends before its answer does, ends the connection."""
+        scope, self.scope = self.scope, {}  # which holds the exchange
         try:
-            await app(self.scope, self.receive, self.send)
+            await app(scope, self.receive, self.send)
         except Exception:
             log.exception("a request failed in the gateway")
         finally:
@@ -179,7 +181,7 @@ class Exchange:
             lines.append(b"%b: %b\r\n" % (name, value))
         if status in NO_BODY:
             self._has_body = False
-        elif self._has_body and self._to_write is None and self.scope["http_version"] != "1.0":
+        elif self._has_body and self._to_write is None and self._takes_chunks:
             self._chunked = True
             lines.append(b"transfer-encoding: chunked\r\n")
         if not self.keep_alive:

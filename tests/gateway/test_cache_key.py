@@ -201,8 +201,13 @@ def meaning(body: dict[str, Any]) -> str:
 def _folded(message: dict[str, Any]) -> Any:
     fields = dict(message)
     if isinstance(fields["content"], list):
-        fields["content"] = [sorted(part.items(), key=lambda item: item[0]) for part in fields["content"]]
-    return sorted(fields.items(), key=lambda item: item[0])
+        fields["content"] = [_given(part) for part in fields["content"]]
+    return _given(fields)
+
+
+def _given(fields: dict[str, Any]) -> Any:
+    """Return what is given: a null field of a message or a part is an absent one."""
+    return sorted(((name, value) for name, value in fields.items() if value is not None), key=lambda item: item[0])
 
 
 @given(bodies, bodies)

@@ -21,6 +21,7 @@ import gateway
 from gateway import services
 from gateway.config import AdmissionConfig, Config, DeploymentConfig, ModelConfig, check
 from gateway.config.reader import NOT_WRITTEN
+from gateway.config.tables import ExperimentConfig
 from gateway.server.reload import Reload, restart_keys, value_of
 from gateway.services import Services
 from gateway.upstream.endpoints import Endpoint
@@ -38,7 +39,9 @@ def checked(config: Config) -> Config:
     return made
 
 
-BASE = checked(Config(models=[ModelConfig(name="m", deployments=[DEPLOYMENT])]))
+SIBLING = DeploymentConfig(name="z", engine="vllm", url="http://z:8000", model="own")
+BASE = checked(Config(models=[ModelConfig(name="m", deployments=[DEPLOYMENT, SIBLING])]))
+EXPERIMENT = ExperimentConfig(name="e", control=["a"], treatment=["z"])
 
 
 def keys(table: type[msgspec.Struct] = Config, path: str = "") -> Iterator[str]:
@@ -143,12 +146,14 @@ LIVE: dict[str, Live] = {
     "models.prefix_bytes": Live(7, lambda made: route(made).settings.prefix_bytes),
     "models.hedge_after": Live(7.0, lambda made: route(made).settings.hedge_after),
     "models.cache_ttl": Live("7m", lambda made: route(made).settings.cache_ttl),
+    "models.experiment": Live(EXPERIMENT, lambda made: made.experiments.of("m") is not None, True),
     "models.deployments.name": Live("b", lambda made: endpoint(made).name),
     "models.deployments.engine": Live("tgi", lambda made: endpoint(made).backend.label, "TGI"),
     "models.deployments.url": Live("http://b", lambda made: endpoint(made).address.host, "b"),
     "models.deployments.model": Live("other", lambda made: route(made).candidates[0].model),
     "models.deployments.weight": Live(7.0, lambda made: endpoint(made).weight),
     "models.deployments.max_in_flight": Live(7, lambda made: endpoint(made).max_in_flight),
+    "models.deployments.slots": Live(7, lambda made: endpoint(made).deployment.slots),
     "models.deployments.discover": Live("dns", lambda made: endpoint(made).name, "a@10.0.0.1"),
     "models.deployments.vision": Live(True, lambda made: route(made).candidates[0].supports_vision),
     "models.deployments.api_key_env": Live("OTHER_KEY", authorization, "Bearer another"),
@@ -194,6 +199,10 @@ RESTART: dict[str, Any] = {
     "telemetry.trust_sampling": True,
     "telemetry.content": True,
     "telemetry.redact": ["secret"],
+    "telemetry.tgi_names": True,
+    "experiments.store": "redis",
+    "experiments.file": "other.sqlite",
+    "experiments.url": "redis://other",
 }
 
 
@@ -329,7 +338,7 @@ def test_the_deployments_that_there_are_now_are_told_without_a_changed_file() ->
 async def test_who_waits_is_given_the_room_that_a_reload_makes(key: str, value: int, front: Services) -> None:
     small = changed(BASE, key, 1)
     front.reload.take(small)
-    candidates = route(front).candidates
+    candidates = route(front).candidates[:1]
     await front.admission.acquire(candidates, "priority", True)
     waiting = asyncio.ensure_future(front.admission.acquire(candidates, "priority", True))
     await asyncio.sleep(0)

@@ -11,14 +11,14 @@ import msgspec
 from rich.console import Console
 
 from gateway.cli.exit_status import CommandFailed, ExitStatus
-from gateway.cli.experiment.ask import Place, place
+from gateway.cli.experiment.ask import ReportPlace, place
 from gateway.cli.experiment.parquet import write_parquet
 from gateway.cli.experiment.show import shown, table
 
 WIDTH = 120
 
 
-def report(name: str, where: Place, as_json: bool) -> None:
+def report(name: str, where: ReportPlace, as_json: bool) -> None:
     """Print the report of an experiment."""
     found = where.report(name)
     if as_json:
@@ -27,7 +27,7 @@ def report(name: str, where: Place, as_json: bool) -> None:
         _console().print(shown(found))
 
 
-def status(where: Place, as_json: bool) -> None:
+def status(where: ReportPlace, as_json: bool) -> None:
     """Print a line for each experiment there is."""
     found = where.status()
     if as_json:
@@ -38,7 +38,7 @@ def status(where: Place, as_json: bool) -> None:
         print("There are no experiments.", file=sys.stderr)
 
 
-def export(name: str, where: Place, kind: str, out: str | None) -> None:
+def export(name: str, where: ReportPlace, kind: str, out: str | None) -> None:
     """Write every number of an experiment: JSON lines on stdout or to a file, or a Parquet file."""
     rows = where.rows(name)
     if kind == "parquet":
@@ -61,4 +61,4 @@ def _print_json(value: Any) -> None:
     print(msgspec.json.format(msgspec.json.encode(value)).decode())
 
 
-__all__ = ["Place", "export", "place", "report", "status"]
+__all__ = ["ReportPlace", "export", "place", "report", "status"]

@@ -24,7 +24,7 @@ NOT_THERE = 404
 EXPERIMENTS = "/admin/experiments"
 
 
-class Place(Protocol):
+class ReportPlace(Protocol):
     """Where reports are had from. All raise CommandFailed."""
 
     def report(self, name: str) -> ExperimentReport:
@@ -40,7 +40,7 @@ class Place(Protocol):
         ...
 
 
-def place(url: str | None, key: str | None, config_file: str | None) -> Place:
+def place(url: str | None, key: str | None, config_file: str | None) -> ReportPlace:
     """Return whom to ask. Raises CommandFailed if nobody is named."""
     if url:
         return RunningGateway(url.rstrip("/"), key or "")
