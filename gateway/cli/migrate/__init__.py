@@ -59,7 +59,10 @@ def run(options: MigrateOptions) -> int:
     Raises CommandFailed if an input cannot be read, a file would be overwritten, or no vLLM can be asked.
     """
     found = _read_all(options)
-    migration, files = _translated(found, options)
+    try:
+        migration, files = _translated(found, options)
+    except CannotRead as error:
+        raise CommandFailed(ExitStatus.USAGE, str(error)) from error
     if options.check:
         _check(migration)
     if options.out is not None:

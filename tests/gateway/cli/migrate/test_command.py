@@ -47,6 +47,16 @@ def test_the_exit_status_says_whether_something_is_blocked_or_wrong(arguments: l
     assert (done.exit_code, isinstance(done.exception, SystemExit | type(None))) == (status, True), done.output
 
 
+def test_a_manifest_of_another_shape_is_refused_with_its_place() -> None:
+    text = (CASES / "rendered_helm.yaml").read_text()
+    line = "    matchLabels:\n      app.kubernetes.io/name: tgi\n      app.kubernetes.io/instance: tgi\n  template"
+    assert line in text
+    done = migrate("-", stdin=text.replace(line, "    matchLabels: tgi\n  template"))
+    assert done.exit_code == 2
+    assert "has another shape than kubernetes knows" in done.output
+    assert "Traceback" not in done.output
+
+
 def test_without_a_directory_the_files_are_printed_below_the_table() -> None:
     said = migrate(GOOD).stdout
     assert "MAX_TOTAL_TOKENS=8192" in said
