@@ -29,7 +29,7 @@ def flag_settings(words: Sequence[Word], file: str) -> list[LaunchSetting]:
             settings.append(_setting(flag, source, value if equals else "true", word, file, fault))
         elif equals:
             settings.append(_setting(flag, source, value, word, file))
-        elif left and not re.match(r"--?[A-Za-z]", left[0].text):
+        elif left and not re.match(r"--|-[A-Za-z]", left[0].text):
             settings.append(_setting(flag, source, left.pop(0).text, word, file))
         else:
             settings.append(_setting(flag, source, "", word, file, "expected a value after it"))

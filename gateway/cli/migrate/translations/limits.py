@@ -69,7 +69,7 @@ def max_batch_size(value: str, facts: Facts) -> Translated:
 def payload_limit(value: str, facts: Facts) -> Translated:
     """vLLM takes a body of any size."""
     limits = {"max_body": value} if number(value) else {}
-    why = "" if limits else UNKNOWN
+    why = "vLLM takes a body of any size" if limits else UNKNOWN
     return Translated(Fate.LOST, limits=limits, why=why, enforced_by="gateway: server.max_body" if limits else "nobody")
 
 

@@ -4,7 +4,7 @@ import shlex
 from contextlib import suppress
 from pathlib import Path
 
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from backends.tgi.launcher_flags import LAUNCHER_FLAGS, LauncherFlag
@@ -42,6 +42,8 @@ VARIABLE = st.tuples(st.one_of(st.sampled_from(VARIABLES), WORDS), VALUES)
 
 
 @given(st.lists(argument(), max_size=8), st.lists(VARIABLE, max_size=5))
+@example(["--model-id", "--0"], [])  # what begins with two hyphens is no value
+@example([], [("PAYLOAD_LIMIT", "1")])
 def test_every_line_of_a_launch_is_in_the_report(arguments: list[str], variables: list[tuple[str, str]]) -> None:
     """Each flag and each variable stands on a line of its own: each of the lines has to be named."""
     options = [f"-e {name}={quoted(value)}" for name, value in variables]
