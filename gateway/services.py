@@ -145,8 +145,8 @@ def make(
     limiter = limits.make(config.limits, config.server.workers, clock)
     cache = cached.make(config.cache, wall, clock)
     experiments, keeper, figures = experimenting(config, catalog, upstream, clock, wall)
-    redis, saturation = redis_health(config, limiter, cache), Saturation()
-    read = partial(readings, catalog, admission, cache, tracer, redis, clock, saturation, figures.readings)
+    redis = redis_health(config, limiter, cache)
+    read = partial(readings, catalog, admission, cache, tracer, redis, clock, Saturation(), figures.readings)
     metrics = Metrics(read, admission, limiter, wall, shared, config.telemetry.tgi_names)
     upstream.connected = metrics.connected
     services = Services(
